@@ -1,0 +1,40 @@
+"""Configuration: its only reader, and the one list of every setting with its bounds and meaning.
+
+`tree` and `network` hold the settings themselves, `source` reads them from a TOML file and the environment,
+`table` writes them down for people. Nothing here opens a socket, starts a thread or logs. Read once, at
+start, in the process that needs it; the tree is frozen and can be shared between threads.
+"""
+
+from .network import Mqtt, Node, Tls
+from .source import OTHER_VARIABLES, load
+from .table import Row, markdown_table, table, toml_text
+from .tree import (
+    Engine,
+    Health,
+    Journal,
+    Limits,
+    Log,
+    Model,
+    Paths,
+    Settings,
+)
+
+__all__ = [
+    "OTHER_VARIABLES",
+    "Engine",
+    "Health",
+    "Journal",
+    "Limits",
+    "Log",
+    "Model",
+    "Mqtt",
+    "Node",
+    "Paths",
+    "Row",
+    "Settings",
+    "Tls",
+    "load",
+    "markdown_table",
+    "table",
+    "toml_text",
+]

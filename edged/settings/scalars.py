@@ -1,0 +1,60 @@
+"""What settings share: the types of names, ports, topic prefixes, core lists; the manners of a section.
+
+No setting, file or environment here. Bounds that only one setting has stand at that setting.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from .leaves import Accepts
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Flag = Annotated[bool, Field(strict=True)]
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$"), Accepts("1 to 64 of A-Z a-z 0-9 _ . -")
+]
+TopicPrefix = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", min_length=1, max_length=64),
+    Accepts("1 to 64 of A-Z a-z 0-9 _ . - and / between levels"),
+]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Threads = Annotated[int, Field(strict=True, ge=1, le=256)]
+Tokens = Annotated[int, Field(strict=True, ge=256, le=131072)]
+Seconds = Annotated[int, Field(strict=True, ge=1, le=31_536_000)]
+Cores = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$"),
+    Accepts('core numbers and rising ranges, as in "4-7" or "0,2"'),
+]
+Host = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f]{1,253}$"),
+    Accepts("host name or address without spaces"),
+]
+UserName = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$"), Accepts("1 to 256 printable characters")
+]
+ModelName = Annotated[
+    str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,128}$"), Accepts("1 to 128 printable characters")
+]
+Sha256 = Annotated[
+    str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$", to_lower=True), Accepts("64 hexadecimal digits")
+]
+
+
+def refuse(text: str) -> PydanticCustomError:
+    """A validator's complaint in our own words: what is accepted, without a full stop."""
+    return PydanticCustomError("edged", "{text}", {"text": text})
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, no unknown keys, defaults checked like given values."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )

@@ -1,0 +1,220 @@
+"""The settings themselves: a frozen tree of sections, each field with its type, bounds, default and meaning.
+
+No file is read here. The docstring under each field is its one description: the README's table and
+`edged config schema` are made from it. Numbers, truth values and lists are taken strictly, so `slots = true` or
+`port = "1884"` is an error and not a guess; the environment, which knows only text, is turned into these types
+in `environment`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .environment import Environment
+from .leaves import Accepts
+from .network import Mqtt, Node
+from .scalars import (
+    KIB,
+    MIB,
+    Cores,
+    Flag,
+    ModelName,
+    Seconds,
+    Section,
+    Sha256,
+    Threads,
+    Tokens,
+    refuse,
+)
+
+
+class Model(Section):
+    """The language model."""
+
+    path: Path
+    """The model's GGUF file."""
+    sha256: Sha256 | None = None
+    """SHA-256 of the file, checked before loading: corrupt weights load without a complaint otherwise."""
+    name: ModelName | None = None
+    """Name shown in `info` and answers; the file's own name without it."""
+    system_prompt: Annotated[str, Accepts("text of at most 16384 bytes without NUL")] = ""
+    """System prompt of questions that bring none, at most 16 KiB; empty for none."""
+    chat_template: Path | None = None
+    """Jinja file used in place of the chat template in the GGUF."""
+
+    @field_validator("system_prompt")
+    @classmethod
+    def _short(cls, value: str) -> str:
+        if len(value.encode()) > 16 * KIB or "\x00" in value:
+            raise refuse("at most 16384 bytes of text without NUL are accepted")
+        return value
+
+
+class Engine(Section):
+    """The process that computes."""
+
+    slots: Annotated[int, Field(strict=True, ge=1, le=64)] = 4
+    """Questions answered at the same time."""
+    context_max: Tokens = 2048
+    """Tokens of prompt and answer together while the board is cool."""
+    context_min: Tokens = 1024
+    """Tokens of prompt and answer together when heat has taken all it may; at most `context_max`."""
+    batch_tokens: Annotated[int, Field(strict=True, ge=16, le=4096)] = 256
+    """Prompt tokens computed in one step; smaller lets running answers and cancels in sooner."""
+    decode_threads: Threads | None = None
+    """Threads while generating; chosen for the board without it."""
+    prefill_threads: Threads | None = None
+    """Threads while reading prompts; chosen for the board without it."""
+    cores: Cores | None = None
+    """Cores for the engine, such as `4-7` or `0,2`; the big cores without it."""
+    reasoning_budget: Annotated[int, Field(strict=True, ge=0, le=131072)] | None = None
+    """Tokens of reasoning before the answer is asked for; a third of the context without it."""
+    delta_interval_ms: Annotated[int, Field(strict=True, ge=0, le=2000)] = 40
+    """Shortest time between two deltas of one answer; 0 sends every piece."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """Type of the key-value cache; `q8_0` halves its memory."""
+    lock_memory: Flag = False
+    """Lock the weights in memory (mlock)."""
+    gpu_layers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
+    """Layers computed on a GPU, where llama.cpp was built for one."""
+    hang_s: Annotated[float, Field(strict=True, ge=5, le=3600)] = 120.0
+    """Time without a step, while there is work, after which the engine counts as hung and is restarted."""
+    start_timeout_s: Annotated[float, Field(strict=True, ge=5, le=86400)] = 600.0
+    """Longest time for checking and loading the model."""
+
+    @field_validator("context_min")
+    @classmethod
+    def _below_max(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("context_max", value):
+            raise refuse(f"at most engine.context_max ({info.data['context_max']}) is accepted")
+        return value
+
+    @field_validator("cores")
+    @classmethod
+    def _rising(cls, value: str | None) -> str | None:
+        for part in (value or "").split(","):
+            first, _, last = part.partition("-")
+            if last and int(first) > int(last):
+                raise refuse("core numbers and rising ranges, as in 4-7 or 0,2, are accepted")
+        return value
+
+    def core_set(self) -> frozenset[int] | None:
+        """The numbers in `cores`; None where the cores are to be found."""
+        if self.cores is None:
+            return None
+        numbers: set[int] = set()
+        for part in self.cores.split(","):
+            first, _, last = part.partition("-")
+            numbers.update(range(int(first), int(last or first) + 1))
+        return frozenset(numbers)
+
+
+class Limits(Section):
+    """What one question, one client and all together may take."""
+
+    payload_bytes: Annotated[int, Field(strict=True, ge=KIB, le=MIB)] = 64 * KIB
+    """Largest question."""
+    queue_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 64
+    """Questions waiting, all clients together."""
+    queue_bytes: Annotated[int, Field(strict=True, ge=KIB, le=1024 * MIB)] = 4 * MIB
+    """Payload bytes of the questions waiting; at least `payload_bytes`."""
+    client_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 16
+    """Questions of one client waiting or running; at most `queue_jobs`."""
+    messages: Annotated[int, Field(strict=True, ge=1, le=1024)] = 64
+    """Messages in one question."""
+    stop_sequences: Annotated[int, Field(strict=True, ge=0, le=64)] = 8
+    """Stop sequences in one question."""
+    deadline_max_s: Seconds = 86_400
+    """Longest deadline a question may ask for."""
+    deadline_default_s: Seconds = 600
+    """Deadline of questions that bring none; at most `deadline_max_s`."""
+    attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = 3
+    """Times a question is tried when the engine breaks under it; then it is refused as `poison`."""
+
+    @field_validator("queue_bytes")
+    @classmethod
+    def _holds_one(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("payload_bytes", value):
+            raise refuse(f"at least limits.payload_bytes ({info.data['payload_bytes']}) is accepted")
+        return value
+
+    @field_validator("client_jobs")
+    @classmethod
+    def _below_queue(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("queue_jobs", value):
+            raise refuse(f"at most limits.queue_jobs ({info.data['queue_jobs']}) is accepted")
+        return value
+
+    @field_validator("deadline_default_s")
+    @classmethod
+    def _below_longest(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("deadline_max_s", value):
+            raise refuse(f"at most limits.deadline_max_s ({info.data['deadline_max_s']}) is accepted")
+        return value
+
+
+class Journal(Section):
+    """What is kept on disk about questions."""
+
+    max_age_s: Annotated[int, Field(strict=True, ge=60, le=31_536_000)] = 604_800
+    """How long finished questions and their answers are kept."""
+    max_bytes: Annotated[int, Field(strict=True, ge=MIB, le=65_536 * MIB)] = 64 * MIB
+    """Size of the journal above which the oldest finished questions go."""
+
+
+class Health(Section):
+    """The `health` topic."""
+
+    interval_s: Annotated[float, Field(strict=True, ge=1, le=3600)] = 15.0
+    """Time between two readings of the board's vitals."""
+
+
+class Log(Section):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity written; prompts are written at `debug` only."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people on a terminal, JSON lines elsewhere."""
+
+
+class Paths(Section):
+    """Where the machine is read and the state is kept."""
+
+    sys: Path = Path("/sys")
+    """Root of sysfs; a fixture tree in tests."""
+    proc: Path = Path("/proc")
+    """Root of procfs; a fixture tree in tests."""
+    state: Path = Path("/var/lib/edged")
+    """Folder for what must outlive a restart."""
+
+
+class Settings(BaseSettings):
+    """All settings of one node. Made by `load`; equal trees mean equal behaviour."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    node: Node = Field(default_factory=Node)
+    mqtt: Mqtt = Mqtt()
+    model: Model
+    engine: Engine = Engine()
+    limits: Limits = Limits()
+    journal: Journal = Journal()
+    health: Health = Health()
+    log: Log = Log()
+    paths: Paths = Paths()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Our reading of the environment over what `load` read; no other source."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return Environment(settings_cls), init_settings
