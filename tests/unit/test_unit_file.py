@@ -1,0 +1,115 @@
+"""The unit file says what the daemon relies on, and systemd accepts all of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from edged.errors import EX_CONFIG
+
+UNIT = Path(__file__).parents[2] / "systemd" / "edged.service"
+
+
+def entries(text: str) -> dict[str, list[str]]:
+    """All values of each `Section.Key`, in order (systemd.syntax(7); this file continues no lines)."""
+    found: dict[str, list[str]] = defaultdict(list)
+    section = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and line[0] not in "#;":
+            key, _, value = line.partition("=")
+            found[f"{section}.{key}"].append(value)
+    return found
+
+
+@pytest.fixture
+def unit() -> dict[str, list[str]]:
+    """The unit file, parsed."""
+    return entries(UNIT.read_text())
+
+
+def verify(text: str, folder: Path) -> str:
+    """What `systemd-analyze verify` says of a unit with this text; empty when it is content.
+
+    Only two things differ from the file itself: the program is one that exists here, and the manual pages are
+    not looked for.
+    """
+    program = shutil.which("true")
+    assert program is not None
+    path = folder / "edged.service"
+    path.write_text(text.replace("/opt/edged/current/bin/edged", program))
+    ended = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = [line for line in ended.stderr.splitlines() if "edged" in line]
+    return "\n".join(said) or ("" if ended.returncode == 0 else ended.stderr)
+
+
+def test_systemd_accepts_the_file(tmp_path: Path) -> None:
+    """Every key is known, every value has its form."""
+    assert verify(UNIT.read_text(), tmp_path) == ""
+
+
+def test_systemd_would_notice_a_mistake(tmp_path: Path) -> None:
+    """The check above can fail: a misspelt key and a missing program are told."""
+    assert "WatchdogSecs" in verify(UNIT.read_text().replace("WatchdogSec=", "WatchdogSecs="), tmp_path)
+    assert "/no/such" in verify(UNIT.read_text().replace("/opt/edged/current", "/no/such"), tmp_path)
+
+
+def test_it_starts_the_daemon_with_its_settings(unit: dict[str, list[str]]) -> None:
+    """One command, the one the README names."""
+    assert unit["Service.ExecStart"] == ["/opt/edged/current/bin/edged run --config /etc/edged/edged.toml"]
+    assert unit["Install.WantedBy"] == ["multi-user.target"]
+
+
+def test_readiness_and_watchdog(unit: dict[str, list[str]]) -> None:
+    """The daemon itself, and nobody else, says that it is ready and alive."""
+    assert unit["Service.Type"] == ["notify"]
+    assert unit["Service.NotifyAccess"] == ["main"]
+    assert unit["Service.WatchdogSec"] == ["60"]
+
+
+def test_restart(unit: dict[str, list[str]]) -> None:
+    """Whatever ends it, it comes back for ever; only a wrong configuration waits for its operator."""
+    assert unit["Service.Restart"] == ["always"]
+    assert unit["Service.RestartPreventExitStatus"] == [str(EX_CONFIG)]
+    assert unit["Unit.StartLimitIntervalSec"] == ["0"]
+    assert 5 <= int(unit["Service.RestartSec"][0]) <= 60
+
+
+def test_stop_leaves_time_for_the_last_answer(unit: dict[str, list[str]]) -> None:
+    """Only the daemon gets SIGTERM, and more than the 10 s within which it ends."""
+    assert unit["Service.KillMode"] == ["mixed"]
+    assert int(unit["Service.TimeoutStopSec"][0]) > 10
+
+
+def test_an_engine_out_of_memory_is_the_daemons_to_restart(unit: dict[str, list[str]]) -> None:
+    """Else the kernel's choice of the largest process would stop the service."""
+    assert unit["Service.OOMPolicy"] == ["continue"]
+
+
+def test_it_owns_a_state_folder_and_no_account(unit: dict[str, list[str]]) -> None:
+    """Nothing to create before the first start."""
+    assert unit["Service.DynamicUser"] == ["yes"]
+    assert unit["Service.StateDirectory"] == ["edged"]
+
+
+def test_credentials_are_optional(unit: dict[str, list[str]]) -> None:
+    """systemd.exec(5): only names without a path may be absent; a path that is absent fails the start."""
+    names = dict(value.split(":") for value in unit["Service.LoadCredential"])
+    assert {"mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key"} == set(names)
+    assert not any("/" in name for name in names.values())
+
+
+def test_what_vitals_read_stays_visible(unit: dict[str, list[str]]) -> None:
+    """Memory and load come from /proc, which these settings would hide."""
+    assert not {"Service.ProcSubset", "Service.ProtectProc", "Service.InaccessiblePaths"} & set(unit)
