@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -24,6 +23,13 @@ FLAGS: Mapping[str, bool] = {
 @dataclass(frozen=True)
 class Accepts:
     """Stands in a type's annotations and says in words what a pattern says in signs."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class DefaultWords:
+    """Stands in a field's annotations and says what a default is that differs from machine to machine."""
 
     text: str
 
@@ -113,6 +119,6 @@ def _words(annotation: object, metadata: list[Any]) -> str:
         return "list, each " + _words(get_args(annotation)[0], [])
     words = {int: "integer", float: "number", bool: "true or false", Path: "path", str: "text"}
     word = words.get(annotation, "value") if isinstance(annotation, type) else "value"
-    low = next((item.ge for item in metadata if isinstance(item, Ge)), None)
-    high = next((item.le for item in metadata if isinstance(item, Le)), None)
+    low = next((item.ge for item in metadata if hasattr(item, "ge")), None)
+    high = next((item.le for item in metadata if hasattr(item, "le")), None)
     return word if low is None else f"{word}, {low} to {high}"

@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from ..errors import SettingsError
-from .scalars import Host, Name, Port, Section, TopicPrefix, UserName, refuse
+from .leaves import DefaultWords
+from .scalars import Host, Name, Place, Port, Section, TopicPrefix, UserName, refuse
 
 
 def host_id() -> str:
@@ -35,7 +36,7 @@ def credential(name: Path, folder: Path) -> Path:
 class Node(Section):
     """Who this board is on the broker."""
 
-    id: Name = Field(default_factory=host_id, json_schema_extra={"default_text": "the host name"})
+    id: Annotated[Name, DefaultWords("the host name")] = Field(default_factory=host_id)
     """Name of this board in every topic; also the start of its MQTT client id."""
     prefix: TopicPrefix = "edged"
     """First level or levels of every topic."""
@@ -46,11 +47,11 @@ class Node(Section):
 class Tls(Section):
     """Encryption towards the broker; the section's presence switches it on."""
 
-    ca: Path
+    ca: Place
     """File with the certificates (PEM) that may sign the broker's."""
-    cert: Path | None = None
+    cert: Place | None = None
     """This board's certificate (PEM), where the broker asks for one; together with `key`."""
-    key: Path | None = None
+    key: Place | None = None
     """The certificate's private key (PEM), without a passphrase."""
 
     @field_validator("key")
@@ -70,7 +71,7 @@ class Mqtt(Section):
     """Port of the broker; 8883 is usual with TLS."""
     username: UserName | None = None
     """User name at the broker."""
-    password_file: Path | None = None
+    password_file: Place | None = None
     """File whose content is the password; a bare name is looked for in systemd's credentials first."""
     tls: Tls | None = None
     """Encryption; plain TCP without it."""

@@ -3,9 +3,10 @@
 No setting, file or environment here. Bounds that only one setting has stand at that setting.
 """
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from .leaves import Accepts
@@ -50,6 +51,15 @@ Sha256 = Annotated[
 def refuse(text: str) -> PydanticCustomError:
     """A validator's complaint in our own words: what is accepted, without a full stop."""
     return PydanticCustomError("edged", "{text}", {"text": text})
+
+
+def _place(value: object) -> object:
+    if isinstance(value, str) and (not value or "\x00" in value):
+        raise refuse("the name of a file or folder, not empty and without NUL, is accepted")
+    return value
+
+
+Place = Annotated[Path, BeforeValidator(_place), Accepts("path")]
 
 
 class Section(BaseModel):

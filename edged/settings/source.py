@@ -7,13 +7,13 @@ process that asks; touches nothing but the file and the environment.
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ..errors import SettingsError
 from .leaves import PREFIX, Leaf, leaves, section_of
@@ -27,6 +27,8 @@ OTHER_VARIABLES: Mapping[str, str] = {
 
 FILE_BYTES_MAX = 1024 * 1024
 _SHOWN_CHARACTERS = 60
+_WORDLESS = frozenset({"string_pattern_mismatch", "string_too_short", "string_too_long", "path_type"})
+"""pydantic's complaints that speak of patterns and classes: our words are plainer."""
 
 
 def load(path: Path | None) -> Settings:
@@ -43,7 +45,7 @@ def load(path: Path | None) -> Settings:
     if path is not None:
         table = _read(path)
         _check_keys(table, Settings, (), str(path), complaints)
-        _anchor(table, known.values(), path.parent)
+        _anchor(table, known.values(), path.parent.absolute())  # a later chdir changes nothing
     _check_variables(known.values(), complaints)
     if isinstance(table.get("model", {}), dict):
         table.setdefault("model", {})  # so that a missing section reads as its missing key
@@ -149,17 +151,20 @@ def _complaints(
             continue
         source = leaf.variable if leaf.variable in os.environ else file
         if problem["type"] == "missing":
-            yield f"{source}: {leaf.key}: missing; accepted: {leaf.accepts}"
+            way = f" ({leaf.variable})" if path is None else ""
+            yield f"{source}: {leaf.key}{way}: missing; accepted: {leaf.accepts}"
             continue
-        value = shown(problem["input"])
-        words = problem["type"] in {"edged", "string_pattern_mismatch", "string_too_short", "string_too_long"}
-        if problem["type"] == "edged":
-            reason = problem["msg"]
-        elif words:
-            reason = f"accepted: {leaf.accepts}"
-        else:
-            reason = f"{_lower(problem['msg'])} ({leaf.accepts})"
-        yield f"{source}: {leaf.key}: {value} is not accepted: {reason}"
+        yield f"{source}: {leaf.key}: {_reason(problem, leaf)}"
+
+
+def _reason(problem: ErrorDetails, leaf: Leaf) -> str:
+    """What is wrong with a value and what is accepted, without the place."""
+    refused = "missing" if problem["input"] is None else f"{shown(problem['input'])} is not accepted"
+    if problem["type"] == "edged":
+        return f"{refused}: {problem['msg']}"
+    if problem["type"] in _WORDLESS:
+        return f"{refused}; accepted: {leaf.accepts}"
+    return f"{refused}: {_lower(problem['msg'])} ({leaf.accepts})"
 
 
 def shown(value: object) -> str:
@@ -176,11 +181,9 @@ def _lower(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """`text` with whatever could break a line or a terminal written out, as Python writes it in a string."""
-    return re.sub(
-        r"[^ -~\u00a0-\u2027\u202f-\ud7ff\uf900-\U0010ffff]", lambda match: _escaped(match[0]), text
-    )
+    """`text` with whatever is not printable written out, as Python writes it in a string."""
+    return "".join(sign if sign.isprintable() else _written_out(sign) for sign in text)
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+def _written_out(sign: str) -> str:
+    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from .leaves import leaves
+from .leaves import DefaultWords, leaves
 from .tree import Settings
 
 
@@ -84,9 +84,9 @@ def _toml(value: object) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and "default_text" in extra:
-        return str(extra["default_text"])
+    for item in field.metadata:
+        if isinstance(item, DefaultWords):
+            return item.text
     value = field.default
     if value is PydanticUndefined:
         return "required"

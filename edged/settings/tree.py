@@ -1,11 +1,12 @@
 """The settings themselves: a frozen tree of sections, each field with its type, bounds, default and meaning.
 
 No file is read here. The docstring under each field is its one description: the README's table and
-`edged config schema` are made from it. Numbers, truth values and lists are taken strictly, so `slots = true` or
-`port = "1884"` is an error and not a guess; the environment, which knows only text, is turned into these types
-in `environment`.
+`edged config schema` are made from it. Numbers, truth values and lists are taken strictly, so `slots = true`
+or `port = "1884"` is an error and not a guess; the environment, which knows only text, is turned into these
+types in `environment`.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +22,7 @@ from .scalars import (
     Cores,
     Flag,
     ModelName,
+    Place,
     Seconds,
     Section,
     Sha256,
@@ -33,7 +35,7 @@ from .scalars import (
 class Model(Section):
     """The language model."""
 
-    path: Path
+    path: Place
     """The model's GGUF file."""
     sha256: Sha256 | None = None
     """SHA-256 of the file, checked before loading: corrupt weights load without a complaint otherwise."""
@@ -41,14 +43,14 @@ class Model(Section):
     """Name shown in `info` and answers; the file's own name without it."""
     system_prompt: Annotated[str, Accepts("text of at most 16384 bytes without NUL")] = ""
     """System prompt of questions that bring none, at most 16 KiB; empty for none."""
-    chat_template: Path | None = None
+    chat_template: Place | None = None
     """Jinja file used in place of the chat template in the GGUF."""
 
     @field_validator("system_prompt")
     @classmethod
     def _short(cls, value: str) -> str:
-        if len(value.encode()) > 16 * KIB or "\x00" in value:
-            raise refuse("at most 16384 bytes of text without NUL are accepted")
+        if len(value.encode(errors="replace")) > 16 * KIB or re.search("[\x00\ud800-\udfff]", value):
+            raise refuse("at most 16384 bytes of UTF-8 text without NUL are accepted")
         return value
 
 
@@ -183,11 +185,11 @@ class Log(Section):
 class Paths(Section):
     """Where the machine is read and the state is kept."""
 
-    sys: Path = Path("/sys")
+    sys: Place = Path("/sys")
     """Root of sysfs; a fixture tree in tests."""
-    proc: Path = Path("/proc")
+    proc: Place = Path("/proc")
     """Root of procfs; a fixture tree in tests."""
-    state: Path = Path("/var/lib/edged")
+    state: Place = Path("/var/lib/edged")
     """Folder for what must outlive a restart."""
 
 

@@ -1,0 +1,67 @@
+"""The command line: the typer app, and `main`, which turns what commands raise into exit codes.
+
+Each file in this folder is one command and adds itself to `app` when it is imported. `main` imports only the
+file of the command that was asked for, so `edged ask` does not wait for what `edged run` needs; the help
+imports all. No command lives here.
+"""
+
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, NoReturn
+
+import typer
+
+from .. import __version__
+from ..errors import EX_CONFIG, SettingsError
+
+EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+app = typer.Typer(
+    name="edged",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # its boxes hide the traceback from logs, and can show local variables
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"edged {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def edged(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Answers the questions of IoT devices on the board beside them."""
+
+
+def load_commands(arguments: Sequence[str]) -> None:
+    """Imports the file of the command in `arguments`, or all where there is none of that name."""
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    for name in [asked] if asked in files else files:
+        import_module(f"{__name__}.{name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and ends the process.
+
+    Exit codes: 0 done, 2 wrong usage, 78 wrong configuration (the error's lines stand on standard error), 130
+    interrupted; commands may have others of their own.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        load_commands(given)
+        app(given, prog_name="edged")
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EX_CONFIG)
+    except KeyboardInterrupt:
+        sys.exit(EX_INTERRUPTED)
+    sys.exit(0)

@@ -1,0 +1,93 @@
+"""`edged config`: checks a settings file, shows what is in effect, prints the schema. Starts nothing."""
+
+import ipaddress
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import SettingsError
+from ..settings import Settings, load, toml_text
+from . import app
+
+config = typer.Typer(no_args_is_help=True)
+app.add_typer(config, name="config", help="Check and show the configuration.")
+
+CertainFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Settings file (TOML).", show_default=False)
+]
+PossibleFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]",
+        envvar="EDGED_CONFIG",
+        help="Settings file (TOML); defaults and environment without.",
+    ),
+]
+
+
+@config.command()
+def check(file: CertainFile) -> None:
+    """Check FILE together with the environment; exit code 78 where something is wrong."""
+    settings = load(file)
+    print(f"{file}: ok")
+    for warning in warnings(settings):
+        print(f"{file}: warning: {warning}")
+
+
+@config.command()
+def show(
+    file: PossibleFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON in place of TOML.")] = False,
+) -> None:
+    """Show the settings in effect: defaults, FILE, environment."""
+    settings = load(file)
+    if as_json:
+        print(json.dumps(settings.model_dump(mode="json"), indent=2))
+    else:
+        print(toml_text(settings), end="")
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the settings, for editors."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    print(json.dumps(dialect | Settings.model_json_schema(), indent=2))
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """What is accepted but will not work, or not well, on this machine as it stands; one line each."""
+    mqtt, engine = settings.mqtt, settings.engine
+    files = {
+        "model.path": settings.model.path,
+        "model.chat_template": settings.model.chat_template,
+        "mqtt.tls.ca": mqtt.tls.ca if mqtt.tls else None,
+        "mqtt.tls.cert": mqtt.tls.cert if mqtt.tls else None,
+        "mqtt.tls.key": mqtt.tls.key if mqtt.tls else None,
+    }
+    for key, path in files.items():
+        if path is not None and not os.access(path, os.R_OK):
+            yield f"{key}: {str(path)!r}: no such file, or not readable"
+    try:
+        mqtt.password()
+    except SettingsError as error:
+        yield str(error)
+    if mqtt.password_file is not None and mqtt.tls is None and not _loopback(mqtt.host):
+        yield f"mqtt.tls: not set: the password travels to {mqtt.host} unencrypted"
+    if mqtt.password_file is not None and mqtt.username is None:
+        yield "mqtt.username: not set: brokers take a password only with a user name"
+    cores = engine.core_set()
+    threads = {"decode_threads": engine.decode_threads, "prefill_threads": engine.prefill_threads}
+    for key, count in threads.items():
+        if cores is not None and count is not None and count > len(cores):
+            yield f"engine.{key}: {count}: more than the {len(cores)} cores in engine.cores"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

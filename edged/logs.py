@@ -1,0 +1,242 @@
+"""The log: structlog set up once, everything on standard error, one event a line.
+
+`configure` is called once at the start of each process; after it, `structlog.get_logger()` and the standard
+library's loggers (paho's, asyncio's) end in the same pipeline. Any thread may log: a line is written whole,
+under a lock. An event is a snake_case name with fields, never a sentence. The severity of a line is its field
+`severity`, because `level` is the board's heat. Neither what is worth a line is decided
+here nor is the configuration read: the caller brings level and format.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import msgspec
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from structlog.typing import EventDict, WrappedLogger
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+LEVELS: Mapping[str, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Severity to the kernel's levels that journald takes from a line's start, sd-daemon(3)."""
+
+TEXT_CHARACTERS_MAX = 4096
+"""Longest text in a field; journald splits lines above 48 KiB (LineMax=, journald.conf(5))."""
+
+_DEPTH_MAX = 4
+_ITEMS_MAX = 100
+_COLOURS: Mapping[str, str] = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+_LINED = frozenset({"exception", "stack"})  # the only fields whose line ends mean something
+_MASK = "***"
+_SECRET_WORDS = frozenset(
+    {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "authorization"}
+)
+_SECRET_ENDS = ("key", "token")
+# everything that moves a cursor, ends a line somewhere, turns the writing direction or is no character at all
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
+)
+
+
+class Stream:
+    """Writes whole lines to a file of bytes. A log that cannot be written never stops the work."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def write(self, line: bytes) -> None:
+        """Writes one event, which ends in a newline; silently nothing when the file is closed or full."""
+        with self._lock, suppress(OSError, ValueError):
+            self._file.write(line)
+            self._file.flush()
+
+    debug = info = warning = warn = error = critical = fatal = exception = log = msg = write
+    """structlog calls the method named like the severity, with the rendered line."""
+
+
+class Bridge(logging.Handler):
+    """Brings what libraries log through the standard library into our pipeline: event `library_message`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Logs `record` again; runs in whichever thread the library logged."""
+        severity = next((name for name, number in LEVELS.items() if record.levelno <= number), "critical")
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # the library's arguments do not fit its own text
+            text = str(record.msg)
+        fields: dict[str, Any] = {"logger": record.name, "message": text}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exc_info"] = record.exc_info
+        getattr(structlog.get_logger(), severity)("library_message", **fields)
+
+
+def configure(level: Level = "info", format: Format = "auto", *, file: IO[bytes] | None = None) -> None:  # noqa: A002 - the setting's name
+    """Sets the log up for this process; a second call replaces the first.
+
+    Args:
+        level: least severity written, for our events and the libraries'.
+        format: `json` one object a line; `console` for people; `auto` console on a terminal, JSON elsewhere.
+            Where standard error is the journal, each line starts with its priority.
+        file: where to write instead of standard error; never taken for the journal or a terminal.
+    """
+    journal = file is None and under_journal(os.environ, 2)
+    terminal = file is None and not journal and sys.stderr.isatty()
+    if format == "console" or (format == "auto" and terminal):
+        colour = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
+        renderer: structlog.typing.Processor = Console(colour=colour, priority=journal)
+    else:
+        renderer = Json(priority=journal)
+    stream = Stream(sys.stderr.buffer if file is None else file)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            add_severity,
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.ExceptionRenderer(),
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            tidy,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=lambda *_names: stream,
+        cache_logger_on_first_use=False,
+    )
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(handlers=[Bridge()], level=LEVELS[level], force=True)
+
+
+def under_journal(environment: Mapping[str, str], descriptor: int) -> bool:
+    """Whether `descriptor` is the journal's: `$JOURNAL_STREAM` is its device and inode, systemd.exec(5)."""
+    device, _, inode = environment.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        stat = os.fstat(descriptor)
+        return (int(device), int(inode)) == (stat.st_dev, stat.st_ino)
+    except (OSError, ValueError):
+        return False
+
+
+def add_severity(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Adds `severity` from the method that was called; `level` stays free for the board's heat."""
+    event["severity"] = {"exception": "error", "warn": "warning", "fatal": "critical"}.get(method, method)
+    return event
+
+
+def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Makes every field fit for a line: secrets masked, floats short, no control characters, plain types."""
+    return {_clean(str(name)): plain(value, str(name)) for name, value in event.items()}
+
+
+def plain(value: object, name: str = "", depth: int = 0) -> object:
+    """A value as JSON can hold it, safe on a line; `name` is the field it stands in."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return _number(value)
+    if secret(name, value):
+        return _MASK
+    if name in _LINED and isinstance(value, str):
+        return "\n".join(_clean(line) for line in value.split("\n"))
+    if depth < _DEPTH_MAX and isinstance(value, dict):
+        pairs = list(value.items())[:_ITEMS_MAX]
+        return {_clean(str(key)): plain(inner, str(key), depth + 1) for key, inner in pairs}
+    if depth < _DEPTH_MAX and isinstance(value, (list, tuple, set, frozenset)):
+        left_out = [f"… ({len(value)} items)"] if len(value) > _ITEMS_MAX else []
+        return [plain(inner, "", depth + 1) for inner in list(value)[:_ITEMS_MAX]] + left_out
+    return _clean(str(value))
+
+
+def _number(value: float | None) -> float | str | None:
+    """Three decimals or three digits are all that a measurement here is good for."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else hex(value)
+    return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
+
+
+def secret(name: str, value: object) -> bool:
+    """Whether a field's name says that its text must not be written.
+
+    Numbers are no secrets here (`token=151643` is a token of the model), and neither are the names of files
+    that hold one (`password_file`).
+    """
+    if isinstance(value, (int, float)):
+        return False
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_").split("_")
+    if words[-1] in {"file", "path"}:
+        return False
+    return words[-1] in _SECRET_ENDS or not _SECRET_WORDS.isdisjoint(words)
+
+
+class Json:
+    """Renders an event as one JSON object on one line: time, severity, event, then the fields as given."""
+
+    def __init__(self, *, priority: bool) -> None:
+        self._priority = priority
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> bytes:
+        """The line, ending in a newline."""
+        head = {name: event.pop(name) for name in ("timestamp", "severity", "event") if name in event}
+        line = msgspec.json.encode(head | dict(event)) + b"\n"
+        return _prefix(head["severity"]) + line if self._priority else line
+
+
+class Console:
+    """Renders an event for people: time of day, severity, event, `key=value`; a traceback below, indented."""
+
+    def __init__(self, *, colour: bool, priority: bool) -> None:
+        self._colour = colour
+        self._priority = priority
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> bytes:
+        """The line, ending in a newline."""
+        time = str(event.pop("timestamp", ""))[11:19]
+        severity = event.pop("severity")
+        name = event.pop("event", "")
+        below = [str(event.pop(key)) for key in ("stack", "exception") if key in event]
+        parts = [self._paint("2", time), self._paint(_COLOURS[severity], f"{severity:<8}")]
+        parts.append(self._paint("1", str(name)))
+        parts += [f"{self._paint('36', key)}={_word(value)}" for key, value in event.items()]
+        text = " ".join(parts) + "\n"
+        text += "".join(f"    {line}\n" for block in below for line in block.split("\n"))
+        line = text.encode()
+        return _prefix(severity) + line if self._priority else line
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def _prefix(severity: str) -> bytes:
+    return b"<%d>" % PRIORITIES[severity]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[^\s=\"']+", value):
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def _clean(text: str) -> str:
+    if len(text) > TEXT_CHARACTERS_MAX:
+        text = f"{text[:TEXT_CHARACTERS_MAX]}… ({len(text)} characters)"
+    return _UNSAFE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")

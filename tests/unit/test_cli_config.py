@@ -1,0 +1,167 @@
+"""The command line around the configuration, as a person or a unit file runs it: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from edged import __version__
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def edged(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m edged` with `arguments`, without what this process has of edged's variables."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+    return subprocess.run(
+        [sys.executable, "-m", "edged", *arguments],
+        capture_output=True,
+        text=True,
+        env=bare | environment,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("profile", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_check_accepts_profiles(profile: Path) -> None:
+    """Every profile is accepted, with a warning while its model is not there."""
+    done = edged("config", "check", str(profile))
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{profile}: ok\n")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "[mqtt]\nport = 70000",
+            "mqtt.port: 70000 is not accepted: input should be less than or equal to 65535",
+        ),
+        ("[mqtt]\nprot = 1", "mqtt.prot: unknown key; did you mean mqtt.port?"),
+        ("[mqtt\n", "not TOML: "),
+        (
+            "[engine]\ncontext_max = 900",
+            "engine.context_min: 1024 is not accepted: at most engine.context_max",
+        ),
+    ],
+)
+def test_check_refuses(tmp_path: Path, text: str, line: str) -> None:
+    """A mistake gives exit code 78 and one line on standard error with file, key and what is accepted."""
+    file = tmp_path / "edged.toml"
+    file.write_text(f'model.path = "m"\n{text}\n')
+    done = edged("config", "check", str(file))
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"{file}: {line}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_check_of_nothing(tmp_path: Path) -> None:
+    """A file that is not there is a mistake in the configuration; a command without its file wrong usage."""
+    done = edged("config", "check", str(tmp_path / "none.toml"))
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1)
+    assert edged("config", "check").returncode == 2
+
+
+def test_bad_variable() -> None:
+    """A mistake in the environment names the variable."""
+    done = edged("config", "show", EDGED_MODEL__PATH="m", EDGED_MQTT__PORT="0")
+    assert done.returncode == 78
+    assert done.stderr.startswith("EDGED_MQTT__PORT: mqtt.port: 0 is not accepted")
+
+
+def test_check_warns(tmp_path: Path) -> None:
+    """What is accepted but will not work here is told, a line each, and is no failure."""
+    file = tmp_path / "edged.toml"
+    file.write_text(
+        '[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n'
+        '[engine]\ncores = "4-5"\nprefill_threads = 4\n'
+    )
+    done = edged("config", "check", str(file))
+    first, *warnings = done.stdout.splitlines()
+    assert (done.returncode, first) == (0, f"{file}: ok")
+    assert [line.removeprefix(f"{file}: warning: ").split(": ")[0] for line in warnings] == [
+        "model.path",
+        "mqtt.password_file",
+        "mqtt.tls",
+        "mqtt.username",
+        "engine.prefill_threads",
+    ]
+
+
+def test_show(tmp_path: Path) -> None:
+    """What is in effect is shown as TOML or JSON: defaults, file, environment, and never a password."""
+    file = tmp_path / "edged.toml"
+    file.write_text('[model]\npath = "/m.gguf"\n[mqtt]\nport = 1000\npassword_file = "mqtt-password"\n')
+    (tmp_path / "mqtt-password").write_text("hunter2\n")
+    plain = edged("config", "show", str(file), EDGED_NODE__ID="b1")
+    as_json = edged("config", "show", "--json", EDGED_NODE__ID="b1", EDGED_CONFIG=str(file))
+    for shown in (tomllib.loads(plain.stdout), json.loads(as_json.stdout)):
+        assert (shown["node"]["id"], shown["mqtt"]["port"], shown["model"]["path"]) == ("b1", 1000, "/m.gguf")
+        assert shown["engine"]["context_max"] == 2048
+    assert "hunter2" not in plain.stdout + as_json.stdout
+
+
+def test_schema() -> None:
+    """The schema is JSON that knows every section, its bounds and meanings."""
+    schema = json.loads(edged("config", "schema").stdout)
+    assert set(schema["properties"]) >= {
+        "node",
+        "mqtt",
+        "model",
+        "engine",
+        "limits",
+        "health",
+        "log",
+        "paths",
+    }
+    assert schema["required"] == ["model"]
+    port = schema["$defs"]["Mqtt"]["properties"]["port"]
+    assert (port["minimum"], port["maximum"], port["default"]) == (1, 65535, 1883)
+    assert port["description"]
+
+
+def test_version_and_help() -> None:
+    """The version and the help need no configuration; an unknown command is wrong usage."""
+    assert edged("--version").stdout == f"edged {__version__}\n"
+    assert "config" in edged("--help").stdout
+    assert edged("confg").returncode == 2
+
+
+def test_interrupt_exits_130() -> None:
+    """Ctrl-C during a command ends with 130 and no traceback."""
+    program = (
+        "import signal, os\n"
+        "from edged import cli\n"
+        "@cli.app.command()\n"
+        "def wait() -> None:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "cli.main(['wait'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_only_the_asked_command_is_imported() -> None:
+    """One command does not wait for what another imports."""
+    program = (
+        "import sys\n"
+        "from edged import cli\n"
+        "cli.load_commands(['config', 'schema'])\n"
+        "print(sorted(name for name in sys.modules if name.startswith('edged.cli.')))\n"
+        "print({'llama_cpp', 'paho', 'numpy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "['edged.cli.config']\nset()\n"

@@ -1,0 +1,431 @@
+"""The settings: what is accepted, from where, and what a mistake reads like."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from edged.errors import SettingsError
+from edged.settings import Settings, load, markdown_table, table, toml_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+PROFILES = ("demo", "generic", "rk3588", "rpi4", "rpi5")
+LEAST = '[model]\npath = "m.gguf"\n'
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415 - only here
+
+    for name in list(os.environ):
+        if name.startswith("EDGED_") or name == "CREDENTIALS_DIRECTORY":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> Path:
+    return tmp_path / "edged.toml"
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings")
+
+
+def complaint(file: Path | None) -> str:
+    """What `load` says about a file that it refuses."""
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    return str(caught.value)
+
+
+def written(file: Path, text: str) -> Path:
+    """The file, holding `text`."""
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profile_loads(profile: str) -> None:
+    """Every profile in configs/ is accepted as it stands."""
+    settings = load(CONFIGS / f"{profile}.toml")
+    assert settings.model.system_prompt == ""
+    assert settings.model.path.name.endswith("Q4_0.gguf")
+
+
+def test_no_profile_is_left_untested() -> None:
+    """configs/ holds the profiles of the test above and no other."""
+    assert sorted(path.stem for path in CONFIGS.glob("*.toml")) == list(PROFILES)
+
+
+def test_profiles_fit_their_boards() -> None:
+    """The Pi 5 sets decode and prefill threads apart, the Pi 4 takes less, the demo stays local."""
+    pi5, pi4 = (load(CONFIGS / f"{name}.toml").engine for name in ("rpi5", "rpi4"))
+    assert (pi5.decode_threads, pi5.prefill_threads) == (2, 4)
+    assert (pi4.slots, pi4.context_max, pi4.batch_tokens) == (2, 1536, 64)
+    rk = load(CONFIGS / "rk3588.toml").engine
+    assert (rk.slots, rk.context_max, rk.cores) == (4, 2048, None)
+    demo = load(CONFIGS / "demo.toml")
+    assert (demo.mqtt.host, demo.mqtt.port, demo.node.id) == ("127.0.0.1", 18830, "demo")
+    assert demo.paths.state == CONFIGS / "../.cache/demo/state"
+
+
+def test_defaults(file: Path) -> None:
+    """A file with a model alone gives the documented defaults and the host's name."""
+    settings = load(written(file, LEAST))
+    assert (settings.mqtt.port, settings.mqtt.session_expiry_s) == (1883, 604_800)
+    assert (settings.engine.context_max, settings.engine.context_min) == (2048, 1024)
+    assert settings.limits.payload_bytes == 65_536
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", settings.node.id)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "accepted"),
+    [
+        (
+            "[mqtt]\nport = 70000",
+            "mqtt.port",
+            "input should be less than or equal to 65535 (integer, 1 to 65535)",
+        ),
+        ("[mqtt]\nport = 0", "mqtt.port", "integer, 1 to 65535"),
+        ('[mqtt]\nport = "1883"', "mqtt.port", "integer, 1 to 65535"),
+        ("[engine]\nslots = true", "engine.slots", "integer, 1 to 64"),
+        ("[engine]\nslots = 1.5", "engine.slots", "integer, 1 to 64"),
+        ("[engine]\nhang_s = nan", "engine.hang_s", "number, 5 to 3600"),
+        ("[engine]\nhang_s = inf", "engine.hang_s", "number, 5 to 3600"),
+        ("[engine]\nlock_memory = 1", "engine.lock_memory", "true or false"),
+        ('[engine]\nkv_type = "f32"', "engine.kv_type", '"f16", "q8_0"'),
+        ('[engine]\ncores = "7-4"', "engine.cores", "rising ranges"),
+        ('[engine]\ncores = "all"', "engine.cores", "rising ranges"),
+        ("[engine]\ncontext_max = 512", "engine.context_min", "at most engine.context_max (512)"),
+        ("[limits]\nqueue_jobs = 8", "limits.client_jobs", "at most limits.queue_jobs (8)"),
+        ("[limits]\ndeadline_max_s = 60", "limits.deadline_default_s", "at most limits.deadline_max_s (60)"),
+        (
+            "[limits]\npayload_bytes = 65536\nqueue_bytes = 1024",
+            "limits.queue_bytes",
+            "at least limits.payload_bytes",
+        ),
+        ('[node]\nid = "a/b"', "node.id", "1 to 64 of A-Z a-z 0-9 _ . -"),
+        ('[node]\nid = "a\\n"', "node.id", "1 to 64 of A-Z a-z 0-9 _ . -"),
+        ('[node]\npools = ["ok", "no#"]', "node.pools", "list, each 1 to 64 of"),
+        ('[node]\npools = "hall"', "node.pools", "list, each 1 to 64 of"),
+        ('[node]\nprefix = "edged/+"', "node.prefix", "and / between levels"),
+        ('[node]\nprefix = "edged/"', "node.prefix", "and / between levels"),
+        ('[mqtt]\nhost = "two words"', "mqtt.host", "without spaces"),
+        ('[mqtt.tls]\nca = "ca.pem"\ncert = "c.pem"', "mqtt.tls.key", "cert and key are given together"),
+        ("[mqtt.tls]", "mqtt.tls.ca", "missing"),
+        ("mqtt = 5", "mqtt", "a section, written [mqtt], is accepted"),
+        ("[[mqtt]]\nport = 1", "mqtt", "a section, written [mqtt], is accepted"),
+        ('[log]\nlevel = "loud"', "log.level", "one of"),
+        ("[health]\ninterval_s = 0", "health.interval_s", "number, 1 to 3600"),
+        ("[paths]\nstate = 5", "paths.state", "path"),
+        ('[paths]\nstate = ""', "paths.state", "not empty"),
+        ('[model]\npath = "a\\u0000"\n#', "model.path", "without NUL"),
+        ('"\\u00ad\\n" = 1', "\\xad\\n", "unknown key"),
+    ],
+)
+def test_bad_value(file: Path, text: str, key: str, accepted: str) -> None:
+    """A value that is not accepted gives one line with the file, the key and what is accepted."""
+    text = text if "[model]" in text else f"{text}\n{LEAST}"
+    line = complaint(written(file, text))
+    assert "\n" not in line
+    assert line.startswith(f"{file}: {key}: ")
+    assert accepted in line
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "hint"),
+    [
+        ("[mqtt]\nprot = 1", "mqtt.prot", "did you mean mqtt.port?"),
+        ("[mqt]\nport = 1", "mqt", "did you mean mqtt?"),
+        ("[node]\nslots = 1", "node.slots", "did you mean engine.slots?"),
+        ("[engine]\nCONTEXT_MAX = 1024", "engine.CONTEXT_MAX", "did you mean engine.context_max?"),
+        ('[mqtt.tls]\nca = "x"\ncafile = "y"', "mqtt.tls.cafile", "did you mean mqtt.tls.ca"),
+        ("[health]\nzzzzz = 1", "health.zzzzz", "accepted are interval_s"),
+        ('_env_file = "x"', "_env_file", "accepted are node, mqtt"),
+    ],
+)
+def test_unknown_key(file: Path, text: str, place: str, hint: str) -> None:
+    """A key that does not exist is an error, and the nearest one that does is named."""
+    text = f"{text}\n{LEAST}"
+    assert complaint(written(file, text)).startswith(f"{file}: {place}: unknown key; {hint}")
+
+
+def test_unknown_key_may_hold_a_secret(file: Path) -> None:
+    """The value of an unknown key is not repeated."""
+    assert "hunter2" not in complaint(written(file, f'mqtt.password = "hunter2"\n{LEAST}'))
+
+
+def test_all_mistakes_at_once(file: Path) -> None:
+    """Each mistake has a line of its own that stands alone."""
+    text = "[mqtt]\nprot = 1\nport = 0\n[engine]\nslots = 0\n"
+    lines = complaint(written(file, text)).split("\n")
+    assert [line.split(": ")[1] for line in lines] == ["mqtt.prot", "mqtt.port", "model.path", "engine.slots"]
+    assert all(line.startswith(f"{file}: ") for line in lines)
+
+
+def test_model_path_is_required(file: Path) -> None:
+    """Without a model the line names the key, and its variable where there is no file."""
+    assert complaint(written(file, "")) == f"{file}: model.path: missing; accepted: path"
+    assert complaint(None) == "environment: model.path (EDGED_MODEL__PATH): missing; accepted: path"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"[mqtt]\nport = \n", "not TOML: Invalid value (at line 2"),
+        (b"[mqtt]\nport = 1\nport = 2\n", "(at line 3"),
+        (b"[mqtt", "(at line 1, the end)"),
+        (b"[mqtt]\nhost = '\xff'\n", "line 2: not UTF-8"),
+        (b"x = " + b"[" * 100_000, "nested too deep"),
+        (b"#" * 1_100_000, "longer than 1048576 bytes"),
+        (b"x = " + b"9" * 5000, "not TOML: "),
+    ],
+)
+def test_unreadable_text(file: Path, raw: bytes, words: str) -> None:
+    """A file that is no TOML gives one line with the file, the place in it and what is wrong."""
+    file.write_bytes(raw)
+    line = complaint(file)
+    assert line.startswith(f"{file}: ")
+    assert words in line
+    assert "\n" not in line
+
+
+def test_no_such_file(file: Path) -> None:
+    """A missing file, a folder and an impossible name give one line each."""
+    assert complaint(file) == f"{file}: cannot be read: No such file or directory; a TOML file is accepted"
+    assert "cannot be read: Is a directory" in complaint(file.parent)
+    assert complaint(Path("a\0\nb")).startswith("a\\x00\\nb: cannot be read")
+
+
+def test_byte_order_mark(file: Path) -> None:
+    """A byte order mark, which Windows editors write, does no harm."""
+    file.write_bytes(b"\xef\xbb\xbf" + LEAST.encode())
+    assert load(file).model.path.name == "m.gguf"
+
+
+def test_relative_paths(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths start at the file's folder, in the environment at the working directory."""
+    text = '[model]\npath = "models/m.gguf"\n[mqtt.tls]\nca = "/etc/ca.pem"\n[paths]\nstate = "../state"\n'
+    settings = load(written(file, text))
+    assert settings.model.path == file.parent / "models/m.gguf"
+    assert settings.paths.state == file.parent / "../state"
+    assert settings.mqtt.tls is not None
+    assert settings.mqtt.tls.ca == Path("/etc/ca.pem")
+    monkeypatch.setenv("EDGED_MODEL__PATH", "here.gguf")
+    assert load(file).model.path == Path("here.gguf")
+
+
+def test_relative_paths_outlive_chdir(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file named relatively gives absolute paths, so that a later change of directory moves nothing."""
+    written(file, LEAST)
+    monkeypatch.chdir(file.parent)
+    assert load(Path(file.name)).model.path == file.parent / "m.gguf"
+
+
+def test_environment_overrides(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables win over the file, one key at a time, and are turned into each key's type."""
+    text = '[mqtt]\nport = 1000\nhost = "broker"\n[engine]\ndecode_threads = 3\n' + LEAST
+    for name, value in {
+        "MQTT__PORT": "1884",
+        "MQTT__TLS__CA": "/ca.pem",
+        "NODE__POOLS": "a, b",
+        "MQTT__REPLY_PREFIXES": "",
+        "ENGINE__DECODE_THREADS": "",
+        "ENGINE__HANG_S": "7.5",
+        "ENGINE__LOCK_MEMORY": "yes",
+        "MODEL__SHA256": "AB" * 32,
+        "CONFIG": "elsewhere.toml",
+    }.items():
+        monkeypatch.setenv(f"EDGED_{name}", value)
+    settings = load(written(file, text))
+    assert (settings.mqtt.port, settings.mqtt.host) == (1884, "broker")
+    assert settings.mqtt.tls is not None
+    assert settings.mqtt.tls.ca == Path("/ca.pem")
+    assert settings.node.pools == ("a", "b")
+    assert settings.mqtt.reply_prefixes == ()
+    assert settings.engine.decode_threads is None
+    assert settings.engine.hang_s == 7.5
+    assert settings.engine.lock_memory is True
+    assert settings.model.sha256 == "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("EDGED_MQTT__PORT", "70000", "mqtt.port: 70000 is not accepted: input should be less than"),
+        ("EDGED_MQTT__PORT", "many", "mqtt.port: 'many' is not accepted: "),
+        ("EDGED_MQTT__PORT", "", "mqtt.port: '' is not accepted: "),
+        ("EDGED_MODEL__SYSTEM_PROMPT", "\udcff", "model.system_prompt: '\\udcff' is not accepted: "),
+        ("EDGED_ENGINE__LOCK_MEMORY", "maybe", "engine.lock_memory: 'maybe' is not accepted: "),
+        ("EDGED_ENGINE__HANG_S", "1e999", "engine.hang_s: '1e999' is not accepted: "),
+        ("EDGED_NODE__POOLS", "a,b c", "node.pools: 'b c' is not accepted; accepted: "),
+        ("EDGED_MQTT__PROT", "1", "unknown environment variable; did you mean EDGED_MQTT__PORT?"),
+        ("EDGED_MQTT", "{}", "unknown environment variable"),
+        ("EDGED_", "1", "unknown environment variable"),
+    ],
+)
+def test_bad_variable(file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    """A variable that is wrong or unknown gives one line that names the variable, not the file."""
+    monkeypatch.setenv(name, value)
+    line = complaint(written(file, LEAST))
+    assert line.startswith(f"{name}: {words}")
+    assert "\n" not in line
+
+
+def test_frozen(file: Path) -> None:
+    """Settings cannot be changed once they are loaded."""
+    settings = load(written(file, LEAST))
+    with pytest.raises(ValidationError):
+        settings.mqtt.port = 1
+
+
+def test_core_set(file: Path) -> None:
+    """Lists and ranges of cores become the set of their numbers."""
+    text = LEAST + '[engine]\ncores = "0,4-6"\n'
+    assert load(written(file, text)).engine.core_set() == frozenset({0, 4, 5, 6})
+    assert load(written(file, LEAST)).engine.core_set() is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "password"), [(b"correct horse\n", "correct horse"), (b"two\n\n", "two\n"), (b"", "")]
+)
+def test_password(file: Path, raw: bytes, password: str) -> None:
+    """The password is the file's content less one final newline, and stands nowhere in the settings."""
+    (file.parent / "secret").write_bytes(raw)
+    settings = load(written(file, f'mqtt.password_file = "secret"\n{LEAST}'))
+    assert settings.mqtt.password() == password
+    if password:
+        assert password not in repr(settings) + toml_text(settings) + settings.model_dump_json()
+
+
+def test_password_from_credentials(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare name is looked up in systemd's credentials first, then beside the settings file."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (file.parent / "mqtt-password").write_text("beside")
+    written(file, f'mqtt.password_file = "mqtt-password"\n{LEAST}')
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    assert load(file).mqtt.password() == "beside"
+    (credentials / "mqtt-password").write_text("credential\n")
+    assert load(file).mqtt.password() == "credential"
+    monkeypatch.setenv("EDGED_MQTT__PASSWORD_FILE", "mqtt-password")
+    assert load(file).mqtt.password() == "credential"
+
+
+def test_password_that_cannot_be_read(file: Path) -> None:
+    """A missing or binary password file gives one line with key and file, and none of its content."""
+    settings = load(written(file, f'mqtt.password_file = "secret"\n{LEAST}'))
+    with pytest.raises(
+        SettingsError, match=r"^mqtt\.password_file: '.*/secret': No such file or directory; "
+    ):
+        settings.mqtt.password()
+    (file.parent / "secret").write_bytes(b"hunter2\xff")
+    with pytest.raises(SettingsError, match="not UTF-8") as caught:
+        settings.mqtt.password()
+    assert "hunter2" not in str(caught.value)
+    assert load(written(file, LEAST)).mqtt.password() is None
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_toml_text_loads_again(profile: str, file: Path) -> None:
+    """What `toml_text` writes is read back as the same settings."""
+    settings = load(CONFIGS / f"{profile}.toml")
+    assert load(written(file, toml_text(settings))) == settings
+
+
+def test_every_setting_is_described() -> None:
+    """Each key has its type, default and meaning, in the table and in the schema."""
+    rows = table()
+    assert len(rows) == len({(row.section, row.key) for row in rows})
+    assert all(row.type not in {"", "value"} and row.default and row.meaning.endswith(".") for row in rows)
+    text = markdown_table()
+    assert text.count("\n") == len(rows) + 2
+    assert (
+        "| `mqtt.port` | integer, 1 to 65535 | `1883` | Port of the broker; 8883 is usual with TLS. |" in text
+    )
+    assert "| `node.id` | 1 to 64 of A-Z a-z 0-9 _ . - | the host name |" in text
+    schema = Settings.model_json_schema()["$defs"]
+    assert all("description" in field for part in schema.values() for field in part["properties"].values())
+
+
+def values() -> st.SearchStrategy[Any]:
+    """Anything TOML can hold."""
+    flat = st.one_of(
+        st.booleans(),
+        st.integers(),
+        st.integers(min_value=10**25),
+        st.floats(),
+        st.text(st.characters(codec="utf-8")),
+    )
+    return st.recursive(flat, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
+
+
+def toml(value: Any) -> str:
+    """`value` in TOML's notation."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(key)} = {toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def keys() -> Iterator[tuple[str, str]]:
+    """Section and key of every setting outside the nested section."""
+    return ((row.section, row.key) for row in table() if row.section != "mqtt.tls")
+
+
+def judge(file: Path, start: str | None = None) -> None:
+    """Loads `file`: settings, or complaints of which each line names its place and is plain to read."""
+    lines: list[str] = []
+    try:
+        load(file)
+    except SettingsError as error:
+        lines = str(error).split("\n")
+    assert all(line.startswith(start or f"{file}: ") and line.isprintable() for line in lines)
+
+
+@given(
+    entries=st.dictionaries(st.sampled_from(sorted(keys())), values(), max_size=4),
+    strange=st.dictionaries(st.text(st.characters(codec="utf-8")), values(), max_size=2),
+)
+def test_any_values(folder: Path, entries: dict[tuple[str, str], Any], strange: dict[str, Any]) -> None:
+    """Whatever values and keys a file holds, it is accepted or refused with SettingsError, nothing else."""
+    lines = [f"{json.dumps(key)} = {toml(value)}" for key, value in strange.items()]
+    lines += [f"{section}.{key} = {toml(value)}" for (section, key), value in entries.items()]
+    file = folder / "values.toml"
+    file.write_text("\n".join(lines).replace("\x7f", ""), encoding="utf-8", errors="replace")
+    judge(file)
+
+
+@given(raw=st.binary(max_size=200), place=st.integers(0, 600))
+def test_any_bytes(folder: Path, raw: bytes, place: int) -> None:
+    """A profile overwritten anywhere by anything is accepted or refused with SettingsError, nothing else."""
+    good = (CONFIGS / "rpi4.toml").read_bytes()
+    file = folder / "bytes.toml"
+    file.write_bytes(good[:place] + raw + good[place + len(raw) :])
+    judge(file)
+
+
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+def test_any_variable(folder: Path, text: str) -> None:
+    """Whatever text a variable holds, it is accepted or refused with SettingsError that names it."""
+    file = folder / "variable.toml"
+    file.write_text(LEAST)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MQTT__PORT", "ENGINE__HANG_S", "NODE__POOLS", "ENGINE__CORES", "MODEL__CHAT_TEMPLATE"):
+            patch.setenv(f"EDGED_{name}", text)
+        judge(file, "EDGED_")
