@@ -1,0 +1,100 @@
+"""Writes the files of a made-up board, in the forms in which Linux shows them.
+
+Here live the places and forms of the files; which figures a board has stands with the boards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+BOOT_ID = "3f8a1c52-90b7-4d1e-8c66-0a5be7d2f913"
+
+CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76 = 0xD03, 0xD05, 0xD08, 0xD0B
+
+Builder = Callable[[Path], Path]
+"""Fills a root with a board and returns it."""
+
+Trips = Sequence[tuple[str, int, int]]
+"""Type, temperature and hysteresis, both in thousandths of a degree."""
+
+
+def put(path: Path, content: str | bytes) -> None:
+    """Write one file, with the directories above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def zone(root: Path, number: int, name: str, millidegrees: int | None, trips: Trips) -> None:
+    """A thermal zone; without a temperature its `temp` is not there."""
+    directory = root / f"sys/class/thermal/thermal_zone{number}"
+    put(directory / "type", f"{name}\n")
+    if millidegrees is not None:
+        put(directory / "temp", f"{millidegrees}\n")
+    for index, (kind, trip, hysteresis) in enumerate(trips):
+        for file, value in {"type": kind, "temp": trip, "hyst": hysteresis}.items():
+            put(directory / f"trip_point_{index}_{file}", f"{value}\n")
+
+
+def cooling(root: Path, number: int, name: str, state: int) -> None:
+    """A cooling device; a `state` above 0 cools."""
+    device = root / f"sys/class/thermal/cooling_device{number}"
+    put(device / "type", f"{name}\n")
+    put(device / "cur_state", f"{state}\n")
+
+
+def policy(
+    root: Path, number: int, cores: Sequence[int], now_khz: int, max_khz: int, *, governor: str = "schedutil"
+) -> None:
+    """A cpufreq policy that is not capped."""
+    listed = " ".join(map(str, cores))
+    attributes: Mapping[str, object] = {
+        "affected_cpus": listed,
+        "related_cpus": listed,
+        "scaling_cur_freq": now_khz,
+        "scaling_max_freq": max_khz,
+        "cpuinfo_max_freq": max_khz,
+        "scaling_governor": governor,
+    }
+    for file, value in attributes.items():
+        put(root / f"sys/devices/system/cpu/cpufreq/policy{number}" / file, f"{value}\n")
+
+
+def arm_cores(root: Path, parts: Sequence[int], capacities: Sequence[int] | None) -> None:
+    """Online cores by CPU part, in sysfs and as arm64 prints them in /proc/cpuinfo."""
+    cpu = root / "sys/devices/system/cpu"
+    put(cpu / "online", f"0-{len(parts) - 1}\n")
+    for core, capacity in enumerate(capacities or [None] * len(parts)):
+        (cpu / f"cpu{core}").mkdir(parents=True, exist_ok=True)
+        if capacity is not None:
+            put(cpu / f"cpu{core}/cpu_capacity", f"{capacity}\n")
+    blocks = [
+        f"processor\t: {core}\nBogoMIPS\t: 48.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
+        f"CPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: {part:#x}\nCPU revision\t: 1\n"
+        for core, part in enumerate(parts)
+    ]
+    put(root / "proc/cpuinfo", "\n".join(blocks) + "\n")
+
+
+def model(root: Path, model: str) -> None:
+    """The device tree's model, which ends in NUL."""
+    put(root / "sys/firmware/devicetree/base/model", f"{model}\0")
+
+
+def supply(root: Path, alarm: int) -> None:
+    """Two hwmon devices, of which the second is the Raspberry Pi's supply monitor."""
+    put(root / "sys/class/hwmon/hwmon0/name", "cpu_thermal\n")
+    put(root / "sys/class/hwmon/hwmon1/name", "rpi_volt\n")
+    put(root / "sys/class/hwmon/hwmon1/in0_lcrit_alarm", f"{alarm}\n")
+
+
+def system(root: Path, memory_kib: int) -> None:
+    """What every Linux shows: load, memory (three quarters of it free), uptime, boot id."""
+    put(root / "proc/loadavg", "0.42 0.35 0.30 1/213 4711\n")
+    free = memory_kib * 3 // 4
+    put(
+        root / "proc/meminfo",
+        f"MemTotal:       {memory_kib} kB\nMemFree:        {free - 1} kB\nMemAvailable:   {free} kB\n",
+    )
+    put(root / "proc/uptime", "86400.17 345000.00\n")
+    put(root / "proc/sys/kernel/random/boot_id", f"{BOOT_ID}\n")
