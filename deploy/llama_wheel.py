@@ -213,6 +213,8 @@ def _build(folder: Path) -> Path:
         progress.end("compiling llama.cpp failed")
         shutil.rmtree(work, ignore_errors=True)
         reasons = "".join(f"  {line}\n" for line in telling(log))
+        if "No matching distribution" in reasons or "onnection" in reasons:
+            reasons += "edged: pip could not fetch it: no network, or not on your package index?\n"
         raise SystemExit(f"{reasons}edged: the whole log is {log}")
     wheel = wheels[0].rename(folder / wheels[0].name)  # same file system: it is there whole or not at all
     shutil.rmtree(work, ignore_errors=True)
@@ -220,11 +222,12 @@ def _build(folder: Path) -> Path:
     return wheel
 
 
-def telling(log: Path, count: int = 12) -> list[str]:
-    """The last lines of a build's log that look like its reason; its very last ones when none does."""
+def telling(log: Path, count: int = 15) -> list[str]:
+    """The last lines of a build's log that look like its reason, with the two after each; else its last."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    found = [line for line in lines if TELLING.search(line) and not STEP.match(line)]
-    return [line[:200] for line in (found or lines)[-count:]]
+    found = [number for number, line in enumerate(lines) if TELLING.search(line) and not STEP.match(line)]
+    chosen = sorted({near for number in found for near in range(number, min(number + 3, len(lines)))})
+    return [lines[number][:200] for number in chosen[-count:]] or [line[:200] for line in lines[-count:]]
 
 
 def main() -> None:
