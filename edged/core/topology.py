@@ -11,7 +11,7 @@ for the slowest thread), so the engine is pinned to the big ones only and the da
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable  # noqa: TC003 - resolved at run time by whoever asks for type hints
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 BIG_SHARE = 0.8

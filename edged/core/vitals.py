@@ -12,7 +12,7 @@ judged against the trip points that its own kernel reports.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence  # noqa: TC003 - resolved at run time by whoever asks for type hints
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 

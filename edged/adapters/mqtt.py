@@ -1,0 +1,445 @@
+"""MQTT 5 through paho-mqtt: one thread of our own does everything that touches the client.
+
+Other threads put what they want into a queue and wake that thread; callbacks only put events into the node's
+inbox. So no callback can deadlock against a publish, a packet is never written by two threads, and an
+acknowledgement can never meet another connection than the one its message came by.
+
+paho's own threads are not used: an exception in a callback ends them while `is_connected()` stays true. If our
+thread ends unasked, the node is told and ends the process.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edged.core.link import (
+    Arrived,
+    Connected,
+    ConnectFailed,
+    Delivered,
+    Delivery,
+    Disconnected,
+    LinkEvent,
+    Outgoing,
+    ThreadDied,
+    Undelivered,
+)
+from edged.core.question import Properties
+
+CONNECT_TIMEOUT_S = 5.0
+CONNACK_TIMEOUT_S = 10.0
+RETRY_MAX_S = 4.0
+"""Longest wait between two tries, before jitter: a node shall be back within 5 s of its broker."""
+QUEUED_MAX = 1_000
+"""Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
+TICK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files for a connection over TLS 1.2 or newer; `cert` and `key` for mutual TLS."""
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How to reach the broker.
+
+    Attributes:
+        client_id: fixed, so that the broker keeps this node's session.
+        receive_max: unacknowledged messages that the broker may have under way to us.
+        packet_bytes_max: the broker drops larger packets; its own limit should be below this one.
+        will_topic, will: retained last will, QoS 1.
+    """
+
+    host: str
+    port: int
+    client_id: str
+    keepalive_s: int
+    session_expiry_s: int
+    receive_max: int
+    packet_bytes_max: int
+    will_topic: str
+    will: bytes
+    subscriptions: tuple[str, ...]
+    username: str | None = None
+    password: str | None = None
+    tls: Tls | None = None
+
+
+class Mqtt:
+    """A connection that is kept for as long as the process lives.
+
+    Args:
+        link: where and how.
+        emit: the node's inbox; called from the MQTT thread.
+    """
+
+    def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
+        self._link = link
+        self._emit = emit
+        self._out: deque[Outgoing | Delivery] = deque()
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+        self._tokens: dict[int, object] = {}
+        self._connection = 0
+        self._connack_due = 0.0
+        self._failures = 0
+        self._last_reason = ""
+        self._told = False
+        self._stopping = threading.Event()
+        self._stop_by = float("inf")
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._client = self._make_client()
+        self.connected = False
+        self.beat = time.monotonic()
+        """When the MQTT thread last went round its loop; the watchdog reads it."""
+
+    # any thread -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def publish(self, message: Outgoing) -> None:
+        """Send a message. Without a connection one of QoS 0 is dropped and one with a token comes back."""
+        self._put(message)
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that we have a message; nothing happens if its connection is gone."""
+        if delivery.qos:
+            self._put(delivery)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Send what waits, disconnect without the last will, end the thread; True if it ended in time."""
+        self._stop_by = time.monotonic() + timeout_s
+        self._stopping.set()
+        self._wake()
+        self._thread.join(timeout_s + CONNECT_TIMEOUT_S)
+        return not self._thread.is_alive()
+
+    def _put(self, item: Outgoing | Delivery) -> None:
+        self._out.append(item)
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_out.send(b"\0")
+        except BlockingIOError:
+            pass  # thousands of bytes already tell it to wake
+
+    # MQTT thread ----------------------------------------------------------------------------------------
+
+    def _make_client(self) -> paho.Client:
+        link = self._link
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=link.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            manual_ack=True,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(QUEUED_MAX)
+        client.will_set(link.will_topic, link.will, qos=1, retain=True)
+        if link.username is not None:
+            client.username_pw_set(link.username, link.password)
+        if link.tls is not None:
+            context = ssl.create_default_context(cafile=str(link.tls.ca))
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if link.tls.cert is not None:
+                context.load_cert_chain(str(link.tls.cert), str(link.tls.key) if link.tls.key else None)
+            client.tls_set_context(context)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_socket_open = self._on_socket_open
+        return client
+
+    def _connect_properties(self) -> PahoProperties:
+        properties = PahoProperties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = self._link.session_expiry_s
+        properties.ReceiveMaximum = self._link.receive_max
+        properties.MaximumPacketSize = self._link.packet_bytes_max
+        return properties
+
+    def _run(self) -> None:
+        reason = "it returned"
+        try:
+            while not self._stopping.is_set():
+                if self._connect():
+                    self._serve()
+                self._drop_offline()
+                if not self._stopping.is_set():
+                    self._wait_to_retry()
+        except BaseException as error:  # noqa: BLE001 - whatever it was, the node must hear of it
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            self.connected = False
+            if not self._stopping.is_set():
+                self._emit(ThreadDied("mqtt", reason))
+
+    def _connect(self) -> bool:
+        link = self._link
+        self._told = False
+        self.beat = time.monotonic()
+        self._connack_due = self.beat + CONNACK_TIMEOUT_S
+        try:
+            code = self._client.connect(
+                link.host,
+                link.port,
+                keepalive=link.keepalive_s,
+                # False and a session expiry: only both together keep the broker's queue for us
+                clean_start=False,
+                properties=self._connect_properties(),
+            )
+        except (OSError, ValueError) as error:
+            self._failed(f"{link.host}:{link.port}: {_words(error)}")
+            return False
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._failed(f"{link.host}:{link.port}: {paho.error_string(code)}")
+            return False
+        return True
+
+    def _serve(self) -> None:
+        """Go round until the connection is gone or we are told to stop."""
+        client = self._client
+        while True:
+            self.beat = time.monotonic()
+            self._send_out()
+            if self._stopping.is_set() and self._finished():
+                client.disconnect()
+                client.loop_write()
+                return
+            sock = client.socket()
+            if sock is None:
+                return
+            writers = [sock] if client.want_write() else []
+            pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+            try:
+                readable, writable, _ = select.select(
+                    [sock, self._wake_in], writers, [], 0 if pending else TICK_S
+                )
+            except (OSError, ValueError):
+                readable, writable = [sock], []  # the socket was closed under us: let paho find out
+            if self._wake_in in readable:
+                self._drain_wake()
+            code = MQTTErrorCode.MQTT_ERR_SUCCESS
+            if sock in readable or pending:
+                code = client.loop_read()
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS and sock in writable:
+                code = client.loop_write()
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                code = client.loop_misc()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or client.socket() is None:
+                self._lost(paho.error_string(code))
+                return
+            if not self.connected and time.monotonic() > self._connack_due:
+                self._failed("the broker does not answer CONNECT")
+                client.disconnect()
+                return
+
+    def _send_out(self) -> None:
+        while self._out:
+            item = self._out.popleft()
+            if isinstance(item, Delivery):
+                if self.connected and item.connection == self._connection:
+                    self._client.ack(item.mid, item.qos)
+            elif self.connected:
+                self._send(item)
+            elif item.token is not None:
+                self._emit(Undelivered(item.token))
+
+    def _send(self, message: Outgoing) -> None:
+        properties: PahoProperties | None = None
+        if message.correlation is not None or message.content_type or message.expiry_s is not None:
+            properties = PahoProperties(PacketTypes.PUBLISH)
+            if message.correlation is not None:
+                properties.CorrelationData = message.correlation
+            if message.content_type:
+                properties.ContentType = message.content_type
+            if message.expiry_s is not None:
+                properties.MessageExpiryInterval = message.expiry_s
+        try:
+            sent = self._client.publish(
+                message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
+            )
+        except ValueError as error:  # larger than the broker's Maximum Packet Size, or no legal topic
+            if message.token is not None:
+                self._emit(Delivered(message.token, refused=str(error)))
+            return
+        if message.token is None:
+            return
+        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._emit(Undelivered(message.token))
+        else:
+            self._tokens[sent.mid] = message.token  # kept over a reconnection: paho sends it again by itself
+
+    def _finished(self) -> bool:
+        return not self._tokens or time.monotonic() >= self._stop_by or not self.connected
+
+    def _drop_offline(self) -> None:
+        while self._out:
+            item = self._out.popleft()
+            if isinstance(item, Outgoing) and item.token is not None:
+                self._emit(Undelivered(item.token))
+
+    def _wait_to_retry(self) -> None:
+        self._failures += 1
+        longest = min(RETRY_MAX_S, 0.25 * 2**self._failures)
+        until = time.monotonic() + longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            self.beat = time.monotonic()
+            readable, _, _ = select.select([self._wake_in], [], [], min(left, TICK_S))
+            if readable:
+                self._drain_wake()
+                self._drop_offline()
+
+    def _drain_wake(self) -> None:
+        try:
+            self._wake_in.recv(65_536)
+        except BlockingIOError:
+            pass  # nothing left to read: another round took it
+
+    def _lost(self, reason: str) -> None:
+        if self.connected:
+            self.connected = False
+            self._emit(Disconnected(reason))
+        elif not self._stopping.is_set():
+            self._failed(reason)
+
+    def _failed(self, reason: str) -> None:
+        if not self._told and reason != self._last_reason:
+            self._last_reason = reason
+            self._emit(ConnectFailed(reason))
+        self._told = True  # what follows from a refusal (a closed connection, say) is no news
+
+    # paho's callbacks, in the MQTT thread -----------------------------------------------------------------
+
+    def _on_socket_open(self, _client: paho.Client, _userdata: Any, sock: Any) -> None:  # noqa: ANN401
+        # A half-open connection shows as sent bytes that nobody acknowledges. paho gives up after two keepalive
+        # intervals; with this the kernel tells us half an interval after the ping (tcp(7)).
+        timeout_ms = self._link.keepalive_s * 500
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (OSError, AttributeError):
+            pass  # a transport without these options works as paho alone would
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: PahoProperties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._failed(f"the broker refused us: {reason}")
+            return
+        self._connection += 1
+        self._failures = 0
+        self._last_reason = ""
+        self.connected = True
+        for topic in self._link.subscriptions:
+            # no retained questions from before our time; the contract ignores them anyway
+            client.subscribe(
+                topic, options=SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            )
+        self._emit(Connected(flags.session_present))
+
+    def _on_disconnect(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        _flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        _properties: PahoProperties | None,
+    ) -> None:
+        if not self._stopping.is_set():
+            self._lost(str(reason))
+        self.connected = False
+
+    def _on_subscribe(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: PahoProperties | None,
+    ) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self._emit(ConnectFailed(f"the broker refused a subscription: {', '.join(refused)}; see its ACL"))
+
+    def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # a broker should not let it through (MQTT 5, 1.5.4); it will be counted and dropped
+        self._emit(
+            Arrived(
+                topic=topic,
+                payload=bytes(message.payload),
+                properties=_properties_of(message.properties),
+                retained=message.retain,
+                delivery=Delivery(message.mid, message.qos, self._connection),
+            )
+        )
+
+    def _on_publish(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        mid: int,
+        reason: ReasonCode,
+        _properties: PahoProperties,
+    ) -> None:
+        token = self._tokens.pop(mid, None)
+        if token is not None:
+            self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
+
+
+def _properties_of(properties: PahoProperties | None) -> Properties:
+    if properties is None:
+        return Properties()
+    get = vars(properties).get
+    return Properties(
+        response_topic=get("ResponseTopic"),
+        correlation=get("CorrelationData"),
+        expiry_s=get("MessageExpiryInterval"),
+        content_type=get("ContentType"),
+        is_utf8=get("PayloadFormatIndicator") == 1,
+    )
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return "the host name cannot be resolved; correct mqtt.host"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,126 @@
+"""From the bytes of tokens to the text of an answer: whole characters, thinking set apart, stop strings obeyed.
+
+Pure; one `AnswerText` a running question, used by the model thread. Tokens may cut a UTF-8 character, a tag
+or a stop string anywhere; what could still become one is held back until it is decided.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Literal
+
+Kind = Literal["text", "reasoning"]
+OPEN = "<think>"
+CLOSE = "</think>"
+
+
+class AnswerText:
+    """Splits a stream of bytes into reasoning and text.
+
+    Args:
+        stop: strings that end the answer; they are searched in the text only and never part of it.
+        thinks: the model is one that thinks; without it tags are ordinary text.
+        thinking: the prompt already opened the thinking, as R1-Distill's template does.
+
+    Attributes:
+        thinking: True while the stream is inside the reasoning.
+        stopped: True once a stop string was found; what follows is dropped.
+        text, reasoning: all of each so far, equal to the joined pieces that were returned.
+    """
+
+    def __init__(self, stop: tuple[str, ...] = (), *, thinks: bool = False, thinking: bool = False) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stop = stop
+        self._may_open = thinks and not thinking
+        self._held = ""
+        self._leading = thinking  # drop white space between the closing tag and the answer
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self.thinks = thinks
+        self.thinking = thinking
+        self.stopped = False
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking so far."""
+        return "".join(self._reasoning)
+
+    def feed(self, data: bytes) -> list[tuple[Kind, str]]:
+        """Take the bytes of one token; return what is decided by now."""
+        return self._advance(self._decoder.decode(data), last=False)
+
+    def finish(self) -> list[tuple[Kind, str]]:
+        """The stream is over: return what was held back."""
+        return self._advance(self._decoder.decode(b"", final=True), last=True)
+
+    def _advance(self, more: str, *, last: bool) -> list[tuple[Kind, str]]:
+        out: list[tuple[Kind, str]] = []
+        if self.stopped:
+            return out
+        self._held += more
+        if self._may_open:
+            self._try_to_open(last=last)
+        if self._may_open:
+            return out
+        if self.thinking:
+            self._think(out, last=last)
+        if not self.thinking:
+            self._answer(out, last=last)
+        return out
+
+    def _try_to_open(self, *, last: bool) -> None:
+        """Some models write the opening tag themselves, first thing; anywhere else it is text."""
+        head = self._held.lstrip()
+        if head.startswith(OPEN):
+            self._held = head[len(OPEN) :]
+            self.thinking = self._leading = True
+            self._may_open = False
+        elif last or not OPEN.startswith(head):
+            self._may_open = False
+
+    def _think(self, out: list[tuple[Kind, str]], *, last: bool) -> None:
+        before, tag, after = self._held.partition(CLOSE)
+        if tag:
+            self._held = after
+            self.thinking = False
+        else:
+            keep = 0 if last else _overlap(self._held, (CLOSE,))
+            before, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        self._emit(out, "reasoning", before)
+
+    def _answer(self, out: list[tuple[Kind, str]], *, last: bool) -> None:
+        if self._leading:
+            self._held = self._held.lstrip()
+            if not self._held:
+                return
+            self._leading = False
+        cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
+        if cut >= 0:
+            self.stopped = True
+            self._emit(out, "text", self._held[:cut])
+            self._held = ""
+            return
+        keep = 0 if last else _overlap(self._held, self._stop)
+        self._emit(out, "text", self._held[: len(self._held) - keep])
+        self._held = self._held[len(self._held) - keep :]
+
+    def _emit(self, out: list[tuple[Kind, str]], kind: Kind, text: str) -> None:
+        if text:
+            (self._text if kind == "text" else self._reasoning).append(text)
+            out.append((kind, text))
+
+
+def _overlap(text: str, wanted: tuple[str, ...]) -> int:
+    """Length of the longest end of `text` that is a true beginning of one of `wanted`."""
+    longest = 0
+    for word in wanted:
+        for size in range(min(len(word) - 1, len(text)), longest, -1):
+            if text.endswith(word[:size]):
+                longest = size
+                break
+    return longest

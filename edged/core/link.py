@@ -1,0 +1,95 @@
+"""What the node and its broker connection tell each other, as values. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.core.question import Properties
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message on its way out; with a `token` the node is told what became of it."""
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    token: object = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    expiry_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that the broker waits to see acknowledged.
+
+    Attributes:
+        mid: packet identifier; it means something only on the connection it came by.
+        qos: 0, 1 or 2.
+        connection: which connection that was, counted from 1.
+    """
+
+    mid: int
+    qos: int
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A PUBLISH from the broker."""
+
+    topic: str
+    payload: bytes
+    properties: Properties
+    retained: bool
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker took us in; subscriptions are under way. `session_present`: it had kept our session."""
+
+    session_present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone; the adapter tries again by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed:
+    """A try to connect failed; told once for each new reason, not once a try."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The broker acknowledged the message that was published with `token`; `refused` says why it did not."""
+
+    token: object
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """The message with `token` was not handed over: there is no connection. Publish it again later."""
+
+    token: object
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadDied:
+    """A thread of ours ended though nobody told it to: the process cannot go on."""
+
+    name: str
+    reason: str
+
+
+LinkEvent = Arrived | Connected | Disconnected | ConnectFailed | Delivered | Undelivered | ThreadDied
+"""Everything that a connection tells the node."""

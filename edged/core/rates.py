@@ -1,0 +1,42 @@
+"""Measured speeds of the engine and what they promise: seconds a pass, seconds a prompt token, ETAs. Pure."""
+
+from __future__ import annotations
+
+WEIGHT = 0.1
+"""Share of the newest measurement in a moving average: about the last twenty passes count."""
+
+
+class Rates:
+    """Moving averages of the passes so far.
+
+    Attributes:
+        step_s: seconds of a pass that only writes; 0.0 before the first.
+        read_s: seconds to read one token of a prompt; 0.0 before the first.
+        answer_tokens: tokens of an average answer, for ETAs of questions without `max_tokens`.
+    """
+
+    def __init__(self) -> None:
+        self.step_s = 0.0
+        self.read_s = 0.0
+        self.answer_tokens = 128.0
+        self.written_per_s = 0.0
+
+    def passed(self, seconds: float, *, written: int, read: int) -> None:
+        """Count a pass of `written` rows of answers and `read` rows of prompts."""
+        if read == 0 and written > 0:
+            self.step_s = _mix(self.step_s, seconds)
+            self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
+        elif read >= 8:  # noqa: PLR2004 - shorter reads are dominated by the weights, as a written token is
+            self.read_s = _mix(self.read_s, max(0.0, seconds - (self.step_s if written else 0.0)) / read)
+
+    def answered(self, tokens: int) -> None:
+        """Count the length of a finished answer."""
+        self.answer_tokens = _mix(self.answer_tokens, float(tokens))
+
+    def work_s(self, *, read: int, write: int) -> float:
+        """Seconds that a question of `read` prompt tokens and `write` answer tokens takes alone."""
+        return read * self.read_s + write * self.step_s
+
+
+def _mix(old: float, new: float) -> float:
+    return new if old == 0.0 else old + WEIGHT * (new - old)

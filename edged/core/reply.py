@@ -1,0 +1,120 @@
+"""The replies of the contract: typed values and their bytes. Pure.
+
+Every reply carries `id`, `type` and `seq`; fields that are None do not stand on the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edged.errors import Refusal
+
+FinishReason = Literal["stop", "length", "tool_calls", "deadline"]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens, as integers counted by the engine, never estimated from text."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Where the time went: waiting, reading the prompt, writing the answer; rates in tokens per second."""
+
+    queue_ms: int = 0
+    prefill_ms: int = 0
+    decode_ms: int = 0
+    prefill_tokens_per_s: float = 0.0
+    decode_tokens_per_s: float = 0.0
+
+
+class Reply(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, kw_only=True):
+    """What all replies share."""
+
+    id: str
+    seq: int = -1  # never the wire's value, so that omit_defaults keeps 0
+
+
+class Accepted(Reply, frozen=True, tag="accepted", kw_only=True):
+    """The question stands in the journal and will be answered; `position` 0 is next."""
+
+    node: str
+    position: int
+    eta_ms: int
+    prompt_tokens: int
+    context: int
+    deadline_ms: int | None = None
+    duplicate: bool | None = None
+
+
+class Delta(Reply, frozen=True, tag="delta", kw_only=True):
+    """The next piece of the answer; whole UTF-8 characters, always."""
+
+    text: str
+
+
+class ReasoningDelta(Reply, frozen=True, tag="reasoning", kw_only=True):
+    """The next piece of the thinking."""
+
+    text: str
+
+
+class Done(Reply, frozen=True, tag="done", kw_only=True):
+    """The whole answer."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    model: str
+    node: str
+    attempt: int
+    reasoning: str | None = None
+    parsed: Any = None
+    cached: bool | None = None
+    trimmed: int | None = None
+    level: str | None = None
+
+
+class Cancelled(Reply, frozen=True, tag="cancelled", kw_only=True):
+    """The device took its question back; `text` is what there was of an answer."""
+
+    text: str
+    usage: Usage
+
+
+class Failed(Reply, frozen=True, tag="error", kw_only=True):
+    """The question will not be answered."""
+
+    code: str
+    message: str
+    retry_after_ms: int | None = None
+    details: dict[str, Any] | None = None
+
+
+Terminal = Done | Cancelled | Failed
+"""Exactly one of these ends a question."""
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(reply: Reply) -> bytes:
+    """The reply's JSON object; it fits on one line."""
+    return _encoder.encode(reply)
+
+
+def failed(job_id: str, seq: int, refusal: Refusal) -> Failed:
+    """The `error` reply of a refusal."""
+    return Failed(
+        id=job_id,
+        seq=seq,
+        code=refusal.code,
+        message=refusal.message,
+        retry_after_ms=refusal.retry_after_ms,
+        details=refusal.details or None,
+    )

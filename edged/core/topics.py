@@ -1,0 +1,112 @@
+"""Names and topics of the wire contract, version 1: building them, and reading who asked out of one.
+
+Pure. The prefix `P` of the contract is a value here, so several fleets can share one broker.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+"""`{node}`, `{pool}`, `{client}` of the contract."""
+JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+"""`{id}` of the contract."""
+TOPIC_BYTES_MAX = 512
+"""A reply topic longer than this is refused; MQTT itself allows 65,535 (section 1.5.4)."""
+
+
+def is_name(text: str) -> bool:
+    """True when `text` may stand for a node, pool or client in a topic."""
+    return NAME.fullmatch(text) is not None
+
+
+def is_job_id(text: str) -> bool:
+    """True when `text` may name a question."""
+    return JOB_ID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """All topics of one node.
+
+    Attributes:
+        prefix: `P` of the contract, without a slash at its end.
+        node: this node's name.
+        pools: pools that this node belongs to.
+        reply_prefixes: further places under which a `reply_to` may lie.
+    """
+
+    prefix: str
+    node: str
+    pools: tuple[str, ...] = ()
+    reply_prefixes: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """Retained `online` or `offline`."""
+        return f"{self.prefix}/v1/node/{self.node}/status"
+
+    @property
+    def info(self) -> str:
+        """Retained: who this node is."""
+        return f"{self.prefix}/v1/node/{self.node}/info"
+
+    @property
+    def health(self) -> str:
+        """Retained, expiring: how this node is."""
+        return f"{self.prefix}/v1/node/{self.node}/health"
+
+    @property
+    def event(self) -> str:
+        """What happened."""
+        return f"{self.prefix}/v1/node/{self.node}/event"
+
+    def ask(self, client: str) -> str:
+        """Where `client` asks this node."""
+        return f"{self.prefix}/v1/node/{self.node}/ask/{client}"
+
+    def control(self, client: str) -> str:
+        """Where `client` steers its own questions."""
+        return f"{self.prefix}/v1/node/{self.node}/control/{client}"
+
+    def answer(self, client: str, job_id: str) -> str:
+        """Default reply topic of a question."""
+        return f"{self.prefix}/v1/client/{client}/answer/{job_id}"
+
+    def text(self, client: str) -> str:
+        """Where the answer to a plain-text question goes as plain text."""
+        return f"{self.prefix}/v1/client/{client}/text"
+
+    def subscriptions(self) -> tuple[str, ...]:
+        """Topic filters to subscribe to, each with QoS 1."""
+        pools = tuple(f"$share/{pool}/{self.prefix}/v1/pool/{pool}/ask/+" for pool in self.pools)
+        return (self.ask("+"), self.control("+"), *pools)
+
+    def route(self, topic: str) -> tuple[str, str] | None:
+        """What an incoming topic asks for: `("ask" | "control", client)`, or None for a topic not ours.
+
+        The client's name is returned as it stands; whether it is a legal name is the caller's to check.
+        """
+        head = f"{self.prefix}/v1/"
+        if not topic.startswith(head):
+            return None
+        match topic[len(head) :].split("/"):
+            case ["node", node, "ask" | "control" as verb, client] if node == self.node:
+                return verb, client
+            case ["pool", pool, "ask", client] if pool in self.pools:
+                return "ask", client
+            case _:
+                return None
+
+    def may_reply_to(self, client: str, topic: str) -> bool:
+        """True when a reply for `client` may be published to `topic`.
+
+        A node writes below the client's own branch or a configured prefix and nowhere else: it is no relay
+        into other devices' topics.
+        """
+        if not topic or len(topic.encode()) > TOPIC_BYTES_MAX or any(c in topic for c in "#+\0"):
+            return False
+        own = f"{self.prefix}/v1/client/{client}/"
+        extra = tuple(p if p.endswith("/") else f"{p}/" for p in self.reply_prefixes)
+        return topic.startswith((own, *extra))

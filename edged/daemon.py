@@ -1,0 +1,239 @@
+"""The composition root: the only file that knows all parts of the daemon, and the order of start and end.
+
+Start: journal, engine, connection, vitals; the node calls itself online when the engine has answered. End: the
+same backwards, within 10 seconds of the signal. The main thread is the dispatcher.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from edged import __version__
+from edged.adapters.journal import Journal, JournalError, read_instant
+from edged.adapters.mqtt import Link, Mqtt, Tls
+from edged.adapters.systemd import Notifier
+from edged.adapters.vitals import VitalsReader
+from edged.core.admission import Bound, Load
+from edged.core.question import Bounds
+from edged.core.topics import Topics
+from edged.core.topology import Choice, big_cores, format_cores, named_cores, threads
+from edged.engine.client import COMMAND, EngineClient
+from edged.engine.messages import Configure
+from edged.errors import EngineError, SettingsError
+from edged.node.bulletin import Bulletin
+from edged.node.desk import Desk
+from edged.node.events import Event, StopAsked
+from edged.node.intake import Intake
+from edged.node.node import DiedError, Node
+from edged.node.outbox import Outbox
+from edged.node.supervision import Supervision
+from edged.node.vitals_thread import VitalsThread
+from edged.settings import Settings
+
+EX_DIED = 70  # EX_SOFTWARE of sysexits.h: systemd starts us again
+ENGINE_STOP_S = 1.0
+PACKET_SLACK_BYTES = 64 * 1024
+"""The packet limit told to the broker is the payload limit and this much: a question a little too large then
+reaches us and gets its `too_large`; the broker's own limit should lie between the two."""
+RECEIVE_SLACK = 32
+"""Deliveries beyond the queue's places, so that control messages come through when it is full."""
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
+    """Run the daemon until SIGTERM or SIGINT; returns the exit code of the process.
+
+    Args:
+        settings: all of it.
+        engine: command of the engine process.
+
+    Raises:
+        SettingsError: something in the settings does not fit this machine.
+    """
+    reader = VitalsReader(settings.paths.sys, settings.paths.proc)
+    choice, (decode_threads, prefill_threads) = _cores(settings, reader)
+    password = settings.mqtt.password()
+    inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: inbox.put(StopAsked(signum)))
+    # Threads and the engine inherit this mask; the engine moves itself to its own cores.
+    os.sched_setaffinity(0, choice.daemon)
+    notifier = Notifier()
+    topics = Topics(settings.node.prefix, settings.node.id, settings.node.pools, settings.mqtt.reply_prefixes)
+    journal = Journal(
+        settings.paths.state / "journal.db",
+        inbox.put,
+        max_age_s=settings.journal.max_age_s,
+        max_bytes=settings.journal.max_bytes,
+    )
+    try:
+        recovered = journal.open()
+    except JournalError as error:
+        raise SettingsError(f"paths.state: {error}") from error
+    line = Mqtt(_link(settings, topics, password), inbox.put)
+    client = EngineClient(inbox.put, engine)
+    supervision = Supervision(
+        client,
+        _configure(settings, choice, decode_threads, prefill_threads),
+        hang_s=settings.engine.hang_s,
+        start_timeout_s=settings.engine.start_timeout_s,
+        clock=time.monotonic,
+    )
+    outbox = Outbox(line, journal)
+    desk = Desk(topics, line, journal, supervision, outbox, settings.limits.attempts, time.monotonic)
+    bulletin = Bulletin(topics, line, settings.health.interval_s)
+    limits = settings.limits
+
+    def memory() -> dict[str, int]:
+        pids = {"daemon_rss_bytes": os.getpid(), "engine_rss_bytes": client.pid}
+        sizes = {name: reader.process_memory(pid) for name, pid in pids.items() if pid is not None}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def load(client_jobs: int) -> Load:
+        return node.load(client_jobs)  # the node that is made just below
+
+    node = Node(
+        inbox=inbox,
+        desk=desk,
+        intake=Intake(
+            desk,
+            journal,
+            Bounds(limits.payload_bytes, limits.messages, limits.stop_sequences, limits.deadline_max_s),
+            Bound(limits.queue_jobs, limits.queue_bytes, limits.client_jobs),
+            load,
+            read_instant,
+            limits.deadline_default_s,
+            settings.engine.slots,
+        ),
+        outbox=outbox,
+        supervision=supervision,
+        bulletin=bulletin,
+        watchdog=notifier,
+        about=_about(settings, reader, choice, decode_threads, prefill_threads),
+        slots=settings.engine.slots,
+        journal_depth=journal.depth,
+        link_beat=lambda: line.beat,
+        link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
+        daemon_rss=memory,
+        health_every_s=settings.health.interval_s,
+        watchdog_every_s=notifier.watchdog_interval_s or 10.0,
+    )
+    vitals = VitalsThread(reader.read, settings.health.interval_s, inbox.put)
+
+    log.info("starting", version=__version__, node=settings.node.id, cores=choice.reason)
+    if recovered.set_aside:
+        log.error("journal_set_aside", file=recovered.set_aside)
+    now = read_instant()
+    desk.recover(recovered.jobs, now.boot_id, now.monotonic_s)
+    outbox.owe(recovered.outbox)
+    supervision.start()
+    line.start()
+    vitals.start()
+    died: DiedError | EngineError | None = None
+    try:
+        node.serve()
+        node.finish()
+    except DiedError as error:
+        log.critical("died", reason=str(error))
+        died = error
+    vitals.stop(1.0)
+    client.stop(ENGINE_STOP_S)
+    line.stop(1.0)
+    journal.close(2.0)
+    log.info("stopped", jobs_left=len(desk.jobs))
+    return 0 if died is None else EX_DIED
+
+
+def _cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, int]]:
+    topology = reader.topology()
+    allowed = frozenset(os.sched_getaffinity(0))
+    wanted = settings.engine.core_set()
+    try:
+        choice = (
+            big_cores(topology, allowed)
+            if wanted is None
+            else named_cores(topology, allowed, tuple(sorted(wanted)))
+        )
+        return choice, threads(choice, settings.engine.decode_threads, settings.engine.prefill_threads)
+    except ValueError as error:
+        raise SettingsError(f"engine: {error}") from error
+
+
+def _link(settings: Settings, topics: Topics, password: str | None) -> Link:
+    mqtt = settings.mqtt
+    tls = None if mqtt.tls is None else Tls(mqtt.tls.ca, mqtt.tls.cert, mqtt.tls.key)
+    return Link(
+        host=mqtt.host,
+        port=mqtt.port,
+        client_id=f"edged-{settings.node.id}",
+        keepalive_s=mqtt.keepalive_s,
+        session_expiry_s=mqtt.session_expiry_s,
+        receive_max=min(65_535, settings.limits.queue_jobs + RECEIVE_SLACK),
+        packet_bytes_max=16 * settings.limits.payload_bytes + PACKET_SLACK_BYTES,
+        will_topic=topics.status,
+        will=b"offline",
+        subscriptions=topics.subscriptions(),
+        username=mqtt.username,
+        password=password,
+        tls=tls,
+    )
+
+
+def _configure(settings: Settings, choice: Choice, decode_threads: int, prefill_threads: int) -> Configure:
+    model, engine = settings.model, settings.engine
+    return Configure(
+        model_path=str(model.path),
+        sha256=model.sha256,
+        name=model.name,
+        chat_template=None if model.chat_template is None else str(model.chat_template),
+        slots=engine.slots,
+        context=engine.context_max,
+        batch_tokens=engine.batch_tokens,
+        decode_threads=decode_threads,
+        prefill_threads=prefill_threads,
+        cores=choice.engine,
+        reasoning_budget=engine.reasoning_budget,
+        delta_interval_s=engine.delta_interval_ms / 1000,
+        kv_type=engine.kv_type,
+        lock_memory=engine.lock_memory,
+        gpu_layers=engine.gpu_layers,
+        system_prompt=model.system_prompt,
+    )
+
+
+def _about(
+    settings: Settings, reader: VitalsReader, choice: Choice, decode_threads: int, prefill_threads: int
+) -> dict[str, Any]:
+    return {
+        "node": settings.node.id,
+        "version": __version__,
+        "contract": 1,
+        "boot_id": reader.boot_id(),
+        "board": reader.topology().board,
+        "pools": list(settings.node.pools),
+        "context_max": settings.engine.context_max,
+        "context_min": settings.engine.context_min,
+        "slots": settings.engine.slots,
+        "decode_threads": decode_threads,
+        "prefill_threads": prefill_threads,
+        "cores": {
+            "engine": list(choice.engine),
+            "daemon": sorted(os.sched_getaffinity(0)),
+            "reason": choice.reason,
+            "allowed": format_cores(os.sched_getaffinity(0)),
+        },
+        "limits": {
+            "payload_bytes": settings.limits.payload_bytes,
+            "queue_jobs": settings.limits.queue_jobs,
+            "client_jobs": settings.limits.client_jobs,
+        },
+        "capabilities": ["stream", "cancel", "resume", "reasoning", "plain_text", "trim_history"],
+    }

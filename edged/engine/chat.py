@@ -1,0 +1,155 @@
+"""Chat templates: from messages to tokens, with no way for a user's text to become a control token.
+
+A template comes out of a model file, so it runs in Jinja's immutable sandbox (CVE-2024-34359). It is rendered
+with every message's text between two marks; afterwards the text between marks is tokenized with specials off,
+and the template's own text with specials on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from edged.core.answer_text import CLOSE, OPEN
+from edged.core.question import Message
+from edged.errors import ModelError, Refusal
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Used for a model file that brings no template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the rendered prompt; `special` where it may hold control tokens."""
+
+    text: str
+    special: bool
+
+
+class ChatTemplate:
+    """One model's way of writing a conversation.
+
+    Args:
+        source: Jinja text.
+        bos, eos: texts of the model's special tokens.
+
+    Attributes:
+        thinks: the template knows thinking tags: this is a reasoning model.
+
+    Raises:
+        ModelError: the template is not valid Jinja.
+    """
+
+    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+        )
+        environment.globals["raise_exception"] = _complain
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise ModelError(f"the chat template cannot be read: {error}") from error
+        self._bos, self._eos = bos, eos
+        self.thinks = CLOSE in source or OPEN in source
+        # A nonce that no device can know: private-use characters that bracket text from the wire.
+        nonce = secrets.token_hex(8)
+        self._begin, self._end = f"\ue000{nonce}\ue001", f"\ue002{nonce}\ue003"
+
+    def render(self, messages: Sequence[Message]) -> list[Span]:
+        """Spans of the prompt, ready for the answer to follow.
+
+        Raises:
+            Refusal: the template does not accept these messages (`bad_request`).
+        """
+        turns = [
+            {"role": turn.role, "content": f"{self._begin}{turn.content or ''}{self._end}"}
+            for turn in messages
+        ]
+        try:
+            text = self._template.render(
+                messages=turns,
+                add_generation_prompt=True,
+                enable_thinking=True,
+                bos_token=self._bos,
+                eos_token=self._eos,
+                tools=None,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+            raise Refusal(
+                "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
+            ) from error
+        return self._split(text)
+
+    def _split(self, text: str) -> list[Span]:
+        spans: list[Span] = []
+        own, begin, rest = text.partition(self._begin)
+        spans.append(Span(own, special=True))
+        while begin:
+            user, _, rest = rest.partition(self._end)
+            spans.append(Span(user, special=False))
+            own, begin, rest = rest.partition(self._begin)
+            spans.append(Span(own, special=True))
+        return [span for span in spans if span.text]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt in tokens. `thinking` tells that the answer starts inside the reasoning."""
+
+    tokens: list[int]
+    thinking: bool
+
+
+def opens_thinking(spans: Sequence[Span]) -> bool:
+    """True when the prompt ends inside a reasoning block that the template opened."""
+    tail = spans[-1].text if spans and spans[-1].special else ""
+    return tail.rfind(OPEN) > tail.rfind(CLOSE)
+
+
+def to_tokens(
+    spans: Sequence[Span], tokenize: Callable[[str, bool], list[int]], begin: int | None
+) -> list[int]:
+    """Tokens of a rendered prompt.
+
+    Args:
+        spans: from `ChatTemplate.render`.
+        tokenize: takes text and whether control tokens may come out of it.
+        begin: token that must stand first, unless the template has put it there.
+    """
+    tokens: list[int] = []
+    for span in spans:
+        tokens += tokenize(span.text, span.special)
+    if begin is not None and tokens[:1] != [begin]:
+        tokens.insert(0, begin)
+    return tokens
+
+
+def turns_of(messages: Sequence[Message]) -> list[list[Message]]:
+    """A conversation as turns: a user's message and all that answers it; a system message is not among them."""
+    turns: list[list[Message]] = []
+    for message in messages:
+        if message.role == "system":
+            continue
+        if message.role == "user" or not turns:
+            turns.append([])
+        turns[-1].append(message)
+    return turns
+
+
+def _complain(message: object) -> NoReturn:
+    raise jinja2.TemplateRuntimeError(str(message))
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.datetime.now(tz=datetime.UTC).strftime(form)

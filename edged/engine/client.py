@@ -1,0 +1,129 @@
+"""The daemon's handle on the engine process: start it, send orders, hear reports, see it end.
+
+Each start is a numbered run, so that what a dead process still had in the pipe cannot be taken for the words
+of its successor. Reports arrive through `emit` from a reader thread; this file decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edged.engine.channel import Channel
+from edged.engine.messages import Configure, Order, Report, Shutdown
+from edged.errors import EngineError
+
+COMMAND = (sys.executable, "-m", "edged.engine")
+"""Starts the engine with llama.cpp; the number of its socket is appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSaid:
+    """A report of engine run number `run`."""
+
+    run: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """Engine run number `run` ended. `code` as in subprocess: negative is the signal that ended it."""
+
+    run: int
+    code: int
+
+
+class EngineClient:
+    """At most one engine process at a time.
+
+    Args:
+        emit: takes `EngineSaid` and, last of each run, one `EngineGone`; called from a reader thread.
+        command: what to start.
+    """
+
+    def __init__(
+        self, emit: Callable[[EngineSaid | EngineGone], None], command: Sequence[str] = COMMAND
+    ) -> None:
+        self._emit = emit
+        self._command = tuple(command)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel[Any, Any] | None = None
+        self._reader: threading.Thread | None = None
+        self.run = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running engine."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self, setup: Configure) -> None:
+        """Start a process and tell it what to load.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own: a terminal's ctrl-C reaches the daemon, which ends us both in order.
+            self._process = subprocess.Popen(
+                [*self._command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=_environment(),
+            )
+        self.run += 1
+        self._channel = Channel(ours, cast("Any", Report))
+        self._reader = threading.Thread(
+            target=self._read, args=(self.run, self._process, self._channel), name="engine", daemon=True
+        )
+        self._reader.start()
+        self.send(setup)
+
+    def send(self, order: Order) -> None:
+        """Send an order; one to a dead process is lost, and `EngineGone` tells of that."""
+        if self._channel is None:
+            return
+        try:
+            self._channel.send(order)
+        except OSError:
+            pass  # the reader thread sees the end of the process and reports it
+
+    def kill(self) -> None:
+        """End the process at once; `EngineGone` follows."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask the process to end, and end it when it does not."""
+        if self._process is None:
+            return
+        self.send(Shutdown())
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        if self._reader is not None:
+            self._reader.join(timeout_s)
+
+    def _read(self, run: int, process: subprocess.Popen[bytes], channel: Channel[Any, Any]) -> None:
+        try:
+            for report in channel.receive():
+                self._emit(EngineSaid(run, report))
+        except EngineError:
+            process.send_signal(signal.SIGKILL)  # it speaks nonsense: its memory is not to be trusted
+        channel.close()
+        self._emit(EngineGone(run, process.wait()))
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, with the numeric libraries that come along kept from starting threads of their own."""
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1"}

@@ -1,0 +1,128 @@
+"""From a `Configure` to a model that is ready: checks the file, loads it, reads its template. Engine process.
+
+The checks come first because llama.cpp loads a file with damaged weights without a word, and because its own
+messages about a wrong file do not say what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from edged.engine import llama
+from edged.engine.chat import CHATML, ChatTemplate
+from edged.engine.messages import Configure, ModelInfo
+from edged.engine.ports import Chooser
+from edged.engine.prepare import Preparation
+from edged.engine.process import LoadedModel
+from edged.errors import ModelError
+
+MAGIC = b"GGUF"
+HASH_CHUNK_BYTES = 1 << 20
+TEMPLATE_BYTES_MAX = 256 * 1024
+
+
+def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
+    """Load the model that `setup` names.
+
+    Raises:
+        ModelError: with the file, the reason, and what to do.
+    """
+    path = Path(setup.model_path)
+    size = check_file(path, setup.sha256)
+    complaints: list[str] = []
+    loading = True
+
+    def on_line(level: str, text: str) -> None:
+        if level == "error" and loading:
+            complaints.append(text)
+        elif level in {"warning", "error"} and not loading:
+            log("debug", text)  # an aborted pass is logged as an error there, and is none
+
+    llama.start(on_line)
+    try:
+        model = llama.Model(path, gpu_layers=setup.gpu_layers, lock_memory=setup.lock_memory)
+        context = llama.Context(
+            model,
+            sequences=setup.slots,
+            context=setup.context,
+            batch_tokens=max(setup.batch_tokens, setup.slots),
+            threads=setup.decode_threads,
+            kv_type=setup.kv_type,
+        )
+    except ModelError as error:
+        said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
+        raise ModelError(f"{error}{said}") from error
+    loading = False
+    template = ChatTemplate(
+        _template_source(setup, model), bos=model.special_text("bos"), eos=model.special_text("eos")
+    )
+    preparation = Preparation(
+        vocabulary=model,
+        template=template,
+        context=setup.context,
+        system_prompt=setup.system_prompt,
+        reasoning_budget=setup.reasoning_budget,
+        delta_interval_s=setup.delta_interval_s,
+    )
+    info = ModelInfo(
+        name=setup.name or model.metadata.get("general.name") or path.stem,
+        architecture=model.metadata.get("general.architecture", "unknown"),
+        quantisation=model.file_type,
+        file_bytes=size,
+        parameters=model.parameters,
+        vocabulary=model.vocabulary,
+        context_trained=model.context_trained,
+        sha256=setup.sha256,
+        reasoning=template.thinks,
+        kv_bytes_per_token=model.kv_bytes_per_token(setup.kv_type),
+    )
+
+    def make_chooser(*, temperature: float, top_p: float, seed: int) -> Chooser:
+        return llama.Sampler(context, temperature=temperature, top_p=top_p, seed=seed)
+
+    return LoadedModel(model, context, make_chooser, preparation, info)
+
+
+def check_file(path: Path, sha256: str | None) -> int:
+    """Bytes of the file, after what can be told without llama.cpp has been checked.
+
+    Raises:
+        ModelError: it is missing, no GGUF, or not the file whose SHA-256 the settings name.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            magic = file.read(len(MAGIC))
+            if magic != MAGIC:
+                raise ModelError(
+                    f"{path}: this is no GGUF file (it begins with {magic!r}); set model.path to a model in GGUF"
+                )
+            if sha256 is not None:
+                file.seek(0)
+                digest = hashlib.sha256()
+                while chunk := file.read(HASH_CHUNK_BYTES):
+                    digest.update(chunk)
+                if digest.hexdigest() != sha256:
+                    raise ModelError(
+                        f"{path}: the file's SHA-256 is {digest.hexdigest()}, model.sha256 wants {sha256}; "
+                        "copy the file again, or correct the setting"
+                    )
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; put the model there or correct model.path") from error
+    return size
+
+
+def _template_source(setup: Configure, model: llama.Model) -> str:
+    if setup.chat_template is None:
+        return model.chat_template or CHATML
+    path = Path(setup.chat_template)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: {error}; correct model.chat_template") from error
+    if len(text) > TEMPLATE_BYTES_MAX:
+        raise ModelError(f"{path}: a chat template has at most {TEMPLATE_BYTES_MAX} characters")
+    return text

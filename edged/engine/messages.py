@@ -1,0 +1,205 @@
+"""What the daemon and the engine process say to each other: one msgpack frame a message.
+
+Both sides import this file; neither imports the other. Times are seconds of CLOCK_MONOTONIC, which the two
+processes share (clock_gettime(2)).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edged.core.question import Message, Priority, ReasoningMode
+from edged.core.reply import FinishReason, Timings, Usage
+from edged.errors import Code
+
+
+class Frame(msgspec.Struct, frozen=True, tag_field="t", array_like=True):
+    """Root of all messages; arrays on the wire, so a step's event costs tens of bytes."""
+
+
+# daemon to engine ---------------------------------------------------------------------------------------
+
+
+class Configure(Frame, frozen=True, tag="configure"):
+    """First message of a session: what to load and how to run it. `[engine]` in settings explains each."""
+
+    model_path: str
+    sha256: str | None
+    name: str | None
+    chat_template: str | None
+    slots: int
+    context: int
+    batch_tokens: int
+    decode_threads: int
+    prefill_threads: int
+    cores: tuple[int, ...]
+    reasoning_budget: int | None
+    delta_interval_s: float
+    kv_type: str
+    lock_memory: bool
+    gpu_layers: int
+    system_prompt: str
+
+
+class Submit(Frame, frozen=True, tag="submit"):
+    """Run this question. `number` names it between the processes."""
+
+    number: int
+    client: str
+    messages: tuple[Message, ...]
+    priority: Priority
+    max_tokens: int | None
+    deadline: float | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: tuple[str, ...]
+    reasoning_mode: ReasoningMode
+    reasoning_budget: int | None
+    stream: bool
+    overflow: Literal["error", "trim_history"] = "error"
+    reuse: bool = True
+
+
+class Cancel(Frame, frozen=True, tag="cancel"):
+    """Stop this question, wherever it stands; answered by `Ended` with `cancelled`."""
+
+    number: int
+
+
+class EndReasoning(Frame, frozen=True, tag="end_reasoning"):
+    """Close the thinking now and go on with the answer."""
+
+    number: int
+
+
+class SetContext(Frame, frozen=True, tag="set_context"):
+    """From the next admission on a question may have this many tokens, prompt and answer together."""
+
+    context: int
+
+
+class Shutdown(Frame, frozen=True, tag="shutdown"):
+    """End now; running questions are not reported on any more."""
+
+
+# engine to daemon ---------------------------------------------------------------------------------------
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What was loaded, from the file's own metadata."""
+
+    name: str
+    architecture: str
+    quantisation: str
+    file_bytes: int
+    parameters: int
+    vocabulary: int
+    context_trained: int
+    sha256: str | None
+    reasoning: bool
+    kv_bytes_per_token: int
+
+
+class Ready(Frame, frozen=True, tag="ready"):
+    """The model is loaded and warm.
+
+    Attributes:
+        pid_cores: cores that the model thread is pinned to, read back from the kernel.
+        prefill_tokens_per_s, decode_tokens_per_s: of the warm-up; the first estimate for ETAs.
+    """
+
+    model: ModelInfo
+    cores: tuple[int, ...]
+    decode_threads: int
+    prefill_threads: int
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    load_s: float
+
+
+class LoadFailed(Frame, frozen=True, tag="load_failed"):
+    """The model cannot be used; the text says why and what to do. The engine ends after it."""
+
+    reason: str
+
+
+class Prepared(Frame, frozen=True, tag="prepared"):
+    """The question was measured and stands in the engine's queue; `ahead` questions go first."""
+
+    number: int
+    prompt_tokens: int
+    context: int
+    ahead: int
+    eta_s: float
+
+
+class Started(Frame, frozen=True, tag="started"):
+    """The question has a slot and its prompt is being read."""
+
+    number: int
+
+
+class Piece(Frame, frozen=True, tag="piece"):
+    """The next text of an answer; whole characters."""
+
+    number: int
+    kind: Literal["text", "reasoning"]
+    text: str
+
+
+class Ended(Frame, frozen=True, tag="ended"):
+    """The question is over: exactly one of these, or a `Refused`, for each `Submit`."""
+
+    number: int
+    outcome: FinishReason | Literal["cancelled"]
+    text: str
+    reasoning: str
+    usage: Usage
+    timings: Timings
+    trimmed: int = 0
+
+
+class Refused(Frame, frozen=True, tag="refused"):
+    """The engine cannot run the question, and says what the device should change."""
+
+    number: int
+    code: Code
+    message: str
+    details: dict[str, Any]
+    retry_after_ms: int | None = None
+
+
+class Pulse(Frame, frozen=True, tag="pulse"):
+    """Sign of life, at least once a second between steps, also when idle.
+
+    Attributes:
+        steps: forward passes since the start; a hung engine stops counting, or stops sending.
+        busy: a forward pass is due as soon as this one has been sent.
+        decode_tokens_per_s, prefill_tokens_per_s: of the last seconds with work in them; 0.0 before any.
+    """
+
+    steps: int
+    running: int
+    waiting: int
+    busy: bool
+    decode_tokens_per_s: float
+    prefill_tokens_per_s: float
+    kv_tokens: int
+    context: int
+
+
+class Log(Frame, frozen=True, tag="log"):
+    """A line for the daemon's log; llama.cpp's own complaints come this way too."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    event: str
+    fields: dict[str, Any]
+
+
+Order = Configure | Submit | Cancel | EndReasoning | SetContext | Shutdown
+"""Everything the daemon says."""
+Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | Pulse | Log
+"""Everything the engine says."""

@@ -1,0 +1,63 @@
+"""What the scheduler needs of a model, as structural types: llama.cpp fulfils them, and so can a script."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Vocabulary(Protocol):
+    """Text to tokens and back; `edged.engine.llama.Model` tells the details."""
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Tokens of a text."""
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token."""
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether the model says that it is finished."""
+
+    def is_control(self, token: int) -> bool:
+        """Whether the token has no text to show."""
+
+    @property
+    def begin(self) -> int | None:
+        """Token that must stand first."""
+
+
+class Passes(Protocol):
+    """KV cache and forward passes; `edged.engine.llama.Context` tells the details."""
+
+    batch_tokens: int
+
+    def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
+        """Append a row to the next pass."""
+
+    def decode(self, threads: int) -> int:
+        """Run the pass."""
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop tokens from `start` on; False where the model cannot, then the sequence is empty."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy a whole sequence."""
+
+    def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - a flag is what it is
+        """Abort the running pass."""
+
+
+class Chooser(Protocol):
+    """One sequence's choice of tokens; `edged.engine.llama.Sampler` tells the details."""
+
+    def choose(self, row: int) -> int:
+        """The next token, from the logits of a row."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+class MakeChooser(Protocol):
+    """Makes the `Chooser` of one sequence."""
+
+    def __call__(self, *, temperature: float, top_p: float, seed: int) -> Chooser:
+        """Numbers as in the contract's question."""

@@ -1,0 +1,109 @@
+"""From an order to a measured sequence: rendered, tokenized, trimmed or refused, before anything is computed.
+
+Runs in the intake thread, beside the running pass: it needs the vocabulary and no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.core.answer_text import AnswerText
+from edged.core.chunker import Chunker
+from edged.core.question import Message
+from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens, turns_of
+from edged.engine.messages import Submit
+from edged.engine.ports import Vocabulary
+from edged.engine.sequence import CLOSING, Sequence
+from edged.errors import Refusal
+
+ANSWER_TOKENS_MIN = 16
+"""A prompt that leaves less room than this for its answer is refused as too long."""
+BUDGET_SHARE = 3
+"""Without a budget of its own a question may think for a third of the context."""
+
+
+@dataclass(slots=True)
+class Preparation:
+    """How questions of one model are measured.
+
+    Attributes:
+        context: tokens of prompt and answer together; may change between questions.
+        system_prompt: stands before every conversation that brings none of its own; may be empty.
+        reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
+        delta_interval_s: least time between two deltas of one answer.
+    """
+
+    vocabulary: Vocabulary
+    template: ChatTemplate
+    context: int
+    system_prompt: str
+    reasoning_budget: int | None
+    delta_interval_s: float
+
+    def prepare(self, order: Submit, now: float) -> Sequence:
+        """Measure a question.
+
+        Raises:
+            Refusal: `too_long` with both numbers, or `bad_request` if the template refuses the messages.
+        """
+        messages = list(order.messages)
+        if self.system_prompt and messages[0].role != "system":
+            messages.insert(0, Message("system", self.system_prompt))
+        limit = self.context
+        tokens, thinking = self._measure(messages)
+        asked, trimmed = len(tokens), 0
+        while len(tokens) + ANSWER_TOKENS_MIN > limit and order.overflow == "trim_history":
+            turns = turns_of(messages)
+            if len(turns) <= 1:
+                break
+            dropped = {id(message) for message in turns[0]}
+            messages = [message for message in messages if id(message) not in dropped]
+            trimmed += len(dropped)
+            tokens, thinking = self._measure(messages)
+        if len(tokens) + ANSWER_TOKENS_MIN > limit:
+            raise Refusal(
+                "too_long",
+                f"the prompt has {len(tokens)} tokens and the context holds {limit}, of which "
+                f"{ANSWER_TOKENS_MIN} stay for the answer; shorten the prompt",
+                details={"prompt_tokens": asked, "context": limit},
+            )
+        room = limit - len(tokens)
+        if order.max_tokens is not None:
+            room = min(room, order.max_tokens)
+        return self._sequence(order, tokens, room, now, thinking=thinking, trimmed=trimmed)
+
+    def _measure(self, messages: list[Message]) -> tuple[list[int], bool]:
+        spans = self.template.render(messages)
+        tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin)
+        return tokens, opens_thinking(spans)
+
+    def _tokenize(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
+        return self.vocabulary.tokenize(text, special=special)
+
+    def _sequence(
+        self, order: Submit, tokens: list[int], room: int, now: float, *, thinking: bool, trimmed: int
+    ) -> Sequence:
+        thinks = self.template.thinks
+        closing = self.vocabulary.tokenize(CLOSING, special=True) if thinks else []
+        budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
+        if order.reasoning_budget is not None:
+            budget = order.reasoning_budget
+        # `max_tokens` bounds thinking and answer together: half of it stays for the answer.
+        budget = max(0, min(budget, room // 2 - len(closing)))
+        if thinking and budget == 0:
+            tokens = tokens + closing
+            room = max(1, min(room, self.context - len(tokens)))
+            thinking = False
+        return Sequence(
+            order=order,
+            tokens=tokens,
+            prompt_tokens=len(tokens),
+            text=AnswerText(order.stop, thinks=thinks, thinking=thinking),
+            closing=closing,
+            room=room,
+            budget=budget,
+            context=self.context,
+            arrived=now,
+            chunker=Chunker(self.delta_interval_s),
+            trimmed=trimmed,
+        )

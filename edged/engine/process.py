@@ -1,0 +1,253 @@
+"""The engine process: an intake thread that reads orders and measures questions, a model thread that steps.
+
+Started by `edged.engine.client` with one end of a socket pair; ends when that socket closes, so it never
+outlives its daemon. The model thread is the main thread; it is pinned before it touches llama.cpp, because
+worker threads inherit the mask of the thread that makes them.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edged.core.answer_text import AnswerText
+from edged.core.chunker import Chunker
+from edged.engine.channel import Channel
+from edged.engine.messages import (
+    Cancel,
+    Configure,
+    EndReasoning,
+    Frame,
+    LoadFailed,
+    Log,
+    ModelInfo,
+    Order,
+    Prepared,
+    Pulse,
+    Ready,
+    Refused,
+    Report,
+    SetContext,
+    Shutdown,
+    Submit,
+)
+from edged.engine.ports import MakeChooser, Passes, Vocabulary
+from edged.engine.prepare import Preparation
+from edged.engine.scheduler import Scheduler
+from edged.engine.sequence import Sequence
+from edged.errors import EngineError, ModelError, Refusal
+
+PULSE_S = 0.5
+"""Least time between two signs of life; the daemon's watchdog counts on them."""
+OOM_SCORE_ADJ = 500
+"""When memory runs out the kernel shall end this process and leave the daemon (proc(5))."""
+WARM_UP_TOKENS, WARM_UP_STEPS = 64, 4
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready for the scheduler."""
+
+    vocabulary: Vocabulary
+    passes: Passes
+    make_chooser: MakeChooser
+    preparation: Preparation
+    info: ModelInfo
+
+
+Load = Callable[[Configure, Callable[[str, str], None]], LoadedModel]
+"""Loads what a `Configure` names; the second argument takes level and text of log lines.
+
+Raises `ModelError` where the file is at fault."""
+
+
+def run(fd: int, load: Load) -> int:
+    """Serve the daemon at the other end of socket `fd`; returns the exit code of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C is the daemon's to deal with
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd signals the whole group; the daemon ends us
+    _offer_to_oom_killer()
+    channel: Channel[Frame, Frame] = Channel(socket.socket(fileno=fd), cast("Any", Order))
+    orders = channel.receive()
+    first = next(orders, None)
+    if not isinstance(first, Configure):
+        return 0
+    started = time.monotonic()
+    if first.cores:
+        os.sched_setaffinity(0, first.cores)
+
+    def log(level: str, text: str) -> None:
+        channel.send(Log(cast("Any", level), "llama_cpp", {"text": text[:500]}))
+
+    try:
+        model = load(first, log)
+    except ModelError as error:
+        channel.send(LoadFailed(str(error)))
+        return 0
+    engine = Engine(first, model, channel)
+    engine.warm_up()
+    rates = engine.scheduler.counters.rates
+    channel.send(
+        Ready(
+            model=model.info,
+            cores=tuple(sorted(os.sched_getaffinity(0))),
+            decode_threads=first.decode_threads,
+            prefill_threads=first.prefill_threads,
+            prefill_tokens_per_s=_inverse(rates.read_s),
+            decode_tokens_per_s=_inverse(rates.step_s),
+            load_s=round(time.monotonic() - started, 3),
+        )
+    )
+    intake = threading.Thread(target=engine.take_in, args=(orders,), name="intake", daemon=True)
+    intake.start()
+    engine.serve()
+    return 0
+
+
+class Engine:
+    """The two threads' meeting place."""
+
+    def __init__(self, setup: Configure, model: LoadedModel, channel: Channel[Frame, Frame]) -> None:
+        self._model = model
+        self._channel = channel
+        self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | Shutdown] = queue.SimpleQueue()
+        self._pulsed_at = 0.0
+        self.scheduler = Scheduler(
+            model.vocabulary,
+            model.passes,
+            model.make_chooser,
+            slots=setup.slots,
+            decode_threads=setup.decode_threads,
+            prefill_threads=setup.prefill_threads,
+            emit=self._emit,
+        )
+
+    def _emit(self, reports: list[Report]) -> None:
+        self._channel.send(*reports)
+
+    # intake thread --------------------------------------------------------------------------------------
+
+    def take_in(self, orders: Any) -> None:  # noqa: ANN401 - the iterator that `run` has begun
+        """Read orders until the daemon closes its end; then the process is over, whatever it computes."""
+        try:
+            for order in orders:
+                self._take(order)
+        finally:
+            os._exit(0)  # the model thread may be deep inside a pass, and nobody is left to read its result
+
+    def _take(self, order: Frame) -> None:
+        match order:
+            case Submit():
+                self._measure(order)
+            case Cancel() | EndReasoning():
+                self._inbox.put(order)  # first: an interrupted pass finds the reason in the inbox
+                if isinstance(order, Cancel):
+                    self.scheduler.interrupt(order.number)
+            case SetContext():
+                self._model.preparation.context = order.context
+            case Shutdown():
+                os._exit(0)
+            case _:
+                raise EngineError(f"an order of type {type(order).__name__} makes no sense now")
+
+    def _measure(self, order: Submit) -> None:
+        try:
+            sequence = self._model.preparation.prepare(order, time.monotonic())
+        except Refusal as refusal:
+            self._channel.send(
+                Refused(order.number, refusal.code, refusal.message, refusal.details, refusal.retry_after_ms)
+            )
+            return
+        ahead, eta_s = self.scheduler.estimate(sequence)
+        self.scheduler.announce(sequence)
+        self._channel.send(
+            Prepared(order.number, sequence.prompt_tokens, sequence.context, ahead, round(eta_s, 3))
+        )
+        self._inbox.put(sequence)
+
+    # model thread ---------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Touch the weights, build the graphs and take the first rates, before the node calls itself online."""
+        vocabulary, preparation = self._model.vocabulary, self._model.preparation
+        tokens = (vocabulary.tokenize("The quick brown fox. ", special=False) or [0]) * WARM_UP_TOKENS
+        order = Submit(
+            0, "", (), "normal", None, None, 0.0, 1.0, 0, (), "hide", None, stream=False, reuse=False
+        )
+        sequence = Sequence(
+            order=order,
+            tokens=tokens[:WARM_UP_TOKENS],
+            prompt_tokens=WARM_UP_TOKENS,
+            text=AnswerText(),
+            closing=[],
+            room=WARM_UP_STEPS,
+            budget=0,
+            context=preparation.context,
+            arrived=0.0,
+            chunker=Chunker(0.0),
+        )
+        scheduler, emit = self.scheduler, self.scheduler.replace_emit(lambda _: None)
+        scheduler.submit(sequence)
+        while scheduler.step():
+            pass
+        scheduler.replace_emit(emit)
+
+    def serve(self) -> None:
+        """Step for ever; wait where there is nothing to do."""
+        busy = False
+        while True:
+            self._drain(wait=not busy)
+            busy = self.scheduler.step()
+            self._pulse(busy=busy)
+
+    def _drain(self, *, wait: bool) -> None:
+        try:
+            item = self._inbox.get(timeout=PULSE_S) if wait else self._inbox.get_nowait()
+            while True:
+                match item:
+                    case Sequence():
+                        self.scheduler.submit(item)
+                    case Cancel(number):
+                        self.scheduler.cancel(number)
+                    case EndReasoning(number):
+                        self.scheduler.end_reasoning(number)
+                item = self._inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _pulse(self, *, busy: bool) -> None:
+        now = time.monotonic()
+        if now - self._pulsed_at < PULSE_S:
+            return
+        self._pulsed_at = now
+        counters, scheduler = self.scheduler.counters, self.scheduler
+        self._channel.send(
+            Pulse(
+                steps=counters.steps,
+                running=scheduler.running,
+                waiting=scheduler.waiting,
+                busy=busy,
+                decode_tokens_per_s=round(counters.rates.written_per_s, 1),
+                prefill_tokens_per_s=_inverse(counters.rates.read_s),
+                kv_tokens=scheduler.kv_tokens,
+                context=self._model.preparation.context,
+            )
+        )
+
+
+def _inverse(seconds: float) -> float:
+    return round(1 / seconds, 1) if seconds > 0 else 0.0
+
+
+def _offer_to_oom_killer() -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - one number to the kernel
+            file.write(str(OOM_SCORE_ADJ))
+    except OSError:
+        pass  # without /proc, or a sandbox's rule: the kernel then goes by size, which is us as well

@@ -1,0 +1,311 @@
+"""Many questions, one model: `step()` plans a pass, runs it, chooses tokens and says what came of it.
+
+Belongs to the model thread; only `estimate` and `interrupt` may be called from another one. What a pass holds
+is decided in `core.batching`, who is next in `core.fairness`; this file carries it out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edged.core.batching import Need, chunk_rows, plan
+from edged.core.fairness import TokenLedger, Waiting, choose
+from edged.core.rates import Rates
+from edged.core.reply import FinishReason
+from edged.engine.messages import Piece, Refused, Report, Started
+from edged.engine.ports import MakeChooser, Passes, Vocabulary
+from edged.engine.sequence import NO_SLOT, Sequence
+from edged.engine.slots import Slots
+from edged.errors import EngineError
+
+TEMPERATURE, TOP_P = 0.6, 0.95
+"""Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
+ABORTED = 2  # llama_decode: stopped by the abort callback
+LONG_PASS_ROWS = 16
+"""A cancelled question's pass is aborted only when it reads that much; a shorter one is over as soon."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done since its start."""
+
+    steps: int = 0
+    aborted: int = 0
+    written: int = 0
+    read: int = 0
+    rates: Rates = field(default_factory=Rates)
+
+
+class Scheduler:
+    """Runs sequences side by side.
+
+    Args:
+        vocabulary, passes, make_chooser: the model.
+        slots: how many questions run at once.
+        decode_threads, prefill_threads: threads for passes that write, and for passes that read a prompt.
+        emit: takes what is to be told, in order; called once at the end of each step.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        passes: Passes,
+        make_chooser: MakeChooser,
+        *,
+        slots: int,
+        decode_threads: int,
+        prefill_threads: int,
+        emit: Callable[[list[Report]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._passes = passes
+        self._make_chooser = make_chooser
+        self._slots = Slots(passes, slots)
+        self._slot_count = slots
+        self._decode_threads = decode_threads
+        self._prefill_threads = prefill_threads
+        self._emit = emit
+        self._clock = clock
+        self._announced: dict[int, Sequence] = {}
+        self._waiting: dict[int, Sequence] = {}
+        self._running: dict[int, Sequence] = {}
+        self._ledger = TokenLedger()
+        self._reports: list[Report] = []
+        self._reading_now: frozenset[int] = frozenset()
+        self.counters = Counters()
+
+    @property
+    def running(self) -> int:
+        """Questions in a slot."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Questions that were submitted and have no slot yet."""
+        return len(self._waiting)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens in the KV cache."""
+        return self._slots.held_tokens
+
+    def replace_emit(self, emit: Callable[[list[Report]], None]) -> Callable[[list[Report]], None]:
+        """Send reports elsewhere from now on; returns where they went before."""
+        before, self._emit = self._emit, emit
+        return before
+
+    # orders ---------------------------------------------------------------------------------------------
+
+    def announce(self, sequence: Sequence) -> None:
+        """Count a question that is about to be submitted. From any thread."""
+        self._announced[sequence.number] = sequence
+
+    def submit(self, sequence: Sequence) -> None:
+        """Put a measured question in line."""
+        self._announced.pop(sequence.number, None)
+        self._waiting[sequence.number] = sequence
+
+    def cancel(self, number: int) -> None:
+        """End a question wherever it stands; one that is over already is none of ours."""
+        sequence = self._running.get(number) or self._waiting.get(number)
+        if sequence is not None:
+            self._end(sequence, "cancelled", self._clock())
+            self._flush()
+
+    def end_reasoning(self, number: int) -> None:
+        """Spend the rest of a question's budget for thinking at once."""
+        sequence = self._running.get(number) or self._waiting.get(number)
+        if sequence is not None:
+            sequence.budget = 0
+            if sequence.slot != NO_SLOT and not sequence.reading and sequence.text.thinking:
+                self._close_thinking(sequence, self._clock())
+
+    def interrupt(self, number: int) -> None:
+        """Abort the running pass if it reads this question's prompt. From any thread."""
+        if number in self._reading_now:
+            self._passes.stop_pass()
+
+    def estimate(self, sequence: Sequence) -> tuple[int, float]:
+        """How many questions must end before this one begins, and in how many seconds its answer may be there.
+
+        From any thread: it reads copies, and an estimate may be a step old.
+        """
+        rates = self.counters.rates
+        ahead = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
+        load_s = 0.0
+        for other in (*ahead, *tuple(self._running.values())):
+            write = min(other.room, int(rates.answer_tokens)) - other.written
+            load_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
+        own_s = rates.work_s(read=sequence.prompt_tokens, write=min(sequence.room, int(rates.answer_tokens)))
+        in_line = max(0, len(ahead) + len(self._running) + 1 - self._slot_count)
+        return in_line, load_s / self._slot_count + own_s
+
+    # the step -------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Run one pass over everything that is due.
+
+        Returns:
+            False when there was nothing to do.
+
+        Raises:
+            EngineError: llama.cpp failed in a way that another pass will not mend.
+        """
+        self._passes.stop_pass(False)
+        now = self._clock()
+        self._expire(now)
+        self._admit(now)
+        shares = self._plan()
+        if not shares:
+            self._flush()
+            return False
+        rows, read = self._fill(shares)
+        begun = self._clock()
+        reading = any(count > 1 for _, count, _ in rows)
+        code = self._passes.decode(self._prefill_threads if reading else self._decode_threads)
+        self._reading_now = frozenset()
+        ended = self._clock()
+        if code == ABORTED:
+            self.counters.aborted += 1
+            for sequence, _, _ in rows:
+                self._slots.restore(sequence.slot)
+                sequence.past = self._slots.length(sequence.slot)
+            return True
+        if code != 0:
+            raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
+        written = sum(not sequence.reading for sequence, _, _ in rows)
+        self.counters.steps += 1
+        self.counters.read += read
+        self.counters.rates.passed(ended - begun, written=written, read=read)
+        for sequence, count, row in rows:
+            self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
+            sequence.past += count
+            self._ledger.add(sequence.order.client, count)
+            if row is not None:
+                self._write(sequence, row, ended)
+        self._flush()
+        return True
+
+    def _expire(self, now: float) -> None:
+        for sequence in [*self._running.values(), *self._waiting.values()]:
+            deadline = sequence.order.deadline
+            if deadline is None or now < deadline:
+                continue
+            if sequence.slot == NO_SLOT:
+                del self._waiting[sequence.number]
+                self._reports.append(
+                    Refused(
+                        sequence.number, "expired", "the deadline passed before the question's turn came", {}
+                    )
+                )
+            else:
+                self._end(sequence, "deadline", now)
+
+    def _admit(self, now: float) -> None:
+        while self._waiting and self._slots.free:
+            line = [Waiting(s.number, s.order.client, s.order.priority) for s in self._waiting.values()]
+            chosen = choose(line, self._ledger.served)
+            if chosen is None:
+                return
+            sequence = self._waiting.pop(chosen.number)
+            order = sequence.order
+            sequence.slot, sequence.past = self._slots.take(sequence.tokens, reuse=order.reuse)
+            sequence.cached = sequence.past
+            sequence.started = now
+            sequence.chooser = self._make_chooser(
+                temperature=TEMPERATURE if order.temperature is None else order.temperature,
+                top_p=TOP_P if order.top_p is None else order.top_p,
+                seed=secrets.randbits(31) if order.seed is None else order.seed,
+            )
+            self._running[sequence.number] = sequence
+            self._reports.append(Started(sequence.number))
+
+    def _plan(self) -> list[tuple[Sequence, int]]:
+        rates = self.counters.rates
+        shares = plan(
+            [Need(s.number, s.rows, s.reading) for s in self._running.values()],
+            batch_tokens=self._passes.batch_tokens,
+            chunk=chunk_rows(rates.step_s, rates.read_s, batch_tokens=self._passes.batch_tokens),
+        )
+        return [(self._running[share.slot], share.rows) for share in shares]
+
+    def _fill(self, shares: list[tuple[Sequence, int]]) -> tuple[list[tuple[Sequence, int, int | None]], int]:
+        """Put the rows into the batch; returns for each sequence its count and its row with logits."""
+        rows: list[tuple[Sequence, int, int | None]] = []
+        read = 0
+        for sequence, count in shares:
+            row = None
+            last = len(sequence.tokens) - 1
+            for position in range(sequence.past, sequence.past + count):
+                at = self._passes.add(
+                    sequence.tokens[position], position, sequence.slot, logits=position == last
+                )
+                if position == last:
+                    row = at
+            read += count if sequence.reading else 0
+            rows.append((sequence, count, row))
+        if read >= LONG_PASS_ROWS:
+            self._reading_now = frozenset(s.number for s, count, _ in rows if count > 1)
+        return rows, read
+
+    def _write(self, sequence: Sequence, row: int, now: float) -> None:
+        """Choose the next token of a sequence whose last token was just computed."""
+        if sequence.chooser is None:
+            raise EngineError("a running sequence has no sampler")
+        token = sequence.chooser.choose(row)
+        if sequence.written == 0:
+            sequence.first = now
+        if self._vocabulary.ends_answer(token):
+            if sequence.text.thinking and not sequence.closed and sequence.room > len(sequence.closing):
+                self._close_thinking(sequence, now)  # it stopped inside its thinking: an answer must come
+            else:
+                self._end(sequence, "stop", now)
+            return
+        data = self._vocabulary.piece(token)
+        if self._vocabulary.is_control(token) and not data.strip().endswith(b"think>"):
+            data = b""
+        pieces = sequence.write(token, data)
+        sequence.room -= 1
+        self.counters.written += 1
+        self._reports.extend(sequence.deltas(now, pieces))
+        if sequence.text.stopped:
+            self._end(sequence, "stop", now)
+        elif sequence.room <= 0:
+            self._end(sequence, "length", now)
+        elif sequence.text.thinking and not sequence.closed and sequence.reasoning_tokens >= sequence.budget:
+            self._close_thinking(sequence, now)
+
+    def _close_thinking(self, sequence: Sequence, now: float) -> None:
+        """Write the end of the thinking for the model; it goes on with the answer."""
+        sequence.closed = True
+        sequence.tokens.extend(sequence.closing)
+        sequence.room -= len(sequence.closing)
+        sequence.reasoning_tokens += len(sequence.closing)
+        data = b"".join(map(self._vocabulary.piece, sequence.closing))
+        self._reports.extend(sequence.deltas(now, sequence.show(data)))
+        if sequence.room <= 0:
+            self._end(sequence, "length", now)
+
+    def _end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
+        self._waiting.pop(sequence.number, None)
+        if self._running.pop(sequence.number, None) is not None:
+            self._slots.release(sequence.slot)
+        if sequence.chooser is not None:
+            sequence.chooser.close()
+            sequence.chooser = None
+        self._reports.extend(sequence.deltas(now, sequence.finish_text()))
+        self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
+        if outcome in {"stop", "length"}:
+            self.counters.rates.answered(sequence.written)
+        self._reports.append(sequence.ending(outcome, now))
+
+    def _flush(self) -> None:
+        if self._reports:
+            reports, self._reports = self._reports, []
+            self._emit(reports)

@@ -1,0 +1,154 @@
+"""One question inside the engine: its tokens, how many of them stand in the KV cache, and its text so far.
+
+A sequence is a list of tokens of which the first `past` are in the cache. What is missing is what the next
+pass computes: many rows while the prompt is read, one while the answer is written, a few when the thinking is
+closed by us. Belongs to the model thread once it is submitted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edged.core.answer_text import AnswerText
+from edged.core.chunker import Chunker
+from edged.core.reply import FinishReason, Timings, Usage
+from edged.engine.messages import Ended, Piece, Submit
+from edged.engine.ports import Chooser
+
+NO_SLOT = -1
+CLOSING = "\n</think>\n\n"
+"""Written into the answer when the budget of the thinking is spent: R1-Distill writes the same by itself."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A question that was measured and waits or runs.
+
+    Attributes:
+        order: what was asked.
+        tokens: prompt and everything written so far.
+        prompt_tokens: how many of them are the prompt.
+        text: splits what is written.
+        closing: tokens that end the thinking.
+        room: tokens that may still be written, all together: from `max_tokens` and the context.
+        budget: tokens of thinking.
+        past: tokens that stand in the cache, in slot `slot`.
+        cached: prompt tokens that were there already.
+        forced: tokens of `closing` that were written for the model.
+    """
+
+    order: Submit
+    tokens: list[int]
+    prompt_tokens: int
+    text: AnswerText
+    closing: list[int]
+    room: int
+    budget: int
+    context: int
+    arrived: float
+    chunker: Chunker
+    trimmed: int = 0
+    slot: int = NO_SLOT
+    past: int = 0
+    cached: int = 0
+    reasoning_tokens: int = 0
+    chooser: Chooser | None = None
+    started: float = math.nan
+    first: float = math.nan
+    closed: bool = False
+    ended: bool = field(default=False)
+
+    @property
+    def number(self) -> int:
+        """Name of the question between daemon and engine."""
+        return self.order.number
+
+    @property
+    def written(self) -> int:
+        """Tokens of the answer and its thinking so far."""
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
+    def rows(self) -> int:
+        """Tokens that wait for a pass."""
+        return len(self.tokens) - self.past
+
+    @property
+    def reading(self) -> bool:
+        """True until the prompt, or tokens forced upon the answer, have all been read."""
+        return self.rows > 1 or self.past < self.prompt_tokens
+
+    def write(self, token: int, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
+        """Append a token with the bytes to show for it; returns the pieces that it completes."""
+        was_thinking = self.text.thinking
+        self.tokens.append(token)
+        if was_thinking:
+            self.reasoning_tokens += 1
+        return self.show(data)
+
+    def show(self, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
+        """Take bytes into the text; returns the pieces that this device wants to see."""
+        was_thinking = self.text.thinking
+        pieces = self.text.feed(data)
+        return self._wanted(pieces, closes=was_thinking and not self.text.thinking)
+
+    def finish_text(self) -> list[tuple[Literal["text", "reasoning"], str]]:
+        """The pieces that were held back until the end."""
+        return self._wanted(self.text.finish(), closes=False)
+
+    def _wanted(
+        self, pieces: list[tuple[Literal["text", "reasoning"], str]], *, closes: bool
+    ) -> list[tuple[Literal["text", "reasoning"], str]]:
+        if not self.order.stream:
+            return []
+        mode = self.order.reasoning_mode
+        if mode == "separate":
+            return pieces
+        if mode == "hide":
+            return [piece for piece in pieces if piece[0] == "text"]
+        inline: list[tuple[Literal["text", "reasoning"], str]] = []
+        thought = [text for kind, text in pieces if kind == "reasoning"]
+        first = self.text.reasoning == "".join(thought)
+        if thought:
+            inline.append(("text", ("<think>" if first else "") + "".join(thought)))
+        if closes and self.text.reasoning:
+            inline.append(("text", "</think>\n\n"))
+        inline.extend(piece for piece in pieces if piece[0] == "text")
+        return inline
+
+    def deltas(self, now: float, pieces: list[tuple[Literal["text", "reasoning"], str]]) -> list[Piece]:
+        """The messages that are due after these pieces."""
+        return [Piece(self.number, kind, text) for kind, text in self.chunker.add(pieces, now)]
+
+    def ending(self, outcome: FinishReason | Literal["cancelled"], now: float) -> Ended:
+        """The last message of this sequence."""
+        started = now if math.isnan(self.started) else self.started
+        first = now if math.isnan(self.first) else self.first
+        read_s, write_s = first - started, now - first
+        text, reasoning = self.text.text, self.text.reasoning
+        mode = self.order.reasoning_mode
+        if mode == "inline" and reasoning:
+            text = (
+                f"<think>{reasoning}</think>\n\n{text}" if not self.text.thinking else f"<think>{reasoning}"
+            )
+        return Ended(
+            number=self.number,
+            outcome=outcome,
+            text=text,
+            reasoning=reasoning if mode == "separate" else "",
+            usage=Usage(self.prompt_tokens, self.cached, self.written, self.reasoning_tokens),
+            timings=Timings(
+                queue_ms=round(1000 * (started - self.arrived)),
+                prefill_ms=round(1000 * read_s),
+                decode_ms=round(1000 * write_s),
+                prefill_tokens_per_s=_rate(self.prompt_tokens - self.cached, read_s),
+                decode_tokens_per_s=_rate(self.written - 1, write_s),
+            ),
+            trimmed=self.trimmed,
+        )
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return round(tokens / seconds, 1) if seconds > 0 and tokens > 0 else 0.0

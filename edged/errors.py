@@ -1,0 +1,71 @@
+"""Everything edged raises on purpose.
+
+Two families: a `SettingsError` is the operator's to mend and ends the process with exit code 78 (EX_CONFIG of
+sysexits.h, which the unit file does not restart); a `Refusal` is the asking device's to mend and becomes an
+`error` reply. Everything else that escapes is a defect.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+EX_CONFIG = 78  # sysexits.h; systemd: RestartPreventExitStatus=78
+
+Code = Literal[
+    "bad_request",
+    "too_large",
+    "too_long",
+    "unsupported",
+    "busy",
+    "hot",
+    "expired",
+    "loading",
+    "draining",
+    "poison",
+    "interrupted",
+    "internal",
+]
+"""The error codes of the wire contract."""
+
+CODES: frozenset[str] = frozenset(get_args(Code))
+
+
+class EdgedError(Exception):
+    """Root of the errors that edged raises on purpose."""
+
+
+class SettingsError(EdgedError):
+    """A file, key or value of the configuration is wrong; the text names all three and what is accepted."""
+
+
+class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, not a fault
+    """A question that will not be answered, with the sentence that tells its device what to change.
+
+    Attributes:
+        code: one of the contract's codes.
+        message: one sentence that says what to change.
+        retry_after_ms: when asking again may help; None where waiting does not help.
+        details: figures behind the sentence (`prompt_tokens`, `context`, ...).
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        retry_after_ms: int | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code: Code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+        self.details = details or {}
+
+
+class ModelError(EdgedError):
+    """The model file cannot be used; the text says which file, why, and what to do."""
+
+
+class EngineError(EdgedError):
+    """The engine process broke: it ended, hung, or spoke nonsense."""

@@ -1,0 +1,41 @@
+"""What happens to a node, as values: everything that threads, processes and the network put into its inbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.core.link import (
+    Arrived,
+    Connected,
+    ConnectFailed,
+    Delivered,
+    Disconnected,
+    ThreadDied,
+    Undelivered,
+)
+from edged.core.records import JournalEvent
+from edged.engine.client import EngineGone, EngineSaid
+from edged.node.vitals_thread import VitalsRead
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """A signal asks us to end."""
+
+    signal: int
+
+
+Event = (
+    Arrived
+    | Connected
+    | Disconnected
+    | ConnectFailed
+    | Delivered
+    | Undelivered
+    | EngineGone
+    | EngineSaid
+    | StopAsked
+    | ThreadDied
+    | VitalsRead
+    | JournalEvent
+)

@@ -1,0 +1,285 @@
+"""From a PUBLISH to a job in the journal, or to a refusal: the way in. Belongs to the dispatcher thread.
+
+A question is acknowledged when it stands in the journal, or when the broker has its refusal; a message that
+nobody can be answered for is counted, and acknowledged so that it does not come again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from edged.core import admission, control, reply
+from edged.core.admission import Bound, Load
+from edged.core.job import Job, State
+from edged.core.link import Arrived, Delivery, Outgoing
+from edged.core.question import Address, Bounds, Envelope, Misread, Question, parse
+from edged.core.records import Accepted, Conflict, Duplicate, Failed, Instant, JobRow, deadline_in
+from edged.core.topics import is_name
+from edged.engine.messages import EndReasoning
+from edged.errors import Refusal
+from edged.node.desk import JSON, Desk
+
+JOURNAL_RETRY_MS = 5_000
+
+log = structlog.get_logger()
+
+
+class Accepts(Protocol):
+    """The journal, as far as the way in needs it."""
+
+    def accept(self, ticket: object, row: JobRow, *, begun: bool = False) -> None:
+        """Store a question; `Accepted`, `Duplicate`, `Conflict` or `Failed` follows."""
+
+
+@dataclass(slots=True)
+class Intake:
+    """The way in.
+
+    Attributes:
+        load: the node's load as admission sees it, for a client that has this many jobs.
+        now: the present moment, for deadlines that survive a restart.
+        deadline_default_s: for questions that name none.
+        slots: questions that run at once.
+        closed: True when the node is stopping: what comes stays with the broker.
+    """
+
+    desk: Desk
+    journal: Accepts
+    bounds: Bounds
+    bound: Bound
+    load: Callable[[int], Load]
+    now: Callable[[], Instant]
+    deadline_default_s: float
+    slots: int
+    closed: bool = False
+
+    def arrived(self, event: Arrived) -> None:
+        """Take a message from the broker."""
+        desk = self.desk
+        if self.closed:
+            return
+        route = desk.topics.route(event.topic)
+        if event.retained or route is None or not is_name(route[1]):
+            # Retained questions would be asked again at every start; a client without a legal name cannot be
+            # answered on a topic of its own.
+            if event.retained:
+                desk.counts.retained += 1
+            else:
+                desk.counts.dropped += 1
+            log.info("message_dropped", retained=event.retained, topic=event.topic[:200])
+            desk.line.acknowledge(event.delivery)
+            return
+        verb, client = route
+        if verb == "control":
+            self._control(client, event)
+        else:
+            self._ask(client, event)
+
+    # questions ------------------------------------------------------------------------------------------
+
+    def _ask(self, client: str, event: Arrived) -> None:
+        desk = self.desk
+        envelope = Envelope(client, desk.make_id(), event.properties)
+        try:
+            question = parse(event.payload, envelope, desk.topics, self.bounds)
+        except Misread as misread:
+            self._refuse(misread.refusal, misread.address, client, event.delivery)
+            return
+        address = Address(question.id, question.reply_to, question.correlation)
+        digest = question.digest()
+        job = desk.jobs.get((client, question.id))
+        if job is not None:
+            self._again(job, question, digest, event.delivery)
+            return
+        size = len(event.payload)
+        refusal = admission.refuse(self.load(desk.client_jobs.get(client, 0)), self.bound, size)
+        if refusal is not None:
+            self._refuse(refusal, address, client, event.delivery)
+            return
+        deadline_s = self.deadline_default_s if question.deadline_ms is None else question.deadline_ms / 1000
+        now = desk.clock()
+        # A question that meets a free slot runs at once: its run is counted in the same commit.
+        begun = desk.engine.ready and len(desk.jobs) < self.slots
+        job = Job(question, digest, now, now + deadline_s, size, begun=begun, deliveries=[event.delivery])
+        desk.take(job)
+        log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
+        self.journal.accept(
+            job,
+            JobRow(
+                client=client,
+                id=question.id,
+                digest=digest,
+                body=msgspec.msgpack.encode(question),
+                received_unix_s=time.time(),
+                deadline=deadline_in(deadline_s, self.now()),
+            ),
+            begun=begun,
+        )
+
+    def _again(self, job: Job, question: Question, digest: bytes, delivery: Delivery) -> None:
+        """A question under an id that is being answered: join it, or say that the id is taken."""
+        desk = self.desk
+        if digest != job.digest:
+            self._refuse(
+                Refusal("bad_request", f"id {question.id} names another question of yours; use a new id"),
+                Address(question.id, question.reply_to, question.correlation),
+                question.client,
+                delivery,
+            )
+            return
+        desk.counts.duplicates += 1
+        job.question = msgspec.structs.replace(
+            job.question, reply_to=question.reply_to, correlation=question.correlation
+        )
+        if job.state is State.STORING:
+            job.deliveries.append(delivery)
+            return
+        desk.line.acknowledge(delivery)
+        if job.state is not State.FINISHING and job.prompt_tokens:
+            desk.send(
+                job,
+                reply.Accepted(
+                    id=question.id,
+                    seq=job.next_seq(),
+                    node=desk.topics.node,
+                    position=0,
+                    eta_ms=round(1000 * desk.service_s),
+                    prompt_tokens=job.prompt_tokens,
+                    context=job.context,
+                    duplicate=True,
+                ),
+                qos=1,
+            )
+
+    def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
+        self.desk.counts.refused += 1
+        log.info(
+            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
+        )
+        self.desk.outbox.refuse(
+            Outgoing(
+                topic=address.reply_to,
+                payload=reply.encode(reply.failed(address.id, 0, refusal)),
+                qos=1,
+                correlation=address.correlation,
+                content_type=JSON,
+            ),
+            delivery,
+        )
+
+    # the journal's answers --------------------------------------------------------------------------------
+
+    def accepted(self, event: Accepted) -> None:
+        """It is on disk: the broker may forget it."""
+        job = _job(event.ticket)
+        self._acknowledge(job)
+        self.desk.stored(job, event.number)
+
+    def duplicate(self, event: Duplicate) -> None:
+        """It was answered before: the stored answer goes out again."""
+        job = _job(event.ticket)
+        self.desk.counts.duplicates += 1
+        self._acknowledge(job)
+        self.desk.drop(job)
+        self.desk.outbox.owe(event.outbox)
+
+    def conflict(self, event: Conflict) -> None:
+        """Another question, finished by now, had this id."""
+        job = _job(event.ticket)
+        question = job.question
+        refusal = Refusal("bad_request", f"id {question.id} named another question of yours; use a new id")
+        self._turn_away(job, refusal)
+
+    def failed(self, event: Failed) -> None:
+        """The disk does not take it."""
+        if not isinstance(event.ticket, Job):
+            return
+        log.error("journal_failed", job_id=event.ticket.question.id, reason=event.reason)
+        refusal = Refusal(
+            "internal",
+            "this node cannot write its journal just now; ask again later, or ask another node",
+            retry_after_ms=JOURNAL_RETRY_MS,
+        )
+        self._turn_away(event.ticket, refusal)
+
+    def _turn_away(self, job: Job, refusal: Refusal) -> None:
+        question = job.question
+        self.desk.drop(job)
+        address = Address(question.id, question.reply_to, question.correlation)
+        for delivery in job.deliveries:
+            self._refuse(refusal, address, question.client, delivery)
+
+    def _acknowledge(self, job: Job) -> None:
+        for delivery in job.deliveries:
+            self.desk.line.acknowledge(delivery)
+        job.deliveries.clear()
+
+    # control --------------------------------------------------------------------------------------------
+
+    def _control(self, client: str, event: Arrived) -> None:
+        desk = self.desk
+        try:
+            order = control.parse(event.payload)
+        except Refusal as refusal:
+            # There is no question to answer under: it is told in the log and counted.
+            desk.counts.dropped += 1
+            log.info("control_refused", client=client, reason=refusal.message)
+            desk.line.acknowledge(event.delivery)
+            return
+        job = desk.jobs.get((client, order.id))
+        if job is not None:
+            match order.op:
+                case "cancel":
+                    desk.cancel(job)
+                case "resume":
+                    desk.replay(job, order.from_seq)
+                case "end_reasoning":
+                    desk.engine.send(EndReasoning(job.number))
+                case "status":
+                    self._status(client, order.id, job, event)
+        elif order.op in {"status", "resume", "cancel"}:
+            self._status(client, order.id, None, event)
+        desk.line.acknowledge(event.delivery)
+
+    def _status(self, client: str, job_id: str, job: Job | None, event: Arrived) -> None:
+        desk = self.desk
+        wanted = event.properties.response_topic
+        default = job.question.reply_to if job else desk.topics.answer(client, job_id)
+        topic = wanted if wanted is not None and desk.topics.may_reply_to(client, wanted) else default
+        message = control.Status(
+            id=job_id,
+            seq=job.seq - 1 if job else -1,
+            node=desk.topics.node,
+            state=_STATE[job.state] if job else "unknown",
+            attempt=job.attempts if job else None,
+        )
+        desk.line.publish(
+            Outgoing(
+                topic,
+                reply.encode(message),
+                qos=1,
+                correlation=event.properties.correlation,
+                content_type=JSON,
+            )
+        )
+
+
+_STATE: dict[State, control.StateWord] = {
+    State.STORING: "waiting",
+    State.WAITING: "waiting",
+    State.RUNNING: "running",
+    State.FINISHING: "finished",
+    State.GONE: "finished",
+}
+
+
+def _job(ticket: object) -> Job:
+    if not isinstance(ticket, Job):
+        raise TypeError("the journal answers with the ticket it was given")
+    return ticket

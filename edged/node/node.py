@@ -1,0 +1,356 @@
+"""The dispatcher: one thread, one inbox, every event handled to its end before the next one.
+
+This is the daemon's main thread. It owns desk, intake, outbox, supervision and bulletin, none of which needs a
+lock; other threads only put events into the inbox.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from edged.core import records
+from edged.core.admission import Load
+from edged.core.link import (
+    Arrived,
+    Connected,
+    ConnectFailed,
+    Delivered,
+    Disconnected,
+    ThreadDied,
+    Undelivered,
+)
+from edged.core.vitals import Vitals, as_health, level
+from edged.engine.client import EngineGone, EngineSaid
+from edged.engine.messages import (
+    Ended,
+    LoadFailed,
+    Log,
+    Piece,
+    Prepared,
+    Pulse,
+    Ready,
+    Refused,
+    Report,
+    Started,
+)
+from edged.errors import EdgedError
+from edged.node.bulletin import Bulletin
+from edged.node.desk import Desk
+from edged.node.events import Event, StopAsked
+from edged.node.intake import Intake
+from edged.node.outbox import Outbox
+from edged.node.supervision import Supervision
+from edged.node.vitals_thread import VitalsRead
+
+TICK_S = 0.25
+GRACE_S = 5.0
+"""After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
+FLUSH_S = 2.0
+"""How long the last messages may take to reach the broker."""
+
+log = structlog.get_logger()
+
+
+class Watchdog(Protocol):
+    """systemd, as far as the node needs it."""
+
+    def ready(self) -> bool:
+        """The node answers."""
+
+    def watchdog(self) -> bool:
+        """The node is well."""
+
+    def status(self, text: str) -> bool:
+        """One line for `systemctl status`."""
+
+    def stopping(self) -> bool:
+        """The node is on its way out."""
+
+
+class DiedError(EdgedError):
+    """A part of the daemon ended though nobody told it to; the process must start again."""
+
+
+@dataclass(slots=True)
+class Node:
+    """All that the dispatcher thread owns.
+
+    Attributes:
+        inbox: events from everywhere.
+        about: who this node is, as far as it is known without the engine; the start of `info`.
+        journal_depth: counters of the journal, for health.
+        link_beat: when the MQTT thread last went round.
+        link_limit_s: how old that may be while the node counts as well.
+    """
+
+    inbox: queue.SimpleQueue[Event]
+    desk: Desk
+    intake: Intake
+    outbox: Outbox
+    supervision: Supervision
+    bulletin: Bulletin
+    watchdog: Watchdog
+    about: dict[str, Any]
+    slots: int
+    journal_depth: Callable[[], records.Depth]
+    link_beat: Callable[[], float]
+    link_limit_s: float
+    daemon_rss: Callable[[], dict[str, int]]
+    health_every_s: float
+    watchdog_every_s: float
+    clock: Callable[[], float] = time.monotonic
+    vitals: Vitals = field(default_factory=Vitals)
+    level: str = "cool"
+    reason: str = ""
+    _started: float = field(default_factory=time.monotonic)
+    _beat_at: float = 0.0
+    _broken_at_journal: bool = False
+
+    def serve(self) -> int:
+        """Handle events until a signal asks us to end; returns the signal's number.
+
+        Raises:
+            DiedError: a part of the daemon ended by itself.
+        """
+        while True:
+            try:
+                event = self.inbox.get(timeout=TICK_S)
+            except queue.Empty:
+                self._tick()
+                continue
+            if isinstance(event, StopAsked):
+                return event.signal
+            self.handle(event)
+            self._tick()
+
+    def finish(self) -> None:
+        """The orderly end: no new questions, a grace for running answers, then what is owed to the broker."""
+        self.intake.closed = True
+        self.watchdog.stopping()
+        log.info("stopping", running=self.desk.running, jobs=len(self.desk.jobs))
+        self._serve_until(self.clock() + GRACE_S, lambda: self.desk.running == 0)
+        self.supervision.stopping = True
+        # Jobs that are left stand in the journal; the engine's words about them no longer count.
+        self._serve_until(self.clock() + FLUSH_S, lambda: len(self.outbox) == 0 and not self._finishing())
+        gone = object()
+        self.bulletin.go_offline(gone)
+        self._serve_until(self.clock() + FLUSH_S, lambda: self._offline_told(gone))
+
+    def _finishing(self) -> bool:
+        return any(job.state.value == "finishing" for job in self.desk.numbered.values())
+
+    def _offline_told(self, token: object) -> bool:
+        return not self.desk.line.connected or self._last_token is token
+
+    _last_token: object = None
+
+    def _serve_until(self, end: float, over: Callable[[], bool]) -> None:
+        while not over() and (left := end - self.clock()) > 0:
+            try:
+                event = self.inbox.get(timeout=min(left, TICK_S))
+            except queue.Empty:
+                continue
+            if not isinstance(event, StopAsked):
+                self.handle(event)
+
+    # events ---------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:  # noqa: C901, PLR0912 - one branch a kind of event, nothing else
+        """Handle one event to its end."""
+        match event:
+            case EngineSaid(run, report):
+                if run == self.supervision.run:
+                    self.supervision.heard()
+                    self._engine_said(report)
+            case Arrived():
+                self.intake.arrived(event)
+            case Delivered():
+                self._last_token = event.token
+                refused = self.outbox.delivered_one(event)
+                if refused is not None:
+                    log.warning("reply_refused_by_broker", reason=refused)
+            case records.Finished():
+                self.desk.kept(event)
+            case records.Accepted():
+                self.intake.accepted(event)
+            case records.Duplicate():
+                self.intake.duplicate(event)
+            case records.Conflict():
+                self.intake.conflict(event)
+            case records.Failed():
+                self.intake.failed(event)
+            case Undelivered():
+                self.outbox.undelivered_one(event)
+            case Connected(session_present):
+                log.info("mqtt_connected", session_present=session_present)
+                self.bulletin.connected()
+                self.outbox.send()
+                self._tell_health()
+            case Disconnected(reason):
+                log.warning("mqtt_disconnected", reason=reason)
+            case ConnectFailed(reason):
+                log.warning("mqtt_failed", reason=reason)
+            case EngineGone():
+                self._engine_gone(event)
+            case VitalsRead():
+                self._vitals_read(event.vitals)
+            case ThreadDied(name, reason):
+                raise DiedError(f"the {name} thread ended: {reason}")
+            case records.Broken(reason):
+                raise DiedError(f"the journal ended: {reason}")
+            case records.AttemptCounted() | records.StatusFound() | StopAsked():
+                pass  # counted on disk; the desk counts for itself
+
+    def _engine_said(self, report: Report) -> None:
+        desk = self.desk
+        match report:
+            case Piece():
+                desk.piece(report)
+            case Prepared():
+                desk.prepared(report)
+            case Started():
+                desk.started(report)
+            case Ended():
+                desk.ended(report)
+            case Refused():
+                desk.refused(report)
+            case Pulse():
+                self.supervision.pulse = report
+            case Ready():
+                self.supervision.became_ready(report)
+                desk.engine_ready(report.model.name)
+                self._tell_info()
+                self._go_online()
+                self.bulletin.tell_event("engine_ready", model=report.model.name, load_s=report.load_s)
+            case LoadFailed():
+                self.supervision.load_failed(report)
+                self._tell_info()
+                self._go_online()
+                self.bulletin.tell_event("model_failed", reason=report.reason)
+            case Log(severity, event, fields):
+                getattr(log, severity)(event, **fields)
+
+    def _engine_gone(self, event: EngineGone) -> None:
+        if event.run != self.supervision.run:
+            return
+        was_ready = self.supervision.ready
+        self.supervision.gone(event)
+        if self.supervision.stopping:
+            return
+        self.desk.engine_gone()
+        if was_ready or self.supervision.phase == "broken":
+            self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
+            self._tell_info()
+        if self.supervision.phase == "broken":
+            self._go_online()
+
+    def _vitals_read(self, vitals: Vitals) -> None:
+        self.vitals = vitals
+        before = self.level
+        self.level, self.reason = level(vitals)
+        self.desk.level = self.level
+        if self.level != before:
+            log.info("level_changed", level=self.level, before=before, reason=self.reason)
+            self.bulletin.tell_event("level_changed", level=self.level, before=before, reason=self.reason)
+        self._tell_health()
+
+    # time -----------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = self.clock()
+        self.supervision.tick()
+        self.desk.expire(now)
+        if now - self._beat_at >= self.watchdog_every_s:
+            self._beat_at = now
+            if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
+                self.watchdog.watchdog()
+
+    def _go_online(self) -> None:
+        self.bulletin.go_online()
+        self.watchdog.ready()
+        self.watchdog.status(self.supervision.reason or f"answering with {self.desk.model}")
+
+    # news -----------------------------------------------------------------------------------------------
+
+    def _tell_info(self) -> None:
+        info: dict[str, Any] = dict(self.about)
+        info["engine"] = self.supervision.phase
+        if self.supervision.reason:
+            info["reason"] = self.supervision.reason
+        ready = self.supervision.ready_report
+        if ready is not None and self.supervision.ready:
+            model = ready.model
+            info["model"] = {
+                "name": model.name,
+                "architecture": model.architecture,
+                "quantisation": model.quantisation,
+                "sha256": model.sha256,
+                "bytes": model.file_bytes,
+                "parameters": model.parameters,
+                "context_trained": model.context_trained,
+                "reasoning": model.reasoning,
+            }
+            info["cores"] = {**info["cores"], "engine": list(ready.cores)}
+            info["rates"] = {
+                "prefill_tokens_per_s": ready.prefill_tokens_per_s,
+                "decode_tokens_per_s": ready.decode_tokens_per_s,
+                "source": "warm-up",
+            }
+        self.bulletin.tell_info(info)
+
+    def _tell_health(self) -> None:
+        pulse, depth = self.supervision.pulse, self.journal_depth()
+        counts = self.desk.counts
+        health: dict[str, Any] = {
+            "level": self.level,
+            "reason": self.reason,
+            "engine": self.supervision.phase,
+            "queue": len(self.desk.jobs) - self.desk.running,
+            "active": self.desk.running,
+            "uptime_s": round(self.clock() - self._started),
+            "engine_restarts": self.supervision.restarts,
+            "journal": {
+                "unfinished": depth.unfinished,
+                "outbox": depth.outbox,
+                "bytes": depth.bytes,
+                **({"failing": depth.failing} if depth.failing else {}),
+            },
+            "counts": {
+                "accepted": counts.accepted,
+                "done": counts.done,
+                "cancelled": counts.cancelled,
+                "errors": counts.errors,
+                "refused": counts.refused,
+                "duplicates": counts.duplicates,
+                "dropped": counts.dropped,
+                "retained_ignored": counts.retained,
+                "tokens": counts.tokens,
+            },
+            "memory": self.daemon_rss(),
+        }
+        if pulse is not None:
+            health["context"] = pulse.context
+            health["decode_tokens_per_s"] = pulse.decode_tokens_per_s
+            health["prefill_tokens_per_s"] = pulse.prefill_tokens_per_s
+            health["kv_tokens"] = pulse.kv_tokens
+        board = as_health(self.vitals)
+        board.pop("uptime_s", None)
+        self.bulletin.tell_health({**health, "board": board})
+
+    def load(self, client_jobs: int) -> Load:
+        """The node's load, for admission."""
+        return Load(
+            jobs=len(self.desk.jobs),
+            size_bytes=self.desk.size_bytes,
+            client_jobs=client_jobs,
+            service_s=self.desk.service_s,
+            slots=self.slots,
+            engine=self.supervision.phase,
+            reason=self.supervision.reason,
+        )

@@ -1,0 +1,126 @@
+"""Messages that must arrive: terminal messages until the broker has them, refusals until their question is acked.
+
+Belongs to the dispatcher thread. A terminal message stands in the journal before it comes here and is cleared
+there when the broker has acknowledged it; a refusal stands nowhere, so its question is acknowledged only after
+it: if the connection breaks in between, the broker sends the question again and it is refused again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from edged.core.link import Delivered, Delivery, Outgoing, Undelivered
+from edged.core.records import Publish
+
+WINDOW = 64
+"""Terminal messages under way at once; the rest wait here, in order, as the journal has them anyway."""
+
+
+class Line(Protocol):
+    """The broker connection, as far as the node needs it."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has taken us in."""
+
+    def publish(self, message: Outgoing) -> None:
+        """Send a message."""
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Tell the broker that we have a message."""
+
+
+class Clears(Protocol):
+    """The journal, as far as the outbox needs it."""
+
+    def clear(self, outbox_id: int) -> None:
+        """Forget a message that the broker has acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Token of a terminal message."""
+
+    outbox_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Token of a refusal, with the question's delivery."""
+
+    delivery: Delivery
+
+
+class Outbox:
+    """What is owed to the broker."""
+
+    def __init__(self, line: Line, journal: Clears) -> None:
+        self._line = line
+        self._journal = journal
+        self._waiting: deque[tuple[int, Publish]] = deque()
+        self._under_way: dict[int, Publish] = {}
+        self._known: set[int] = set()
+        self.delivered = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def owe(self, entries: tuple[tuple[int, Publish], ...]) -> None:
+        """Take on messages that the journal keeps; one that is under way already is not taken twice."""
+        for outbox_id, publish in entries:
+            if outbox_id not in self._known:
+                self._known.add(outbox_id)
+                self._waiting.append((outbox_id, publish))
+        self.send()
+
+    def refuse(self, message: Outgoing, delivery: Delivery) -> None:
+        """Send a refusal; its question is acknowledged when the broker has it."""
+        self._line.publish(
+            Outgoing(
+                topic=message.topic,
+                payload=message.payload,
+                qos=1,
+                token=Answered(delivery),
+                correlation=message.correlation,
+                content_type=message.content_type,
+            )
+        )
+
+    def send(self) -> None:
+        """Hand over what the window has room for."""
+        while self._waiting and self._line.connected and len(self._under_way) < WINDOW:
+            outbox_id, publish = self._waiting.popleft()
+            self._under_way[outbox_id] = publish
+            self._line.publish(
+                Outgoing(
+                    topic=publish.topic,
+                    payload=publish.payload,
+                    qos=1,
+                    token=Owed(outbox_id),
+                    correlation=publish.properties.get("correlation"),
+                    content_type=publish.properties.get("content_type"),
+                )
+            )
+
+    def delivered_one(self, event: Delivered) -> str | None:
+        """The broker has answered; returns its reason where it refused a terminal message."""
+        match event.token:
+            case Answered(delivery):
+                self._line.acknowledge(delivery)
+            case Owed(outbox_id):
+                self._under_way.pop(outbox_id, None)
+                self._known.discard(outbox_id)
+                self._journal.clear(outbox_id)
+                self.delivered += 1
+                self.send()
+                return event.refused
+        return None
+
+    def undelivered_one(self, event: Undelivered) -> None:
+        """It was not handed over: try again with the next connection."""
+        if isinstance(event.token, Owed):
+            publish = self._under_way.pop(event.token.outbox_id, None)
+            if publish is not None:
+                self._waiting.appendleft((event.token.outbox_id, publish))

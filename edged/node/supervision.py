@@ -1,0 +1,217 @@
+"""The engine's keeper: starts it, notices when it dies, hangs or cannot load, and starts it again.
+
+Belongs to the dispatcher thread. A model file that cannot be used is looked at again when it changes; a crash
+is followed by a start with back-off; a process that neither steps nor sends is killed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import structlog
+
+from edged.engine.client import EngineGone
+from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready
+
+LOOK_S = 2.0
+"""How often a model file that cannot be used is looked at again."""
+RETRY_MAX_S = 30.0
+STEADY_S = 60.0
+"""An engine that lived this long was well: the next crash begins the back-off anew."""
+BROKEN_AFTER = 3
+"""Crashes in a row, before ever being ready, after which new questions are refused."""
+
+Phase = Literal["starting", "ready", "failed", "broken"]
+Signature = tuple[int, int, int] | None
+
+log = structlog.get_logger()
+
+
+class Process(Protocol):
+    """`edged.engine.client.EngineClient`, as far as its keeper needs it."""
+
+    run: int
+
+    def start(self, setup: Configure) -> None:
+        """Start a process."""
+
+    def send(self, order: Order) -> None:
+        """Give an order."""
+
+    def kill(self) -> None:
+        """End the process at once."""
+
+
+@dataclass(slots=True)
+class Supervision:
+    """Keeps one engine running.
+
+    Attributes:
+        process: the engine.
+        setup: what to load and how.
+        hang_s: without a sign of life for so long the engine counts as hung.
+        start_timeout_s: the same while it loads.
+        clock: monotonic seconds.
+        phase: `starting`, `ready`, `failed` (the model cannot be used), `broken` (it keeps crashing).
+        reason: why it is not ready.
+        ready_report: what the running engine said of itself.
+        pulse: its latest sign of life.
+        restarts: starts after a crash.
+    """
+
+    process: Process
+    setup: Configure
+    hang_s: float
+    start_timeout_s: float
+    clock: Callable[[], float]
+    phase: Phase = "starting"
+    reason: str = ""
+    ready_report: Ready | None = None
+    pulse: Pulse | None = None
+    restarts: int = 0
+    stopping: bool = False
+    _alive: bool = False
+    _heard_at: float = 0.0
+    _started_at: float = 0.0
+    _next_start: float | None = None
+    _crashes: int = 0
+    _signature: Signature = field(default=None)
+    _seen: Signature = field(default=None)
+
+    @property
+    def ready(self) -> bool:
+        """Whether orders are taken."""
+        return self.phase == "ready"
+
+    @property
+    def run(self) -> int:
+        """Number of the current process; reports of others are stale."""
+        return self.process.run
+
+    @property
+    def settled(self) -> bool:
+        """Whether the first start has come to an end, good or bad."""
+        return self.phase != "starting" or self.restarts > 0
+
+    def start(self) -> None:
+        """Start the engine."""
+        now = self.clock()
+        self._signature = _signature(Path(self.setup.model_path))
+        self._next_start = None
+        self._heard_at = self._started_at = now
+        self._alive = True
+        if self.phase != "broken":
+            self.phase = "starting"
+        self.process.start(self.setup)
+        log.info("engine_starting", run=self.process.run, model=self.setup.model_path)
+
+    def send(self, order: Order) -> None:
+        """Give an order to an engine that is ready; to another one it would be lost anyway."""
+        if self.ready:
+            self.process.send(order)
+
+    def heard(self) -> None:
+        """The process said something."""
+        self._heard_at = self.clock()
+
+    def became_ready(self, report: Ready) -> None:
+        """The model is loaded and warm."""
+        self.phase, self.reason = "ready", ""
+        self.ready_report = report
+        log.info(
+            "engine_ready",
+            model=report.model.name,
+            quantisation=report.model.quantisation,
+            load_s=report.load_s,
+            cores=list(report.cores),
+            decode_threads=report.decode_threads,
+            prefill_threads=report.prefill_threads,
+        )
+
+    def load_failed(self, report: LoadFailed) -> None:
+        """The model cannot be used: say so, and look at the file from now on."""
+        self.phase, self.reason = "failed", report.reason
+        self._seen = self._signature
+        log.error("model_failed", reason=report.reason)
+
+    def gone(self, event: EngineGone) -> None:
+        """The process ended."""
+        self._alive = False
+        self.pulse = None
+        if self.stopping:
+            return
+        now = self.clock()
+        if self.phase == "failed":
+            self._next_start = now + LOOK_S
+            return
+        how = _words(event.code)
+        self._crashes = 1 if self.ready and now - self._started_at > STEADY_S else self._crashes + 1
+        was_ready = self.ready
+        self.reason = f"it ended with {how}"
+        if not was_ready and self._crashes >= BROKEN_AFTER:
+            self.phase = "broken"
+        elif self.phase != "broken":
+            self.phase = "starting"
+        self.restarts += 1
+        delay_s = min(RETRY_MAX_S, 0.25 * 2 ** (self._crashes - 1))
+        self._next_start = now + delay_s
+        log.error("engine_gone", how=how, was_ready=was_ready, again_in_s=delay_s)
+
+    def tick(self) -> None:
+        """Look after it: kill a hung process, start a new one where it is time."""
+        now = self.clock()
+        if self._alive:
+            limit_s = self.hang_s if self.ready else self.start_timeout_s
+            if now - self._heard_at > limit_s:
+                log.error("engine_hung", silent_s=round(now - self._heard_at, 1))
+                self._heard_at = now
+                self.process.kill()
+            return
+        if self._next_start is None or now < self._next_start or self.stopping:
+            return
+        if self.phase == "failed" and not self._file_changed(now):
+            return
+        self.start()
+
+    def healthy(self) -> bool:
+        """Whether the watchdog may be fed: the engine is silent no longer than it may be."""
+        if not self._alive:
+            return True
+        limit_s = self.hang_s if self.ready else self.start_timeout_s
+        return self.clock() - self._heard_at <= limit_s + LOOK_S
+
+    def next_tick(self) -> float | None:
+        """When `tick` has something to do; None for no fixed time."""
+        return self._next_start
+
+    def _file_changed(self, now: float) -> bool:
+        """True when the file differs from the one that failed, and has been still since the last look.
+
+        A model is copied for minutes: a file that still grows would fail again.
+        """
+        self._next_start = now + LOOK_S
+        current = _signature(Path(self.setup.model_path))
+        still = current == self._seen
+        self._seen = current
+        return still and current is not None and current != self._signature
+
+
+def _signature(path: Path) -> Signature:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _words(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
