@@ -1,0 +1,53 @@
+"""What may be asked of the writer thread: one frozen value per method of `Journal`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from edged.core.records import JobRow, Publish
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """Store a question of which `attempts` runs (0 or 1) begin with it."""
+
+    ticket: object
+    row: JobRow
+    attempts: int
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """Count a run that is about to begin."""
+
+    number: int
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """Store terminal messages; `terminal` is their stored form."""
+
+    number: int
+    publishes: tuple[Publish, ...]
+    terminal: bytes
+
+
+class Clear(msgspec.Struct, frozen=True):
+    """Forget an acknowledged message."""
+
+    outbox_id: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Tell where a question stands."""
+
+    ticket: object
+    client: str
+    id: str
+
+
+class Close(msgspec.Struct, frozen=True):
+    """Write what is owed and end."""
+
+
+Command = Accept | Attempt | Finish | Clear | Status | Close

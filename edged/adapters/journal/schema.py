@@ -1,0 +1,209 @@
+"""The journal's file: opening, settings, schema versions, and setting a damaged file aside.
+
+No question is read or written here. Runs in the thread that calls `Journal.open`, before the writer starts.
+
+The promise to later versions, which read it before they understand anything else: `application_id`,
+`user_version` and the row `edged_version` of `meta`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import edged
+from edged.errors import EdgedError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+APPLICATION_ID = 0x65646764  # "edgd": a database without it is someone else's
+SET_ASIDE_KEPT = 3  # a card that keeps failing must not fill itself with evidence
+
+# Each entry is the list of statements that leads from version i to i + 1; entries are only ever added.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID",
+        # finished_s counts in journal time (seconds the journal has been in use), NULL while unfinished.
+        """CREATE TABLE jobs (
+            number INTEGER PRIMARY KEY,
+            client TEXT NOT NULL,
+            id TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            received_unix_s REAL NOT NULL,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            finished_s REAL,
+            deadline_boot_id TEXT,
+            deadline_monotonic_s REAL,
+            deadline_remaining_s REAL,
+            body BLOB NOT NULL,
+            terminal BLOB,
+            UNIQUE (client, id)
+        ) STRICT""",
+        # The messages stand once, in jobs.terminal; an outbox entry says which of them is still owed.
+        "CREATE TABLE outbox (id INTEGER PRIMARY KEY) STRICT",
+    ),
+)
+
+# What the disk or its owner may mend while we wait; every other error means that the file is damaged.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+    }
+)
+_UNREADABLE = frozenset(
+    {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+)
+
+
+_BEFORE_READING = (
+    "busy_timeout = 2000",  # milliseconds; a predecessor may still be closing
+    "locking_mode = EXCLUSIVE",  # one process, one connection; also spares the -shm file
+)
+_WHEN_EMPTY = (  # on any other file, the second one would write, whoever owns it
+    "page_size = 2048",  # the fewest bytes written per question on an SD card
+    "auto_vacuum = INCREMENTAL",
+)
+_BEFORE_WRITING = (  # once the file is known to be ours
+    "journal_mode = WAL",
+    "synchronous = FULL",  # a commit is on the disk when it returns
+    "journal_size_limit = 4194304",  # bytes of log kept after a checkpoint
+    "secure_delete = FAST",  # Debian's default writes freed pages once more to zero them: wear without need
+    "temp_store = MEMORY",
+)
+
+
+class JournalError(EdgedError):
+    """The journal cannot be used; the text names the file and says why."""
+
+
+class JournalVersionError(JournalError, SettingsError):
+    """The file was written by a newer edged: the operator's to mend, so the process ends with EX_CONFIG."""
+
+
+class DamagedError(Exception):
+    """The file is no journal of ours or cannot be trusted; it will be set aside."""
+
+
+def passing(error: sqlite3.Error) -> bool:
+    """Tell whether waiting may help (disk full, I/O, read-only), or the file itself is damaged."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # absent: text that is no UTF-8
+    return (code & 0xFF) in _PASSING and code not in _UNREADABLE
+
+
+def reason(error: sqlite3.Error) -> str:
+    """Return SQLite's name and text of an error; they never hold content."""
+    return f"{getattr(error, 'sqlite_errorname', 'SQLITE_CORRUPT')}: {error}"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open `path` (made with mode 0600 if absent), check it, and bring it to the present schema.
+
+    Raises:
+        DamagedError: the file is corrupt or foreign.
+        JournalVersionError: a newer edged wrote it.
+        sqlite3.Error, OSError: as they come; see `passing`.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        _sync_folder(path.parent)
+    path.chmod(0o600)
+    empty = path.stat().st_size == 0
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _pragmas(connection, _BEFORE_READING)
+        if empty:
+            _pragmas(connection, _WHEN_EMPTY)
+        _recognise(connection, path)
+        _pragmas(connection, _BEFORE_WRITING)
+        migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    migrations: Sequence[Sequence[str]] = MIGRATIONS,
+    version: str = edged.__version__,
+) -> None:
+    """Bring the file to schema version `len(migrations)` in one transaction: all of it or nothing."""
+    present = _pragma(connection, "user_version")
+    if present == len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in migrations[present:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('edged_version', ?)", (version,))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged file and its log to `<path>.corrupt-N` and return that name; the oldest ones go."""
+    stem = f"{path.name}.corrupt-"
+    taken = {int(tail) for p in path.parent.glob(f"{stem}*") if (tail := p.name.removeprefix(stem)).isdigit()}
+    number = max(taken, default=0) + 1
+    target = path.with_name(f"{stem}{number}")
+    for suffix in ("-wal", "-shm", ""):  # the log first: a new database must never meet an old log
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{target}{suffix}")
+    for old in taken:
+        if old <= number - SET_ASIDE_KEPT:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(f"{stem}{old}{suffix}").unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return target
+
+
+def _pragmas(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _recognise(connection: sqlite3.Connection, path: Path) -> None:
+    version = _pragma(connection, "user_version")
+    if _pragma(connection, "application_id") != APPLICATION_ID:
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if version or tables:
+            raise DamagedError("a database of another program")
+        return
+    if version > len(MIGRATIONS):
+        row = connection.execute("SELECT value FROM meta WHERE key = 'edged_version'").fetchone()
+        raise JournalVersionError(
+            f"{path}: schema version {version} was written by edged {row[0] if row else '(unknown)'}; "
+            f"this is edged {edged.__version__} and knows versions up to {len(MIGRATIONS)}: "
+            "install that version again or move the file away"
+        )
+    verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise DamagedError(f"integrity check: {verdict}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

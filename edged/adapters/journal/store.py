@@ -1,0 +1,247 @@
+"""The journal's SQL: one function per command, each within a transaction that `writer` opens and commits.
+
+No threads, no retries, no clock but the one passed in. Runs in the thread that owns the connection.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edged.core.records import (
+    PUBLISHES_MAX,
+    Accepted,
+    AttemptCounted,
+    Conflict,
+    Deadline,
+    Duplicate,
+    Finished,
+    Instant,
+    JobRow,
+    Outbox,
+    Publish,
+    Recovered,
+    RecoveredJob,
+    StatusFound,
+    recorded,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+_decode = msgspec.msgpack.Decoder(tuple[Publish, ...]).decode
+
+_SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_unix_s,
+    deadline_boot_id, deadline_monotonic_s, deadline_remaining_s FROM jobs"""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What the tables hold."""
+
+    unfinished: int = 0
+    outbox: int = 0
+
+
+def encoded(publishes: tuple[Publish, ...]) -> bytes:
+    """Return the form in which terminal messages are stored; TypeError for a property that has none."""
+    return msgspec.msgpack.encode(publishes)
+
+
+class Store:
+    """The tables behind one connection; `counts` and `commits` follow committed transactions only."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+        self.counts = Counts()
+        self.commits = 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block does, durably, or undo all of it (then the error goes on)."""
+        before, changes = self.counts, self._sql.total_changes
+        try:
+            self._sql.execute("BEGIN IMMEDIATE")
+            yield
+            self._sql.execute("COMMIT")
+        except BaseException:
+            self.counts = before
+            if self._sql.in_transaction:  # SQLite has rolled back by itself after some errors
+                self._sql.execute("ROLLBACK")
+            raise
+        self.commits += self._sql.total_changes > changes
+
+    def recover(self, now: Instant) -> Recovered:
+        """Read what is unfinished and record its deadlines in the clock of this boot."""
+        jobs = []
+        for number, attempts, *columns in self._sql.execute(
+            f"{_SELECT_JOB} WHERE finished_s IS NULL ORDER BY number"
+        ):
+            row = recorded(_row(*columns), now)
+            jobs.append(RecoveredJob(number=number, attempts=attempts, row=row))
+        outbox: list[tuple[int, Publish]] = []
+        unreadable = 0
+        owed = self._sql.execute("SELECT DISTINCT id / ? FROM outbox ORDER BY 1", (PUBLISHES_MAX,)).fetchall()
+        for (number,) in owed:
+            if (entries := self._entries(number)) is None:
+                self._forget(number)
+                unreadable += 1
+            else:
+                outbox += entries
+        self.counts = Counts(unfinished=len(jobs), outbox=len(outbox))
+        for job in jobs:
+            self._record_deadline(job.number, job.row)
+        return Recovered(jobs=tuple(jobs), outbox=tuple(outbox), unreadable=unreadable)
+
+    def accept(self, ticket: object, row: JobRow, attempts: int = 0) -> Accepted | Duplicate | Conflict:
+        """Store a question of which `attempts` runs begin with it, or tell that its id is taken."""
+        found = self._sql.execute(
+            "SELECT number, digest, finished_s IS NOT NULL FROM jobs WHERE client = ? AND id = ?",
+            (row.client, row.id),
+        ).fetchone()
+        if found is None:
+            return Accepted(ticket=ticket, number=self._insert(row, attempts))
+        number, digest, finished = found
+        if digest != row.digest:
+            return Conflict(ticket=ticket)
+        if not finished:
+            return Duplicate(ticket=ticket, number=number, state="unfinished")
+        if (publishes := self._terminal(number)) is None:  # unreadable: as if it had been pruned
+            self._forget(number)
+            return Accepted(ticket=ticket, number=self._insert(row, attempts))
+        return Duplicate(ticket=ticket, number=number, state="finished", outbox=self._owe(number, publishes))
+
+    def attempt(self, number: int, now: Instant) -> AttemptCounted:
+        """Count a run that is about to begin, and record what is left of the deadline: the same page."""
+        found = self._sql.execute(
+            """UPDATE jobs SET attempts = attempts + 1
+            WHERE number = ? AND finished_s IS NULL RETURNING attempts""",
+            (number,),
+        ).fetchall()  # all of it: RETURNING is complete only when the statement has been run to its end
+        if not found:
+            return AttemptCounted(number=number, attempts=0)
+        _, _, *columns = self._sql.execute(f"{_SELECT_JOB} WHERE number = ?", (number,)).fetchone()
+        self._record_deadline(number, recorded(_row(*columns), now))
+        return AttemptCounted(number=number, attempts=found[0][0])
+
+    def finish(
+        self, number: int, publishes: tuple[Publish, ...], terminal: bytes, finished_s: float
+    ) -> Finished:
+        """Store the terminal messages and owe them to the broker; the question's text is not needed any more.
+
+        `terminal` is `encoded(publishes)`; `finished_s` is the journal's time, see `upkeep`.
+        """
+        changed = self._sql.execute(
+            """UPDATE jobs SET finished_s = ?, terminal = ?, body = x''
+            WHERE number = ? AND finished_s IS NULL""",
+            (finished_s, terminal, number),
+        ).rowcount
+        if not changed:
+            return Finished(number=number, outbox=())
+        self._count(unfinished=-1)
+        return Finished(number=number, outbox=self._owe(number, publishes))
+
+    def clear(self, outbox_id: int) -> None:
+        """Forget a message that the broker has acknowledged."""
+        self._count(outbox=-self._sql.execute("DELETE FROM outbox WHERE id = ?", (outbox_id,)).rowcount)
+
+    def status(self, ticket: object, client: str, job_id: str) -> StatusFound:
+        """Look a question up; needs no transaction."""
+        found = self._sql.execute(
+            "SELECT number, attempts, finished_s IS NULL FROM jobs WHERE client = ? AND id = ?",
+            (client, job_id),
+        ).fetchone()
+        if found is None:
+            return StatusFound(ticket=ticket, state=None, number=None, attempts=0)
+        number, attempts, open_ = found
+        return StatusFound(
+            ticket=ticket, state="unfinished" if open_ else "finished", number=number, attempts=attempts
+        )
+
+    def save_deadlines(self, now: Instant) -> None:
+        """Record what is left of each deadline: the best known figure should the power go off now."""
+        for number, _, *columns in self._sql.execute(f"{_SELECT_JOB} WHERE finished_s IS NULL").fetchall():
+            self._record_deadline(number, recorded(_row(*columns), now))
+
+    def checkpoint(self) -> None:
+        """Move the log into the database, so that its room can be used again; outside a transaction."""
+        self._sql.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    def close(self) -> None:
+        """Close the connection; SQLite moves the log into the database and deletes it."""
+        self._sql.close()
+
+    def _insert(self, row: JobRow, attempts: int) -> int:
+        deadline = row.deadline
+        columns = (
+            (deadline.boot_id, deadline.monotonic_s, deadline.remaining_s) if deadline else (None, None, None)
+        )
+        number = self._sql.execute(
+            """INSERT INTO jobs (client, id, digest, body, received_unix_s, attempts,
+            deadline_boot_id, deadline_monotonic_s, deadline_remaining_s)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (row.client, row.id, row.digest, row.body, row.received_unix_s, attempts, *columns),
+        ).lastrowid
+        self._count(unfinished=1)
+        return int(number or 0)
+
+    def _record_deadline(self, number: int, row: JobRow) -> None:
+        if row.deadline is not None:
+            self._sql.execute(
+                """UPDATE jobs SET deadline_boot_id = ?, deadline_monotonic_s = ?, deadline_remaining_s = ?
+                WHERE number = ?""",
+                (row.deadline.boot_id, row.deadline.monotonic_s, row.deadline.remaining_s, number),
+            )
+
+    def _owe(self, number: int, publishes: tuple[Publish, ...]) -> Outbox:
+        owed = tuple((number * PUBLISHES_MAX + place, publish) for place, publish in enumerate(publishes))
+        for outbox_id, _ in owed:
+            added = self._sql.execute("INSERT OR IGNORE INTO outbox VALUES (?)", (outbox_id,)).rowcount
+            self._count(outbox=added)
+        return owed
+
+    def _entries(self, number: int) -> Outbox | None:
+        publishes = self._terminal(number)
+        first = number * PUBLISHES_MAX
+        ids = self._sql.execute(
+            "SELECT id FROM outbox WHERE id BETWEEN ? AND ? ORDER BY id", (first, first + PUBLISHES_MAX - 1)
+        ).fetchall()
+        if publishes is None or ids[-1][0] - first >= len(publishes):
+            return None
+        return tuple((outbox_id, publishes[outbox_id - first]) for (outbox_id,) in ids)
+
+    def _terminal(self, number: int) -> tuple[Publish, ...] | None:
+        found = self._sql.execute("SELECT terminal FROM jobs WHERE number = ?", (number,)).fetchone()
+        try:
+            return _decode(found[0]) if found and found[0] is not None else None
+        except msgspec.MsgspecError:
+            return None
+
+    def _forget(self, number: int) -> None:
+        first = number * PUBLISHES_MAX
+        self._sql.execute("DELETE FROM jobs WHERE number = ?", (number,))
+        removed = self._sql.execute(
+            "DELETE FROM outbox WHERE id BETWEEN ? AND ?", (first, first + PUBLISHES_MAX - 1)
+        )
+        self._count(outbox=-removed.rowcount)
+
+    def _count(self, unfinished: int = 0, outbox: int = 0) -> None:
+        self.counts = Counts(self.counts.unfinished + unfinished, self.counts.outbox + outbox)
+
+
+def _row(  # noqa: PLR0917 - a row of the table, in the order of _SELECT_JOB
+    client: str,
+    job_id: str,
+    digest: bytes,
+    body: bytes,
+    received_unix_s: float,
+    boot_id: str | None,
+    monotonic_s: float | None,
+    left_s: float | None,
+) -> JobRow:
+    deadline = None
+    if boot_id is not None and monotonic_s is not None and left_s is not None:
+        deadline = Deadline(boot_id=boot_id, monotonic_s=monotonic_s, remaining_s=left_s)
+    return JobRow(client, job_id, digest, body, received_unix_s, deadline)

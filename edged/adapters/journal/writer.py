@@ -1,0 +1,202 @@
+"""The journal's one writer thread: group commit, retries, upkeep.
+
+The only user of the only connection. It takes all the commands that wait, applies them in one transaction,
+commits once (the group commit: while one commit waits for the disk, the next group gathers), and only then
+reports, one event a command, through `emit`. A clear has no event and waits a little for another commit to
+ride on.
+
+When the disk refuses (full, I/O error, read-only), questions are reported as `Failed`, while what is
+already under way (attempts, terminal messages, clears) is kept in memory and tried again with growing
+pauses. That memory is bounded by the questions that stand unfinished in the journal: each can owe one
+attempt and one finish.
+
+Not here: SQL (`store`, `upkeep`), the file (`schema`), what to do with an event (the dispatcher).
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import sqlite3
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from edged.core.records import Broken, Failed, Instant, JournalEvent
+
+from .commands import Accept, Attempt, Clear, Close, Command, Finish, Status
+from .failpoint import Failpoint
+from .schema import passing, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .store import Store
+    from .upkeep import Upkeep
+
+GROUP_MAX: Final = 256  # commands in one transaction: bounds the time until the first of them is reported
+CLEAR_DELAY_S: Final = 0.2  # how long clears wait for another commit to ride on
+PAUSE_MIN_S: Final = 0.1  # between two tries on a disk that refuses; doubles up to the longest
+PAUSE_MAX_S: Final = 2.0
+UPKEEP_S: Final = 3600.0  # pruning by age and saving the clock: 24 small commits a day
+
+
+class Writer:
+    """Serves one queue of commands until told to close; any thread may read `failing` and `owed`."""
+
+    def __init__(
+        self,
+        commands: queue.SimpleQueue[Command],
+        emit: Callable[[JournalEvent], None],
+        store: Store,
+        upkeep: Upkeep,
+        clock: Callable[[], Instant],
+    ) -> None:
+        self._commands = commands
+        self._emit = emit
+        self._store = store
+        self._upkeep = upkeep
+        self._clock = clock
+        self._failpoint = Failpoint.from_environment()
+        self._open = True
+        self._owed: list[Attempt | Finish | Clear] = []
+        self._due_s = math.inf  # time.monotonic() at which what is owed is to be written
+        self._upkeep_s = time.monotonic()
+        self._pause_s = 0.0
+        self._retry_s = 0.0  # no try before this while failing
+        self.failing: str | None = None
+
+    @property
+    def owed(self) -> int:
+        """Commands kept until the disk takes them."""
+        return len(self._owed)
+
+    def run(self) -> None:
+        """Be the thread. However it ends, unless it was told to, `Broken` is the last event."""
+        ended: str | None = "the journal's writer met a defect"
+        try:
+            while self._open:
+                self._turn()
+            self._last_words()
+            ended = None
+        except sqlite3.Error as error:  # the passing ones are dealt with in _write
+            ended = reason(error)
+        finally:
+            with suppress(sqlite3.Error):
+                self._store.close()
+            if ended is not None:
+                self._emit(Broken(ended))
+
+    def _turn(self) -> None:
+        asks = self._gather()
+        now_s = time.monotonic()
+        if self.failing is not None and now_s < self._retry_s:
+            self._refuse(asks, self.failing)
+        elif asks or self.failing is not None or now_s >= min(self._due_s, self._upkeep_s):
+            if self.failing is not None:
+                with suppress(sqlite3.Error):  # on a full disk, this makes the log's room usable again
+                    self._store.checkpoint()
+            self._write(asks)
+
+    def _gather(self) -> list[Accept | Status]:
+        """Wait until there is something to do; return the asks; what must not be lost joins the owed."""
+        wake_s = self._retry_s if self.failing is not None else min(self._due_s, self._upkeep_s)
+        asks: list[Accept | Status] = []
+        with suppress(queue.Empty):
+            self._sort(self._commands.get(timeout=max(0.0, wake_s - time.monotonic())), asks)
+            for _ in range(GROUP_MAX - 1):
+                self._sort(self._commands.get_nowait(), asks)
+        return asks
+
+    def _sort(self, command: Command, asks: list[Accept | Status]) -> None:
+        match command:
+            case Accept() | Status():
+                asks.append(command)
+            case Attempt() | Finish():
+                self._owed.append(command)
+                self._due_s = time.monotonic()
+            case Clear():
+                self._owed.append(command)
+                self._due_s = min(self._due_s, time.monotonic() + CLEAR_DELAY_S)
+            case Close():
+                self._open = False
+
+    def _write(self, asks: list[Accept | Status]) -> None:
+        try:
+            events = self._commit([*self._owed, *asks])
+        except sqlite3.Error as error:
+            if not passing(error):
+                raise
+            self._refuse(asks, reason(error))
+            if asks and self._owed:
+                self._write([])  # without the questions it may fit
+            else:
+                self._pause(reason(error))
+            return
+        self.failing, self._pause_s = None, 0.0
+        self._owed.clear()
+        self._due_s = math.inf
+        for event in events:
+            self._emit(event)
+
+    def _commit(self, commands: list[Accept | Status | Attempt | Finish | Clear]) -> list[JournalEvent]:
+        now, now_s = self._clock(), time.monotonic()
+        kinds = sorted({type(command).__name__.lower() for command in commands})
+        probing = self.failing is not None  # the upkeep has something to write, even when nobody else has
+        full_upkeep = probing or now_s >= self._upkeep_s
+        more = False
+        with self._store.transaction():
+            events = [event for command in commands if (event := self._apply(command, now)) is not None]
+            if full_upkeep or "finish" in kinds:
+                more = self._upkeep.prune(now)
+            if full_upkeep:
+                self._upkeep.save_clock(now)
+                more = self._upkeep.vacuum() or more
+            self._pass("before", kinds)
+        self._pass("after", kinds)
+        if more:
+            self._upkeep_s = now_s
+        elif full_upkeep:
+            self._upkeep_s = now_s + UPKEEP_S
+        return events
+
+    def _apply(
+        self, command: Accept | Status | Attempt | Finish | Clear, now: Instant
+    ) -> JournalEvent | None:
+        match command:
+            case Accept(ticket, row, attempts):
+                return self._store.accept(ticket, row, attempts)
+            case Status(ticket, client, job_id):
+                return self._store.status(ticket, client, job_id)
+            case Attempt(number):
+                return self._store.attempt(number, now)
+            case Finish(number, publishes, terminal):
+                return self._store.finish(number, publishes, terminal, self._upkeep.time_s(now))
+            case Clear(outbox_id):
+                self._store.clear(outbox_id)
+                return None
+
+    def _refuse(self, asks: Iterable[Accept | Status], why: str) -> None:
+        for ask in asks:
+            answer: JournalEvent = Failed(ask.ticket, why)
+            if isinstance(ask, Status):
+                with suppress(sqlite3.OperationalError):  # a disk that takes nothing may still be read
+                    answer = self._store.status(ask.ticket, ask.client, ask.id)
+            self._emit(answer)
+
+    def _pause(self, why: str) -> None:
+        self.failing = why
+        self._pause_s = min(max(2 * self._pause_s, PAUSE_MIN_S), PAUSE_MAX_S)
+        self._retry_s = time.monotonic() + self._pause_s
+
+    def _pass(self, side: str, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            self._failpoint.passage(f"{side}_{kind}_commit")
+
+    def _last_words(self) -> None:
+        """Write what is still owed, and what is left of the deadlines: known best should the power go."""
+        self._write([])
+        with suppress(sqlite3.OperationalError), self._store.transaction():
+            now = self._clock()
+            self._store.save_deadlines(now)
+            self._upkeep.save_clock(now)
