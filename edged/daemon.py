@@ -83,9 +83,11 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     supervision = Supervision(
         client,
         _configure(settings, choice, decode_threads, prefill_threads),
+        context_min=settings.engine.context_min,
         hang_s=settings.engine.hang_s,
         start_timeout_s=settings.engine.start_timeout_s,
         clock=time.monotonic,
+        oom_kills=reader.oom_kills,
     )
     outbox = Outbox(line, journal)
     desk = Desk(topics, line, journal, supervision, outbox, settings.limits.attempts, time.monotonic)
@@ -123,7 +125,6 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         link_beat=lambda: line.beat,
         link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
         daemon_rss=memory,
-        health_every_s=settings.health.interval_s,
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
     )
     vitals = VitalsThread(reader.read, settings.health.interval_s, inbox.put)

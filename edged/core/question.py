@@ -165,7 +165,6 @@ class Envelope:
 
 _KEYS = frozenset(f.name for f in msgspec.structs.fields(_Payload))
 _STOP_CHARS_MAX = 64
-_SESSION_CHARS_MAX = 64
 _SEED_MAX = 0xFFFF_FFFE  # 0xFFFFFFFF is llama.cpp's LLAMA_DEFAULT_SEED, "choose one at random"
 _DIGITS_MAX = 18  # more digits than any bounded number has
 
@@ -277,8 +276,8 @@ def _complete(
     for name, value in (("response_format", fields.response_format), ("tools", fields.tools)):
         if value and not (name == "response_format" and value == {"type": "text"}):
             raise Refusal("unsupported", f"{name} is not supported by this version; leave it out")
-    if fields.session is not None and not 0 < len(fields.session) <= _SESSION_CHARS_MAX:
-        raise Refusal("bad_request", f"session must be 1 to {_SESSION_CHARS_MAX} characters")
+    if fields.session is not None:
+        raise Refusal("unsupported", "session is not supported by this version; send the turns as messages")
     reasoning = fields.reasoning or Reasoning()
     expiry_s = envelope.properties.expiry_s
     deadlines_ms = [

@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from edged.core.link import Outgoing
+from edged.core.link import Delivered, Outgoing
 from edged.core.topics import Topics
 from edged.node.desk import JSON
 from edged.node.outbox import Line
 
 EXPIRY_INTERVALS = 3
 """Health that is older than this many intervals is no health: the broker drops it (contract)."""
+OFFLINE = object()
+"""Token of the last status message."""
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class Bulletin:
     interval_s: float
     info: dict[str, Any] = field(default_factory=dict)
     online: bool = False
+    offline_told: bool = False
 
     def connected(self) -> None:
         """A new connection: the retained messages may be gone from the broker, so they are said again."""
@@ -45,10 +48,14 @@ class Bulletin:
             self.online = True
             self.line.publish(Outgoing(self.topics.status, b"online", qos=1, retain=True))
 
-    def go_offline(self, token: object) -> None:
-        """The last word before the connection is closed; `token` comes back when the broker has it."""
+    def go_offline(self) -> None:
+        """The last word before the connection is closed; `offline_told` tells when the broker has it."""
         self.online = False
-        self.line.publish(Outgoing(self.topics.status, b"offline", qos=1, retain=True, token=token))
+        self.line.publish(Outgoing(self.topics.status, b"offline", qos=1, retain=True, token=OFFLINE))
+
+    def delivered_one(self, event: Delivered) -> None:
+        """The broker has a message that was published with a token."""
+        self.offline_told = self.offline_told or event.token is OFFLINE
 
     def tell_health(self, health: dict[str, Any]) -> None:
         """Publish how this node is."""

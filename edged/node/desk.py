@@ -6,7 +6,6 @@ it goes into the journal first and from there, through the outbox, to the broker
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -97,6 +96,11 @@ class Desk:
     counts: Counts = field(default_factory=Counts)
     service_s: float = 1.0
     running: int = 0
+
+    @property
+    def finishing(self) -> bool:
+        """Whether a last message is still on its way into the journal."""
+        return any(job.state is State.FINISHING for job in self.numbered.values())
 
     # taking on ------------------------------------------------------------------------------------------
 
@@ -397,7 +401,3 @@ class Desk:
         self.line.publish(
             Outgoing(question.reply_to, payload, qos=qos, correlation=question.correlation, content_type=JSON)
         )
-
-    def make_id(self) -> str:
-        """An id for a question without one."""
-        return f"q{secrets.token_hex(8)}"

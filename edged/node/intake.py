@@ -6,9 +6,10 @@ nobody can be answered for is counted, and acknowledged so that it does not come
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -58,6 +59,7 @@ class Intake:
     deadline_default_s: float
     slots: int
     closed: bool = False
+    _parked: list[Arrived] = field(default_factory=list)
 
     def arrived(self, event: Arrived) -> None:
         """Take a message from the broker."""
@@ -85,7 +87,7 @@ class Intake:
 
     def _ask(self, client: str, event: Arrived) -> None:
         desk = self.desk
-        envelope = Envelope(client, desk.make_id(), event.properties)
+        envelope = Envelope(client, f"q{secrets.token_hex(8)}", event.properties)
         try:
             question = parse(event.payload, envelope, desk.topics, self.bounds)
         except Misread as misread:
@@ -94,6 +96,9 @@ class Intake:
         address = Address(question.id, question.reply_to, question.correlation)
         digest = question.digest()
         job = desk.jobs.get((client, question.id))
+        if job is not None and job.state is State.FINISHING and digest == job.digest:
+            self._parked.append(event)  # in a moment the journal can answer it
+            return
         if job is not None:
             self._again(job, question, digest, event.delivery)
             return
@@ -141,7 +146,7 @@ class Intake:
             job.deliveries.append(delivery)
             return
         desk.line.acknowledge(delivery)
-        if job.state is not State.FINISHING and job.prompt_tokens:
+        if job.prompt_tokens:
             desk.send(
                 job,
                 reply.Accepted(
@@ -156,6 +161,12 @@ class Intake:
                 ),
                 qos=1,
             )
+
+    def unpark(self) -> None:
+        """A job is over: look again at the copies of questions that came while it was being finished."""
+        parked, self._parked = self._parked, []
+        for event in parked:
+            self.arrived(event)
 
     def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
         self.desk.counts.refused += 1
@@ -187,7 +198,17 @@ class Intake:
         self.desk.counts.duplicates += 1
         self._acknowledge(job)
         self.desk.drop(job)
-        self.desk.outbox.owe(event.outbox)
+        question = job.question
+        properties = {"content_type": JSON, "correlation": question.correlation}
+        self.desk.outbox.owe(
+            tuple(
+                # The device may listen elsewhere by now, but the plain text has a topic of its own.
+                (number, msgspec.structs.replace(publish, topic=question.reply_to, properties=properties))
+                if publish.properties.get("content_type") == JSON
+                else (number, publish)
+                for number, publish in event.outbox
+            )
+        )
 
     def conflict(self, event: Conflict) -> None:
         """Another question, finished by now, had this id."""

@@ -102,7 +102,6 @@ class Node:
     link_beat: Callable[[], float]
     link_limit_s: float
     daemon_rss: Callable[[], dict[str, int]]
-    health_every_s: float
     watchdog_every_s: float
     clock: Callable[[], float] = time.monotonic
     vitals: Vitals = field(default_factory=Vitals)
@@ -110,7 +109,6 @@ class Node:
     reason: str = ""
     _started: float = field(default_factory=time.monotonic)
     _beat_at: float = 0.0
-    _broken_at_journal: bool = False
 
     def serve(self) -> int:
         """Handle events until a signal asks us to end; returns the signal's number.
@@ -137,18 +135,11 @@ class Node:
         self._serve_until(self.clock() + GRACE_S, lambda: self.desk.running == 0)
         self.supervision.stopping = True
         # Jobs that are left stand in the journal; the engine's words about them no longer count.
-        self._serve_until(self.clock() + FLUSH_S, lambda: len(self.outbox) == 0 and not self._finishing())
-        gone = object()
-        self.bulletin.go_offline(gone)
-        self._serve_until(self.clock() + FLUSH_S, lambda: self._offline_told(gone))
-
-    def _finishing(self) -> bool:
-        return any(job.state.value == "finishing" for job in self.desk.numbered.values())
-
-    def _offline_told(self, token: object) -> bool:
-        return not self.desk.line.connected or self._last_token is token
-
-    _last_token: object = None
+        self._serve_until(self.clock() + FLUSH_S, lambda: not len(self.outbox) and not self.desk.finishing)
+        self.bulletin.go_offline()
+        self._serve_until(
+            self.clock() + FLUSH_S, lambda: self.bulletin.offline_told or not self.desk.line.connected
+        )
 
     def _serve_until(self, end: float, over: Callable[[], bool]) -> None:
         while not over() and (left := end - self.clock()) > 0:
@@ -171,12 +162,13 @@ class Node:
             case Arrived():
                 self.intake.arrived(event)
             case Delivered():
-                self._last_token = event.token
+                self.bulletin.delivered_one(event)
                 refused = self.outbox.delivered_one(event)
                 if refused is not None:
                     log.warning("reply_refused_by_broker", reason=refused)
             case records.Finished():
                 self.desk.kept(event)
+                self.intake.unpark()
             case records.Accepted():
                 self.intake.accepted(event)
             case records.Duplicate():

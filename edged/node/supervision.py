@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
 import structlog
 
 from edged.engine.client import EngineGone
@@ -24,6 +25,10 @@ STEADY_S = 60.0
 """An engine that lived this long was well: the next crash begins the back-off anew."""
 BROKEN_AFTER = 3
 """Crashes in a row, before ever being ready, after which new questions are refused."""
+
+HANG_MIN_S, HANG_PASSES = 10.0, 20
+"""A pass may take this many times its measured length, and in any case some seconds, before it counts as hung."""
+CONTEXT_STEP = 256
 
 Phase = Literal["starting", "ready", "failed", "broken"]
 Signature = tuple[int, int, int] | None
@@ -53,9 +58,11 @@ class Supervision:
     Attributes:
         process: the engine.
         setup: what to load and how.
-        hang_s: without a sign of life for so long the engine counts as hung.
+        context_min: the context is not made smaller than this when memory runs out.
+        hang_s: without a sign of life for so long the engine counts as hung, at the latest.
         start_timeout_s: the same while it loads.
         clock: monotonic seconds.
+        oom_kills: how often the kernel has ended a process for want of memory; None where it does not say.
         phase: `starting`, `ready`, `failed` (the model cannot be used), `broken` (it keeps crashing).
         reason: why it is not ready.
         ready_report: what the running engine said of itself.
@@ -65,9 +72,11 @@ class Supervision:
 
     process: Process
     setup: Configure
+    context_min: int
     hang_s: float
     start_timeout_s: float
     clock: Callable[[], float]
+    oom_kills: Callable[[], int | None] = lambda: None
     phase: Phase = "starting"
     reason: str = ""
     ready_report: Ready | None = None
@@ -75,6 +84,7 @@ class Supervision:
     restarts: int = 0
     stopping: bool = False
     _alive: bool = False
+    _oom_kills: int | None = None
     _heard_at: float = 0.0
     _started_at: float = 0.0
     _next_start: float | None = None
@@ -92,11 +102,6 @@ class Supervision:
         """Number of the current process; reports of others are stale."""
         return self.process.run
 
-    @property
-    def settled(self) -> bool:
-        """Whether the first start has come to an end, good or bad."""
-        return self.phase != "starting" or self.restarts > 0
-
     def start(self) -> None:
         """Start the engine."""
         now = self.clock()
@@ -104,6 +109,7 @@ class Supervision:
         self._next_start = None
         self._heard_at = self._started_at = now
         self._alive = True
+        self._oom_kills = self.oom_kills()
         if self.phase != "broken":
             self.phase = "starting"
         self.process.start(self.setup)
@@ -149,6 +155,8 @@ class Supervision:
             self._next_start = now + LOOK_S
             return
         how = _words(event.code)
+        if event.code == -signal.SIGKILL and self.oom_kills() != self._oom_kills:
+            self._shrink()
         self._crashes = 1 if self.ready and now - self._started_at > STEADY_S else self._crashes + 1
         was_ready = self.ready
         self.reason = f"it ended with {how}"
@@ -165,8 +173,7 @@ class Supervision:
         """Look after it: kill a hung process, start a new one where it is time."""
         now = self.clock()
         if self._alive:
-            limit_s = self.hang_s if self.ready else self.start_timeout_s
-            if now - self._heard_at > limit_s:
+            if now - self._heard_at > self._silence_s():
                 log.error("engine_hung", silent_s=round(now - self._heard_at, 1))
                 self._heard_at = now
                 self.process.kill()
@@ -181,8 +188,23 @@ class Supervision:
         """Whether the watchdog may be fed: the engine is silent no longer than it may be."""
         if not self._alive:
             return True
-        limit_s = self.hang_s if self.ready else self.start_timeout_s
-        return self.clock() - self._heard_at <= limit_s + LOOK_S
+        return self.clock() - self._heard_at <= self._silence_s() + LOOK_S
+
+    def _silence_s(self) -> float:
+        """How long the engine may say nothing: some times the longest pass that its measured speed allows."""
+        if not self.ready:
+            return self.start_timeout_s
+        rate = self.pulse.prefill_tokens_per_s if self.pulse else 0.0
+        if rate == 0.0:
+            return self.hang_s
+        return min(self.hang_s, max(HANG_MIN_S, HANG_PASSES * self.setup.batch_tokens / rate))
+
+    def _shrink(self) -> None:
+        """Memory ran out: the next start asks for a smaller KV cache."""
+        context = max(self.context_min, self.setup.context - CONTEXT_STEP)
+        if context < self.setup.context:
+            log.warning("context_lowered", before=self.setup.context, context=context)
+            self.setup = msgspec.structs.replace(self.setup, context=context)
 
     def next_tick(self) -> float | None:
         """When `tick` has something to do; None for no fixed time."""

@@ -25,10 +25,13 @@ from . import files
 CPUINFO_BYTES_MAX = 1 << 20
 """An x86 core takes about 1.5 KiB of /proc/cpuinfo."""
 
+VMSTAT_BYTES_MAX = 64 * 1024
+
 _SYS = Path("/sys")
 _PROC = Path("/proc")
 _KIBIBYTES = re.compile(r"^(MemTotal|MemAvailable|VmRSS):\s+([0-9]{1,15}) kB$", re.ASCII | re.MULTILINE)
 _CPUINFO = re.compile(r"^(processor|CPU part|model name|Model)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_OOM_KILLS = re.compile(r"^oom_kill ([0-9]{1,15})$", re.MULTILINE | re.ASCII)
 _INDEX = re.compile(r"[0-9]{1,4}", re.ASCII)
 _PART = re.compile(r"0x[0-9a-fA-F]{1,4}", re.ASCII)
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -95,6 +98,11 @@ class VitalsReader:
         """Return the random name of this boot, a lower-case UUID; a clock set wrong cannot change it."""
         name = files.label(self._proc / "sys/kernel/random/boot_id") or ""
         return name if _BOOT_ID.fullmatch(name) else None
+
+    def oom_kills(self) -> int | None:
+        """Processes that the kernel has ended for want of memory since boot (/proc/vmstat, `oom_kill`)."""
+        match = _OOM_KILLS.search(files.text(self._proc / "vmstat", VMSTAT_BYTES_MAX) or "")
+        return int(match[1]) if match else None
 
     def process_memory(self, pid: int) -> int | None:
         """Return a process's resident memory in bytes, mapped model pages included; None where it is gone."""
