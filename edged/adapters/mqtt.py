@@ -4,8 +4,8 @@ Other threads put what they want into a queue and wake that thread; callbacks on
 inbox. So no callback can deadlock against a publish, a packet is never written by two threads, and an
 acknowledgement can never meet another connection than the one its message came by.
 
-paho's own threads are not used: an exception in a callback ends them while `is_connected()` stays true. If our
-thread ends unasked, the node is told and ends the process.
+paho's own threads are not used: an exception in a callback ends them while `is_connected()` stays true. If
+our thread ends unasked, the node is told and ends the process.
 """
 
 from __future__ import annotations
@@ -225,41 +225,46 @@ class Mqtt:
 
     def _serve(self) -> None:
         """Go round until the connection is gone or we are told to stop."""
-        client = self._client
         while True:
             self.beat = time.monotonic()
             self._send_out()
             if self._stopping.is_set() and self._finished():
-                client.disconnect()
-                client.loop_write()
+                self._client.disconnect()
+                self._client.loop_write()
                 return
-            sock = client.socket()
+            sock = self._client.socket()
             if sock is None:
                 return
-            writers = [sock] if client.want_write() else []
-            pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
-            try:
-                readable, writable, _ = select.select(
-                    [sock, self._wake_in], writers, [], 0 if pending else TICK_S
-                )
-            except (OSError, ValueError):
-                readable, writable = [sock], []  # the socket was closed under us: let paho find out
-            if self._wake_in in readable:
-                self._drain_wake()
-            code = MQTTErrorCode.MQTT_ERR_SUCCESS
-            if sock in readable or pending:
-                code = client.loop_read()
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS and sock in writable:
-                code = client.loop_write()
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                code = client.loop_misc()
-            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or client.socket() is None:
+            code = self._turn(sock)
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._client.socket() is None:
                 self._lost(paho.error_string(code))
                 return
             if not self.connected and time.monotonic() > self._connack_due:
                 self._failed("the broker does not answer CONNECT")
-                client.disconnect()
+                self._client.disconnect()
                 return
+
+    def _turn(self, sock: socket.socket) -> MQTTErrorCode:
+        """Wait until there is something to do, and do it."""
+        client = self._client
+        writers = [sock] if client.want_write() else []
+        pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+        try:
+            readable, writable, _ = select.select(
+                [sock, self._wake_in], writers, [], 0 if pending else TICK_S
+            )
+        except (OSError, ValueError):
+            readable, writable = [sock], []  # the socket was closed under us: let paho find out
+        if self._wake_in in readable:
+            self._drain_wake()
+        code = MQTTErrorCode.MQTT_ERR_SUCCESS
+        if sock in readable or pending:
+            code = client.loop_read()
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS and sock in writable:
+            code = client.loop_write()
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            code = client.loop_misc()
+        return code
 
     def _send_out(self) -> None:
         while self._out:
