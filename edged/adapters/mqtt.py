@@ -244,7 +244,7 @@ class Mqtt:
                 self._client.disconnect()
                 return
 
-    def _turn(self, sock: socket.socket) -> MQTTErrorCode:
+    def _turn(self, sock: Any) -> MQTTErrorCode:  # noqa: ANN401 - a socket, of TLS or not
         """Wait until there is something to do, and do it."""
         client = self._client
         writers = [sock] if client.want_write() else []
