@@ -115,9 +115,10 @@ class Question(msgspec.Struct, frozen=True):
     def digest(self) -> bytes:
         """SHA-256 over what was asked: a second copy of the same question has the same digest.
 
-        Correlation and reply topic may differ between two tries of one device and are left out.
+        Correlation and reply topic may differ between two tries of one device and are left out, and so is the
+        deadline: a broker counts the Message Expiry down before it delivers again (MQTT 5, 3.3.2.3.3).
         """
-        asked = msgspec.structs.replace(self, correlation=None, reply_to="", made_id=False)
+        asked = msgspec.structs.replace(self, correlation=None, reply_to="", made_id=False, deadline_ms=None)
         return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()
 
 
