@@ -73,7 +73,7 @@ class ChatTemplate:
             Refusal: the template does not accept these messages (`bad_request`).
         """
         turns = [
-            {"role": turn.role, "content": f"{self._begin}{turn.content or ''}{self._end}"}
+            {"role": turn.role, "content": f"{self._begin}{self._without_thinking(turn)}{self._end}"}
             for turn in messages
         ]
         try:
@@ -91,6 +91,14 @@ class ChatTemplate:
             ) from error
         return self._split(text)
 
+    def _without_thinking(self, turn: Message) -> str:
+        """A turn's text, of an earlier answer without its thinking.
+
+        Templates of reasoning models drop it themselves, by cutting at the tag: our mark would go with it.
+        """
+        text = turn.content or ""
+        return text.rpartition(CLOSE)[2] if self.thinks and turn.role == "assistant" else text
+
     def _split(self, text: str) -> list[Span]:
         spans: list[Span] = []
         own, begin, rest = text.partition(self._begin)
@@ -100,6 +108,10 @@ class ChatTemplate:
             spans.append(Span(user, special=False))
             own, begin, rest = rest.partition(self._begin)
             spans.append(Span(own, special=True))
+        if any(mark in span.text for span in spans for mark in (self._begin, self._end)):
+            raise Refusal(
+                "bad_request", "the model's chat template takes these messages apart; ask otherwise"
+            )
         return [span for span in spans if span.text]
 
 
