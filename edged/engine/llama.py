@@ -8,7 +8,9 @@ model thread. Nothing here knows of questions, slots or policy. Symbols named be
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -158,6 +160,26 @@ class Model:
             special: True lets `<|im_start|>` and its like become control tokens. Only text of the template
                 itself may be read so; a user's text never.
         """
+        tokens = self._tokenize(text, special=special)
+        tags = set() if special else {self._text(token) for token in tokens if self._is_tag(token)}
+        # llama.cpp looks for user-defined tokens, R1's `<think>` among them, whatever it is told. A tag that
+        # is cut behind its bracket is text like any other.
+        cuts = [at.start() + 1 for tag in tags for at in re.finditer(re.escape(tag), text)]
+        if not cuts:
+            return tokens
+        parts = [text[begin:end] for begin, end in itertools.pairwise((0, *sorted(cuts), len(text)))]
+        return [token for part in parts for token in self.tokenize(part, special=False)]
+
+    def _is_tag(self, token: Token) -> bool:
+        if not C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            return False
+        text = self._text(token)
+        return len(text) > 1 and (text[0], text[-1]) in {("<", ">"), ("[", "]")}
+
+    def _text(self, token: Token) -> str:
+        return self.piece(token).decode("utf-8", "replace")
+
+    def _tokenize(self, text: str, *, special: bool) -> list[Token]:
         if not text:
             return []
         data = text.encode("utf-8")
