@@ -99,10 +99,11 @@ class AnswerText:
             if not self._held:
                 return
             self._leading = False
-        cut = min((at for at in map(self._held.find, self._stop) if at >= 0), default=-1)
-        if cut >= 0:
+        # The one that is complete first, and of several the longest: as if the text came by the character.
+        found = [(at + len(word), at) for word in self._stop if (at := self._held.find(word)) >= 0]
+        if found:
             self.stopped = True
-            self._emit(out, "text", self._held[:cut])
+            self._emit(out, "text", self._held[: min(found)[1]])
             self._held = ""
             return
         keep = 0 if last else _overlap(self._held, self._stop)

@@ -70,4 +70,4 @@ def chunk_rows(step_s: float, read_s: float, *, batch_tokens: int) -> int:
     """
     if step_s <= 0 or read_s <= 0:
         return min(CHUNK_MIN, batch_tokens)
-    return max(min(CHUNK_MIN, batch_tokens), min(batch_tokens, int(step_s / read_s)))
+    return max(min(CHUNK_MIN, batch_tokens), int(min(batch_tokens, step_s / read_s)))

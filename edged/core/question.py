@@ -186,8 +186,9 @@ def parse(payload: bytes, envelope: Envelope, topics: Topics, bounds: Bounds) ->
     job_id = _first_id(envelope)
     address = Address(job_id, topics.answer(envelope.client, job_id), properties.correlation)
     try:
-        if properties.response_topic is not None:
-            address.reply_to = _checked_reply_topic(properties.response_topic, envelope.client, topics)
+        wanted = properties.response_topic
+        if wanted is not None and topics.may_reply_to(envelope.client, wanted):
+            address.reply_to = wanted
         if len(payload) > bounds.payload_bytes:
             raise Refusal(  # noqa: TRY301 - every refusal leaves by the one door below
                 "too_large",
@@ -197,6 +198,8 @@ def parse(payload: bytes, envelope: Envelope, topics: Topics, bounds: Bounds) ->
         text = _decode_text(payload)
         plain = not _is_json(text, properties.content_type)
         fields = _Payload(prompt=text) if plain else _read_json(text, envelope, topics, address)
+        if wanted is not None:  # only now, so that the refusal carries the question's own id
+            _checked_reply_topic(wanted, envelope.client, topics)
         return _complete(fields, envelope, address, bounds, plain=plain)
     except Refusal as refusal:
         raise Misread(refusal, address) from None
@@ -224,7 +227,7 @@ def _decode_text(payload: bytes) -> str:
     if not payload.strip():
         raise Refusal("bad_request", "the payload is empty; send a JSON object or the prompt as text")
     try:
-        text = payload.decode("utf-8")
+        text = payload.decode("utf-8").removeprefix("\ufeff")  # Windows writes a byte order mark
     except UnicodeDecodeError as error:
         raise Refusal(
             "bad_request", f"the payload is not UTF-8: byte {error.start} is 0x{payload[error.start]:02x}"
@@ -253,7 +256,8 @@ def _read_json(text: str, envelope: Envelope, topics: Topics, address: Address) 
         if not (isinstance(named, str) and is_job_id(named)):
             raise Refusal("bad_request", "id must be a string of 1 to 128 characters A-Z a-z 0-9 _ . : -")
         address.id = named
-        if envelope.properties.response_topic is None:
+        wanted = envelope.properties.response_topic
+        if wanted is None or not topics.may_reply_to(envelope.client, wanted):
             address.reply_to = topics.answer(envelope.client, named)
     wanted = loose.get("reply_to")
     if isinstance(wanted, str):
@@ -281,9 +285,8 @@ def _complete(
         raise Refusal("unsupported", "session is not supported by this version; send the turns as messages")
     reasoning = fields.reasoning or Reasoning()
     expiry_s = envelope.properties.expiry_s
-    deadlines_ms = [
-        ms for ms in (fields.deadline_ms, None if expiry_s is None else expiry_s * 1000) if ms is not None
-    ]
+    expiry_ms = None if expiry_s is None else int(1000 * min(expiry_s, bounds.deadline_max_s))
+    deadlines_ms = [ms for ms in (fields.deadline_ms, expiry_ms) if ms is not None]
     return Question(
         client=envelope.client,
         id=address.id,
@@ -314,6 +317,7 @@ def _messages(fields: _Payload, bounds: Bounds) -> tuple[Message, ...]:
     if fields.prompt is not None:
         if not fields.prompt.strip():
             raise Refusal("bad_request", "the prompt is empty")
+        _refuse_nul("prompt", fields.prompt)
         return (Message("user", fields.prompt),)
     messages = fields.messages or []
     if not 0 < len(messages) <= bounds.messages:
@@ -323,11 +327,17 @@ def _messages(fields: _Payload, bounds: Bounds) -> tuple[Message, ...]:
             raise Refusal("bad_request", f"messages[{index}]: a system message can only be the first")
         if message.content is None:
             raise Refusal("bad_request", f"messages[{index}]: content is missing")
+        _refuse_nul(f"messages[{index}]", message.content)
         if message.role == "tool" or message.tool_calls:
             raise Refusal("unsupported", f"messages[{index}]: tools are not supported by this version")
     if messages[-1].role != "user":
         raise Refusal("bad_request", "the last message must be the user's")
     return tuple(messages)
+
+
+def _refuse_nul(where: str, text: str) -> None:
+    if "\0" in text:
+        raise Refusal("bad_request", f"{where} holds a NUL at character {text.index(chr(0))}; leave it out")
 
 
 def _check_numbers(fields: _Payload, bounds: Bounds) -> None:

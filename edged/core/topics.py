@@ -14,6 +14,8 @@ JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 """`{id}` of the contract."""
 TOPIC_BYTES_MAX = 512
 """A reply topic longer than this is refused; MQTT itself allows 65,535 (section 1.5.4)."""
+TOPIC_LEVELS_MAX = 64
+"""Mosquitto cuts the connection of a client that publishes to more than 200 levels (TOPIC_HIERARCHY_LIMIT)."""
 
 
 def is_name(text: str) -> bool:
@@ -103,9 +105,12 @@ class Topics:
         """True when a reply for `client` may be published to `topic`.
 
         A node writes below the client's own branch or a configured prefix and nowhere else: it is no relay
-        into other devices' topics.
+        into other devices' topics. Nor to a topic for which a broker may cut the node's connection: control
+        characters and non-characters (MQTT 5, 1.5.4; Mosquitto does), or very many levels.
         """
-        if not topic or len(topic.encode()) > TOPIC_BYTES_MAX or any(c in topic for c in "#+\0"):
+        if not topic.isprintable() or any(c in topic for c in "#+"):
+            return False
+        if len(topic.encode()) > TOPIC_BYTES_MAX or topic.count("/") >= TOPIC_LEVELS_MAX:
             return False
         own = f"{self.prefix}/v1/client/{client}/"
         extra = tuple(p if p.endswith("/") else f"{p}/" for p in self.reply_prefixes)

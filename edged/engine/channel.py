@@ -71,7 +71,7 @@ class Channel(Generic[_Out, _In]):
                     break
                 try:
                     yield self._decoder.decode(memoryview(buffer)[start + _LENGTH.size : end])
-                except msgspec.MsgspecError as error:
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                     raise EngineError(f"a frame cannot be read: {error}") from error
                 start = end
             del buffer[:start]
