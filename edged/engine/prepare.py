@@ -49,10 +49,11 @@ class Preparation:
         messages = list(order.messages)
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
-        limit = self.context
+        limit, trimmed = self.context, 0
         tokens, thinking = self._measure(messages)
-        asked, trimmed = len(tokens), 0
-        while len(tokens) + ANSWER_TOKENS_MIN > limit and order.overflow == "trim_history":
+        # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
+        reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if thinking else 0)
+        while len(tokens) + reserve > limit and order.overflow == "trim_history":
             turns = turns_of(messages)
             if len(turns) <= 1:
                 break
@@ -60,17 +61,20 @@ class Preparation:
             messages = [message for message in messages if id(message) not in dropped]
             trimmed += len(dropped)
             tokens, thinking = self._measure(messages)
-        if len(tokens) + ANSWER_TOKENS_MIN > limit:
+        if len(tokens) + reserve > limit:
             raise Refusal(
                 "too_long",
                 f"the prompt has {len(tokens)} tokens and the context holds {limit}, of which "
-                f"{ANSWER_TOKENS_MIN} stay for the answer; shorten the prompt",
-                details={"prompt_tokens": asked, "context": limit},
+                f"{reserve} stay for the answer; shorten the prompt",
+                details={"prompt_tokens": len(tokens), "context": limit},
             )
         room = limit - len(tokens)
         if order.max_tokens is not None:
             room = min(room, order.max_tokens)
         return self._sequence(order, tokens, room, now, thinking=thinking, trimmed=trimmed)
+
+    def _closing(self) -> list[int]:
+        return self.vocabulary.tokenize(CLOSING, special=True) if self.template.thinks else []
 
     def _measure(self, messages: list[Message]) -> tuple[list[int], bool]:
         spans = self.template.render(messages)
@@ -84,7 +88,7 @@ class Preparation:
         self, order: Submit, tokens: list[int], room: int, now: float, *, thinking: bool, trimmed: int
     ) -> Sequence:
         thinks = self.template.thinks
-        closing = self.vocabulary.tokenize(CLOSING, special=True) if thinks else []
+        closing = self._closing()
         budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
         if order.reasoning_budget is not None:
             budget = order.reasoning_budget

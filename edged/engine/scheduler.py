@@ -282,15 +282,16 @@ class Scheduler:
             self._close_thinking(sequence, now)
 
     def _close_thinking(self, sequence: Sequence, now: float) -> None:
-        """Write the end of the thinking for the model; it goes on with the answer."""
+        """Write the end of the thinking for the model; it goes on with the answer, where one has room."""
+        if sequence.room <= len(sequence.closing):
+            self._end(sequence, "length", now)
+            return
         sequence.closed = True
         sequence.tokens.extend(sequence.closing)
         sequence.room -= len(sequence.closing)
         sequence.reasoning_tokens += len(sequence.closing)
         data = b"".join(map(self._vocabulary.piece, sequence.closing))
         self._reports.extend(sequence.deltas(now, sequence.show(data)))
-        if sequence.room <= 0:
-            self._end(sequence, "length", now)
 
     def _end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
         self._waiting.pop(sequence.number, None)

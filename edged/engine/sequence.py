@@ -8,7 +8,7 @@ closed by us. Belongs to the model thread once it is submitted.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from edged.core.answer_text import AnswerText
@@ -36,7 +36,8 @@ class Sequence:
         budget: tokens of thinking.
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
-        forced: tokens of `closing` that were written for the model.
+        closed: we wrote the end of the thinking for the model.
+        tag_shown: the tag that ends an inline thinking stands in a delta.
     """
 
     order: Submit
@@ -58,7 +59,7 @@ class Sequence:
     started: float = math.nan
     first: float = math.nan
     closed: bool = False
-    ended: bool = field(default=False)
+    tag_shown: bool = False
 
     @property
     def number(self) -> int:
@@ -90,16 +91,14 @@ class Sequence:
 
     def show(self, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
         """Take bytes into the text; returns the pieces that this device wants to see."""
-        was_thinking = self.text.thinking
-        pieces = self.text.feed(data)
-        return self._wanted(pieces, closes=was_thinking and not self.text.thinking)
+        return self._wanted(self.text.feed(data))
 
     def finish_text(self) -> list[tuple[Literal["text", "reasoning"], str]]:
         """The pieces that were held back until the end."""
-        return self._wanted(self.text.finish(), closes=False)
+        return self._wanted(self.text.finish())
 
     def _wanted(
-        self, pieces: list[tuple[Literal["text", "reasoning"], str]], *, closes: bool
+        self, pieces: list[tuple[Literal["text", "reasoning"], str]]
     ) -> list[tuple[Literal["text", "reasoning"], str]]:
         if not self.order.stream:
             return []
@@ -113,7 +112,8 @@ class Sequence:
         first = self.text.reasoning == "".join(thought)
         if thought:
             inline.append(("text", ("<think>" if first else "") + "".join(thought)))
-        if closes and self.text.reasoning:
+        if self.text.reasoning and not self.text.thinking and not self.tag_shown:
+            self.tag_shown = True
             inline.append(("text", "</think>\n\n"))
         inline.extend(piece for piece in pieces if piece[0] == "text")
         return inline
