@@ -369,9 +369,13 @@ class Mqtt:
         self._last_reason = ""
         self.connected = True
         for topic in self._link.subscriptions:
-            # no retained questions from before our time; the contract ignores them anyway
+            # No retained questions from before our time, and the flag as published on those of our time: the
+            # contract ignores both, and without "retain as published" the broker hides the flag (MQTT 5, 3.8.3.1).
             client.subscribe(
-                topic, options=SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+                topic,
+                options=SubscribeOptions(
+                    qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
+                ),
             )
         self._emit(Connected(flags.session_present))
 

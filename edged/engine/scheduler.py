@@ -161,9 +161,9 @@ class Scheduler:
         now = self._clock()
         self._expire(now)
         self._admit(now)
+        self._flush()  # before the pass: should it crash the process, it must be known who ran
         shares = self._plan()
         if not shares:
-            self._flush()
             return False
         rows, read = self._fill(shares)
         begun = self._clock()
