@@ -236,5 +236,5 @@ def _about(
             "queue_jobs": settings.limits.queue_jobs,
             "client_jobs": settings.limits.client_jobs,
         },
-        "capabilities": ["stream", "cancel", "resume", "reasoning", "plain_text", "trim_history"],
+        "capabilities": ["stream", "cancel", "resume", "reasoning", "plain_text", "trim_history", "json_schema"],
     }

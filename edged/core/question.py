@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edged.core.schema import schema_text
 from edged.core.topics import Topics, is_job_id
 from edged.errors import Refusal
 
@@ -89,6 +90,7 @@ class Question(msgspec.Struct, frozen=True):
         temperature, top_p: None leaves them to the node's sampling defaults; 0 <= temperature <= 2,
             0 < top_p <= 1.
         reply_to: topic of every reply.
+        schema: JSON schema, as text, that the answer must follow.
     """
 
     client: str
@@ -107,6 +109,7 @@ class Question(msgspec.Struct, frozen=True):
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
     reasoning_mode: ReasoningMode = "separate"
     reasoning_budget: int | None = None
     cache: Literal["use", "bypass"] = "use"
@@ -278,9 +281,9 @@ def _complete(
     messages = _messages(fields, bounds)
     _check_numbers(fields, bounds)
     stop = _stop(fields, bounds)
-    for name, value in (("response_format", fields.response_format), ("tools", fields.tools)):
-        if value and not (name == "response_format" and value == {"type": "text"}):
-            raise Refusal("unsupported", f"{name} is not supported by this version; leave it out")
+    schema = schema_text(fields.response_format)
+    if fields.tools:
+        raise Refusal("unsupported", "tools are not supported by this version; leave them out")
     if fields.session is not None:
         raise Refusal("unsupported", "session is not supported by this version; send the turns as messages")
     reasoning = fields.reasoning or Reasoning()
@@ -304,6 +307,7 @@ def _complete(
         top_p=fields.top_p,
         seed=fields.seed,
         stop=stop,
+        schema=schema,
         reasoning_mode=reasoning.mode or ("hide" if plain else "separate"),
         reasoning_budget=reasoning.budget,
         cache=fields.cache,

@@ -15,6 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
+import numpy as np
+from llguidance import LLTokenizer
+from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edged.errors import ModelError
 
@@ -215,6 +218,11 @@ class Model:
         """True for tokens that steer and have no text of their own to show."""
         return bool(C.llama_vocab_is_control(self._vocab, token))
 
+    def grammar_tables(self) -> LLTokenizer:
+        """Tables of the vocabulary as llguidance wants them, for `edged.engine.constraint`; takes a second."""
+        ends = [token for token in range(self.vocabulary) if self.ends_answer(token)]
+        return lltokenizer_from_vocab(self._vocab, eos_token=ends)
+
     @property
     def begin(self) -> Token | None:
         """Token to begin a sequence with, where the file asks for one."""
@@ -276,6 +284,7 @@ class Context:
         self._threads = threads
         self.batch_tokens = batch_tokens
         self.rows = 0
+        self.vocabulary = model.vocabulary
 
     @property
     def pointer(self) -> object:
@@ -350,6 +359,7 @@ class Sampler:
         self, context: Context, *, temperature: float, top_p: float, seed: int, top_k: int = 40
     ) -> None:
         self._context = context.pointer
+        self._vocabulary = context.vocabulary
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         if temperature == 0:
             C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_greedy())
@@ -363,6 +373,18 @@ class Sampler:
     def choose(self, row: int) -> Token:
         """The next token, from the logits of `row` of the last forward pass."""
         return int(C.llama_sampler_sample(self._chain, self._context, row))
+
+    def choose_among(self, row: int, mask: bytes) -> Token:
+        """The next token among those whose bit is set in `mask`, lowest bit of the first byte first.
+
+        The masked logits stay masked: call it after `choose` has been tried. Both together draw from the
+        model's distribution restricted to the mask, as rejection sampling does.
+        """
+        pointer = C.llama_get_logits_ith(self._context, row)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self._vocabulary, bitorder="little")
+        logits[bits == 0] = -np.inf
+        return self.choose(row)
 
     def close(self) -> None:
         """Free the chain."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate
+from edged.engine.constraint import Constraints
 from edged.engine.messages import Configure, ModelInfo
 from edged.engine.ports import Chooser
 from edged.engine.prepare import Preparation
@@ -66,6 +67,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         system_prompt=setup.system_prompt,
         reasoning_budget=setup.reasoning_budget,
         delta_interval_s=setup.delta_interval_s,
+        constraints=Constraints(model.grammar_tables),
     )
     info = ModelInfo(
         name=setup.name or model.metadata.get("general.name") or path.stem,

@@ -61,6 +61,7 @@ class Submit(Frame, frozen=True, tag="submit"):
     stream: bool
     overflow: Literal["error", "trim_history"] = "error"
     reuse: bool = True
+    schema: str | None = None
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):

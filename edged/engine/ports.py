@@ -52,6 +52,9 @@ class Chooser(Protocol):
     def choose(self, row: int) -> int:
         """The next token, from the logits of a row."""
 
+    def choose_among(self, row: int, mask: bytes) -> int:
+        """The next token among those whose bit is set in `mask`, lowest bit of the first byte first."""
+
     def close(self) -> None:
         """Free it."""
 

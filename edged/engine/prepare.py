@@ -11,6 +11,7 @@ from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
 from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens, turns_of
+from edged.engine.constraint import Constraint, Constraints
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
 from edged.engine.sequence import CLOSING, Sequence
@@ -31,6 +32,7 @@ class Preparation:
         system_prompt: stands before every conversation that brings none of its own; may be empty.
         reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
         delta_interval_s: least time between two deltas of one answer.
+        constraints: compiles JSON schemas; None where the model has no support for them.
     """
 
     vocabulary: Vocabulary
@@ -39,6 +41,7 @@ class Preparation:
     system_prompt: str
     reasoning_budget: int | None
     delta_interval_s: float
+    constraints: Constraints | None = None
 
     def prepare(self, order: Submit, now: float) -> Sequence:
         """Measure a question.
@@ -110,4 +113,12 @@ class Preparation:
             arrived=now,
             chunker=Chunker(self.delta_interval_s),
             trimmed=trimmed,
+            constraint=self._constraint(order.schema),
         )
+
+    def _constraint(self, schema: str | None) -> Constraint | None:
+        if schema is None:
+            return None
+        if self.constraints is None:
+            raise Refusal("unsupported", "this node's model cannot be held to a schema; leave it out")
+        return self.constraints.compile(schema)

@@ -16,8 +16,9 @@ from edged.core.batching import Need, chunk_rows, plan
 from edged.core.fairness import TokenLedger, Waiting, choose
 from edged.core.rates import Rates
 from edged.core.reply import FinishReason
+from edged.engine.constraint import Constraint
 from edged.engine.messages import Piece, Refused, Report, Started
-from edged.engine.ports import MakeChooser, Passes, Vocabulary
+from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import Slots
 from edged.errors import EngineError
@@ -258,7 +259,7 @@ class Scheduler:
         """Choose the next token of a sequence whose last token was just computed."""
         if sequence.chooser is None:
             raise EngineError("a running sequence has no sampler")
-        token = sequence.chooser.choose(row)
+        token = self._choose(sequence, sequence.chooser, row)
         if sequence.written == 0:
             sequence.first = now
         if self._vocabulary.ends_answer(token):
@@ -274,12 +275,42 @@ class Scheduler:
         sequence.room -= 1
         self.counters.written += 1
         self._reports.extend(sequence.deltas(now, pieces))
-        if sequence.text.stopped:
+        constraint = None if sequence.text.thinking else sequence.constraint
+        if sequence.text.stopped or (constraint is not None and constraint.closed):
             self._end(sequence, "stop", now)
         elif sequence.room <= 0:
             self._end(sequence, "length", now)
+        elif constraint is not None:
+            self._force(sequence, constraint, now)
         elif sequence.text.thinking and not sequence.closed and sequence.reasoning_tokens >= sequence.budget:
             self._close_thinking(sequence, now)
+
+    def _choose(self, sequence: Sequence, chooser: Chooser, row: int) -> int:
+        """The next token; where the answer is held to a schema, one that the schema allows.
+
+        The free choice is tried first: it nearly always fits, and a mask over the vocabulary costs more.
+        """
+        token = chooser.choose(row)
+        constraint = sequence.constraint
+        if constraint is None or sequence.text.thinking:
+            return token
+        if not constraint.allows(token):
+            token = chooser.choose_among(row, constraint.mask())
+        if not constraint.take(token):
+            raise EngineError("a token that the schema allows does not fit it")
+        return token
+
+    def _force(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
+        """Append what the schema leaves no choice about: one pass reads it all, instead of one for each token."""
+        forced = constraint.forced()[: sequence.room]
+        for token in forced:
+            self._reports.extend(sequence.deltas(now, sequence.write(token, self._vocabulary.piece(token))))
+        sequence.room -= len(forced)
+        self.counters.written += len(forced)
+        if constraint.closed and sequence.room >= 0:
+            self._end(sequence, "stop", now)
+        elif sequence.room <= 0:
+            self._end(sequence, "length", now)
 
     def _close_thinking(self, sequence: Sequence, now: float) -> None:
         """Write the end of the thinking for the model; it goes on with the answer, where one has room."""
@@ -294,17 +325,47 @@ class Scheduler:
         self._reports.extend(sequence.deltas(now, sequence.show(data)))
 
     def _end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
+        constraint = sequence.constraint
+        if (
+            constraint is not None
+            and outcome != "cancelled"
+            and not (constraint.closed or constraint.complete)
+        ):
+            self._refuse_broken(sequence, outcome)
+            return
+        self._forget(sequence)
+        self._reports.extend(sequence.deltas(now, sequence.finish_text()))
+        self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
+        if outcome in {"stop", "length"}:
+            self.counters.rates.answered(sequence.written)
+        self._reports.append(sequence.ending(outcome, now))
+
+    def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
+        """Half a JSON value is of no use to a device: say what would make it whole."""
+        self._forget(sequence)
+        mend = {"length": "allow more max_tokens", "deadline": "allow a longer deadline_ms"}.get(
+            outcome, "leave out stop"
+        )
+        self._reports.append(
+            Refused(
+                sequence.number,
+                "expired" if outcome == "deadline" else "too_long",
+                f"the answer was not complete after {sequence.written} tokens; {mend}, or ask for a smaller schema",
+                {
+                    "completion_tokens": sequence.written,
+                    "prompt_tokens": sequence.prompt_tokens,
+                    "context": sequence.context,
+                },
+            )
+        )
+
+    def _forget(self, sequence: Sequence) -> None:
         self._waiting.pop(sequence.number, None)
         if self._running.pop(sequence.number, None) is not None:
             self._slots.release(sequence.slot)
         if sequence.chooser is not None:
             sequence.chooser.close()
             sequence.chooser = None
-        self._reports.extend(sequence.deltas(now, sequence.finish_text()))
-        self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
-        if outcome in {"stop", "length"}:
-            self.counters.rates.answered(sequence.written)
-        self._reports.append(sequence.ending(outcome, now))
 
     def _flush(self) -> None:
         if self._reports:

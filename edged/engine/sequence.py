@@ -14,6 +14,7 @@ from typing import Literal
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Submit
 from edged.engine.ports import Chooser
 
@@ -34,6 +35,7 @@ class Sequence:
         closing: tokens that end the thinking.
         room: tokens that may still be written, all together: from `max_tokens` and the context.
         budget: tokens of thinking.
+        constraint: holds the answer to a schema, from its first token after the thinking.
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
         closed: we wrote the end of the thinking for the model.
@@ -51,6 +53,7 @@ class Sequence:
     arrived: float
     chunker: Chunker
     trimmed: int = 0
+    constraint: Constraint | None = None
     slot: int = NO_SLOT
     past: int = 0
     cached: int = 0

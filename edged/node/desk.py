@@ -172,6 +172,7 @@ class Desk:
                 stream=question.stream,
                 overflow=question.overflow,
                 reuse=question.cache == "use",
+                schema=question.schema,
             )
         )
 
@@ -262,6 +263,7 @@ class Desk:
             model=self.model,
             node=self.topics.node,
             attempt=job.attempts,
+            parsed=msgspec.json.decode(report.text) if job.question.schema else None,
             cached=report.usage.cached_tokens > 0 or None,
             trimmed=report.trimmed or None,
             level=self.level,

@@ -1,0 +1,66 @@
+"""What a device may ask of the form of an answer: `response_format`, bounded before anything compiles it. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edged.errors import Refusal
+
+SCHEMA_BYTES_MAX = 16 * 1024
+SCHEMA_DEPTH_MAX = 16
+ANY_OBJECT = '{"type":"object"}'
+"""The schema of `json_object`."""
+
+
+def schema_text(response_format: dict[str, Any] | None) -> str | None:
+    """The JSON schema that an answer must follow, as JSON text; None where any text will do.
+
+    Args:
+        response_format: OpenAI's: `{"type": "text"}`, `{"type": "json_object"}` or
+            `{"type": "json_schema", "json_schema": {"schema": {...}}}`.
+
+    Raises:
+        Refusal: `bad_request` for another shape, or a schema above `SCHEMA_BYTES_MAX` or `SCHEMA_DEPTH_MAX`.
+    """
+    if response_format is None:
+        return None
+    match response_format.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return ANY_OBJECT
+        case "json_schema":
+            return _bounded(response_format.get("json_schema"))
+        case _:
+            raise Refusal("bad_request", "response_format.type must be text, json_object or json_schema")
+
+
+def _bounded(holder: object) -> str:
+    schema = holder.get("schema") if isinstance(holder, dict) else None
+    if not isinstance(schema, dict):
+        raise Refusal("bad_request", "response_format.json_schema.schema must be a JSON schema, an object")
+    if _depth(schema) > SCHEMA_DEPTH_MAX:
+        raise Refusal("bad_request", f"response_format: the schema is nested deeper than {SCHEMA_DEPTH_MAX}")
+    text = msgspec.json.encode(schema)  # in the device's order, which is the order of the answer's properties
+    if len(text) > SCHEMA_BYTES_MAX:
+        raise Refusal(
+            "bad_request",
+            f"response_format: the schema has {len(text)} bytes; send at most {SCHEMA_BYTES_MAX}",
+        )
+    return text.decode()
+
+
+def _depth(value: object) -> int:
+    """Levels of nesting, counted no further than one above the bound."""
+    level, layer = 0, [value]
+    while layer and level <= SCHEMA_DEPTH_MAX:
+        level += 1
+        layer = [
+            child
+            for one in layer
+            for child in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+            if isinstance(child, dict | list)
+        ]
+    return level
