@@ -20,7 +20,16 @@ from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
 from edged.core.link import Arrived, Delivery, Outgoing
 from edged.core.question import Address, Bounds, Envelope, Misread, Question, parse
-from edged.core.records import Accepted, Conflict, Duplicate, Failed, Instant, JobRow, deadline_in
+from edged.core.records import (
+    Accepted,
+    Conflict,
+    Duplicate,
+    Failed,
+    Instant,
+    JobRow,
+    StatusFound,
+    deadline_in,
+)
 from edged.core.topics import is_name
 from edged.engine.messages import EndReasoning
 from edged.errors import Refusal
@@ -36,6 +45,18 @@ class Accepts(Protocol):
 
     def accept(self, ticket: object, row: JobRow, *, begun: bool = False) -> None:
         """Store a question; `Accepted`, `Duplicate`, `Conflict` or `Failed` follows."""
+
+    def status(self, ticket: object, client: str, job_id: str) -> None:
+        """Look a question up; `StatusFound` or `Failed` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Where the word on a question's state goes: the ticket while the journal looks it up."""
+
+    id: str
+    topic: str
+    correlation: bytes | None
 
 
 @dataclass(slots=True)
@@ -219,6 +240,8 @@ class Intake:
 
     def failed(self, event: Failed) -> None:
         """The disk does not take it."""
+        if isinstance(event.ticket, Inquiry):
+            self._tell_status(event.ticket, "unknown", None, -1)
         if not isinstance(event.ticket, Job):
             return
         log.error("journal_failed", job_id=event.ticket.question.id, reason=event.reason)
@@ -265,27 +288,38 @@ class Intake:
                 case "status":
                     self._status(client, order.id, job, event)
         elif order.op in {"status", "resume", "cancel"}:
-            self._status(client, order.id, None, event)
+            # It may have ended: the journal knows for as long as it keeps the answer.
+            self.journal.status(self._inquiry(client, order.id, None, event), client, order.id)
         desk.line.acknowledge(event.delivery)
 
-    def _status(self, client: str, job_id: str, job: Job | None, event: Arrived) -> None:
-        desk = self.desk
-        wanted = event.properties.response_topic
-        default = job.question.reply_to if job else desk.topics.answer(client, job_id)
-        topic = wanted if wanted is not None and desk.topics.may_reply_to(client, wanted) else default
-        message = control.Status(
-            id=job_id,
-            seq=job.seq - 1 if job else -1,
-            node=desk.topics.node,
-            state=_STATE[job.state] if job else "unknown",
-            attempt=job.attempts if job else None,
+    def _status(self, client: str, job_id: str, job: Job, event: Arrived) -> None:
+        self._tell_status(
+            self._inquiry(client, job_id, job, event), _STATE[job.state], job.attempts, job.seq - 1
         )
-        desk.line.publish(
+
+    def found(self, event: StatusFound) -> None:
+        """Tell a device what the journal knows of a question that is not being answered."""
+        if isinstance(event.ticket, Inquiry):
+            known = event.state is not None
+            self._tell_status(event.ticket, "finished" if known else "unknown", event.attempts or None, -1)
+
+    def _inquiry(self, client: str, job_id: str, job: Job | None, event: Arrived) -> Inquiry:
+        topics = self.desk.topics
+        wanted = event.properties.response_topic
+        default = job.question.reply_to if job else topics.answer(client, job_id)
+        topic = wanted if wanted is not None and topics.may_reply_to(client, wanted) else default
+        return Inquiry(job_id, topic, event.properties.correlation)
+
+    def _tell_status(self, inquiry: Inquiry, state: control.StateWord, attempt: int | None, seq: int) -> None:
+        message = control.Status(
+            id=inquiry.id, seq=seq, node=self.desk.topics.node, state=state, attempt=attempt
+        )
+        self.desk.line.publish(
             Outgoing(
-                topic,
+                inquiry.topic,
                 reply.encode(message),
                 qos=1,
-                correlation=event.properties.correlation,
+                correlation=inquiry.correlation,
                 content_type=JSON,
             )
         )

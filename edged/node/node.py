@@ -196,7 +196,9 @@ class Node:
                 raise DiedError(f"the {name} thread ended: {reason}")
             case records.Broken(reason):
                 raise DiedError(f"the journal ended: {reason}")
-            case records.AttemptCounted() | records.StatusFound() | StopAsked():
+            case records.StatusFound():
+                self.intake.found(event)
+            case records.AttemptCounted() | StopAsked():
                 pass  # counted on disk; the desk counts for itself
 
     def _engine_said(self, report: Report) -> None:
