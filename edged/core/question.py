@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -170,6 +170,14 @@ class Envelope:
 _KEYS = frozenset(f.name for f in msgspec.structs.fields(_Payload))
 _STOP_CHARS_MAX = 64
 _SEED_MAX = 0xFFFF_FFFE  # 0xFFFFFFFF is llama.cpp's LLAMA_DEFAULT_SEED, "choose one at random"
+_WORDS = {
+    ".priority": get_args(Priority),
+    ".mode": get_args(ReasoningMode),
+    ".role": get_args(Role),
+    ".cache": ("use", "bypass"),
+    ".overflow": ("error", "trim_history"),
+}
+"""What is accepted where msgspec says only what is not."""
 _DIGITS_MAX = 18  # more digits than any bounded number has
 
 
@@ -382,4 +390,8 @@ def _quote(text: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return str(error)[:200]
+    text = str(error)[:200]
+    for end, words in _WORDS.items():
+        if text.startswith("Invalid enum value") and text.endswith(f"{end}`"):
+            return f"{text}; use one of {', '.join(words)}"
+    return text
