@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# The same examples every time, and no limit for one of them: a busy machine is no defect.
+hypothesis.settings.register_profile("edged", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("edged")
 
 pytest_plugins = ["broker", "smallmodel"]
 
