@@ -33,7 +33,7 @@ class AnswerText:
         self._stop = stop
         self._may_open = thinks and not thinking
         self._held = ""
-        self._leading = thinking  # drop white space between the closing tag and the answer
+        self._leading = thinks  # drop white space between the closing tag and the answer
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self.thinks = thinks
