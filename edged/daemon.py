@@ -33,6 +33,7 @@ from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
+from edged.node.replies import Replies
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
@@ -90,7 +91,8 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         oom_kills=reader.oom_kills,
     )
     outbox = Outbox(line, journal)
-    desk = Desk(topics, line, journal, supervision, outbox, settings.limits.attempts, time.monotonic)
+    replies = Replies(topics, line, time.monotonic)
+    desk = Desk(replies, journal, supervision, outbox, settings.limits.attempts, time.monotonic)
     bulletin = Bulletin(topics, line, settings.health.interval_s)
     limits = settings.limits
 
@@ -149,7 +151,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     client.stop(ENGINE_STOP_S)
     line.stop(1.0)
     journal.close(2.0)
-    log.info("stopped", jobs_left=len(desk.jobs))
+    log.info("stopped", jobs_left=len(desk.roster))
     return 0 if died is None else EX_DIED
 
 
@@ -236,5 +238,13 @@ def _about(
             "queue_jobs": settings.limits.queue_jobs,
             "client_jobs": settings.limits.client_jobs,
         },
-        "capabilities": ["stream", "cancel", "resume", "reasoning", "plain_text", "trim_history", "json_schema"],
+        "capabilities": [
+            "stream",
+            "cancel",
+            "resume",
+            "reasoning",
+            "plain_text",
+            "trim_history",
+            "json_schema",
+        ],
     }

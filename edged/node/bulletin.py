@@ -9,8 +9,8 @@ import msgspec
 
 from edged.core.link import Delivered, Outgoing
 from edged.core.topics import Topics
-from edged.node.desk import JSON
 from edged.node.outbox import Line
+from edged.node.replies import JSON
 
 EXPIRY_INTERVALS = 3
 """Health that is older than this many intervals is no health: the broker drops it (contract)."""

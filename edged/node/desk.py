@@ -1,4 +1,4 @@
-"""The desk: takes questions in, follows them through journal and engine, sends their replies.
+"""The desk: follows each job from the journal through the engine to its last message.
 
 Belongs to the dispatcher thread, which alone touches a job. Every path ends in exactly one terminal message:
 it goes into the journal first and from there, through the outbox, to the broker.
@@ -11,22 +11,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from edged.core import reply
 from edged.core.job import Happening, Job, State
-from edged.core.link import Outgoing
 from edged.core.question import Question
 from edged.core.records import Finished, Publish, RecoveredJob, remaining_s
-from edged.core.topics import Topics
 from edged.engine.messages import Cancel, Ended, Order, Piece, Prepared, Refused, Started, Submit
 from edged.errors import Refusal
-from edged.node.outbox import Line, Outbox
-
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-
-log = structlog.get_logger()
+from edged.node.outbox import Outbox
+from edged.node.replies import Replies
+from edged.node.roster import Roster
 
 
 class Journal(Protocol):
@@ -51,37 +45,19 @@ class Orders(Protocol):
 
 
 @dataclass(slots=True)
-class Counts:
-    """What came and went since the start; published as health."""
-
-    accepted: int = 0
-    done: int = 0
-    cancelled: int = 0
-    errors: int = 0
-    refused: int = 0
-    duplicates: int = 0
-    dropped: int = 0
-    retained: int = 0
-    tokens: int = 0
-
-
-@dataclass(slots=True)
 class Desk:
     """All jobs of this node.
 
     Attributes:
-        topics: where replies go.
-        line, journal, engine, outbox: the outside.
+        replies, journal, engine, outbox: the outside.
         attempts_max: crashes of the engine with a job running, after which the job is `poison`.
         clock: monotonic seconds, the same clock in the engine process.
         level: heat level, for `done`.
-        jobs: by (client, id).
-        numbered: by the journal's number.
+        roster: the jobs.
         service_s: seconds that a job occupied a slot, lately.
     """
 
-    topics: Topics
-    line: Line
+    replies: Replies
     journal: Journal
     engine: Orders
     outbox: Outbox
@@ -89,34 +65,17 @@ class Desk:
     clock: Callable[[], float]
     model: str = ""
     level: str | None = None
-    jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
-    numbered: dict[int, Job] = field(default_factory=dict)
-    size_bytes: int = 0
-    client_jobs: dict[str, int] = field(default_factory=dict)
-    counts: Counts = field(default_factory=Counts)
+    roster: Roster = field(default_factory=Roster)
     service_s: float = 1.0
     running: int = 0
 
-    @property
-    def finishing(self) -> bool:
-        """Whether a last message is still on its way into the journal."""
-        return any(job.state is State.FINISHING for job in self.numbered.values())
-
     # taking on ------------------------------------------------------------------------------------------
-
-    def take(self, job: Job) -> None:
-        """Count a job from now on, until it is gone."""
-        client = job.question.client
-        self.jobs[job.key] = job
-        self.size_bytes += job.size_bytes
-        self.client_jobs[client] = self.client_jobs.get(client, 0) + 1
 
     def stored(self, job: Job, number: int) -> None:
         """It stands in the journal: give it to the engine."""
-        job.number = number
-        self.numbered[number] = job
+        self.roster.number(job, number)
         job.move(Happening.STORED)
-        self.counts.accepted += 1
+        self.replies.counts.accepted += 1
         if job.cancel_asked:
             self._finish(job, self._cancelled(job))
         else:
@@ -125,7 +84,7 @@ class Desk:
     def drop(self, job: Job) -> None:
         """The journal did not take it; nobody was promised anything."""
         job.move(Happening.REFUSED)
-        self._forget(job)
+        self.roster.remove(job)
 
     def recover(self, jobs: Iterable[RecoveredJob], boot_id: str, boot_now_s: float) -> None:
         """Take up the questions that an earlier life of this node left unfinished, in their old order."""
@@ -141,9 +100,8 @@ class Desk:
                 size_bytes=len(old.row.body),
                 attempts=old.attempts,
             )
-            self.take(job)
-            job.number = old.number
-            self.numbered[old.number] = job
+            self.roster.add(job)
+            self.roster.number(job, old.number)
             job.move(Happening.STORED)
             if old.attempts >= self.attempts_max:
                 self._poison(job)
@@ -181,34 +139,38 @@ class Desk:
     def engine_ready(self, model: str) -> None:
         """Give it everything that waits, in the order of acceptance."""
         self.model = model
-        for number in sorted(self.numbered):
-            job = self.numbered[number]
+        for number in sorted(self.roster.numbered):
+            job = self.roster.numbered[number]
             if job.state is State.WAITING:
                 self._submit(job)
 
     def engine_gone(self) -> None:
         """What ran, runs again as the next attempt; what crashed the engine too often is poison."""
         self.running = 0
-        for job in list(self.numbered.values()):
+        for job in list(self.roster.numbered.values()):
             was_running = job.state is State.RUNNING
             job.move(Happening.ENGINE_GONE)
             job.begin_anew()
-            if was_running and job.attempts >= self.attempts_max:
+            if job.state is State.FINISHING:
+                continue
+            if job.cancel_asked:
+                self._finish(job, self._cancelled(job))
+            elif was_running and job.attempts >= self.attempts_max:
                 self._poison(job)
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
-        job = self.numbered.get(report.number)
-        if job is None or job.state is State.FINISHING:
+        job = self.roster.live(report.number)
+        if job is None:
             return
         job.prompt_tokens, job.context = report.prompt_tokens, report.context
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
-        self.send(
+        self.replies.send(
             job,
             reply.Accepted(
                 id=job.question.id,
                 seq=job.next_seq(),
-                node=self.topics.node,
+                node=self.replies.topics.node,
                 position=report.ahead,
                 eta_ms=round(1000 * report.eta_s),
                 prompt_tokens=report.prompt_tokens,
@@ -220,7 +182,7 @@ class Desk:
 
     def started(self, report: Started) -> None:
         """It has a slot: the run counts, on disk too."""
-        job = self.numbered.get(report.number)
+        job = self.roster.numbered.get(report.number)
         if job is None or job.state is not State.WAITING:
             return
         job.move(Happening.STARTED)
@@ -231,24 +193,21 @@ class Desk:
 
     def piece(self, report: Piece) -> None:
         """The next delta of an answer."""
-        job = self.numbered.get(report.number)
+        job = self.roster.numbered.get(report.number)
         if job is None or job.state is not State.RUNNING:
             return
         kind = reply.Delta if report.kind == "text" else reply.ReasoningDelta
-        seq = job.next_seq()
-        payload = reply.encode(kind(id=job.question.id, seq=seq, text=report.text))
-        job.keep_for_resume(seq, payload)
-        self._publish(job, payload, qos=0)
+        self.replies.delta(job, kind, report.text)
 
     def ended(self, report: Ended) -> None:
         """The answer is complete, or as complete as it will be."""
-        job = self.numbered.get(report.number)
-        if job is None or job.state is State.FINISHING:
+        job = self.roster.live(report.number)
+        if job is None:
             return
         timings = report.timings
         busy_s = (timings.prefill_ms + timings.decode_ms) / 1000
         self.service_s += 0.1 * (busy_s - self.service_s)
-        self.counts.tokens += report.usage.completion_tokens
+        self.replies.counts.tokens += report.usage.completion_tokens
         if report.outcome == "cancelled":
             self._finish(job, self._cancelled(job, report))
             return
@@ -261,7 +220,7 @@ class Desk:
             usage=report.usage,
             timings=timings,
             model=self.model,
-            node=self.topics.node,
+            node=self.replies.topics.node,
             attempt=job.attempts,
             parsed=msgspec.json.decode(report.text) if job.question.schema else None,
             cached=report.usage.cached_tokens > 0 or None,
@@ -272,8 +231,8 @@ class Desk:
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
-        job = self.numbered.get(report.number)
-        if job is not None and job.state is not State.FINISHING:
+        job = self.roster.live(report.number)
+        if job is not None:
             self.fail(
                 job,
                 Refusal(
@@ -295,7 +254,7 @@ class Desk:
 
     def expire(self, now: float) -> None:
         """End what is past its deadline while no engine is there to do it."""
-        for job in list(self.numbered.values()):
+        for job in list(self.roster.numbered.values()):
             if (
                 job.state is State.WAITING
                 and not job.submitted
@@ -311,10 +270,10 @@ class Desk:
     def kept(self, event: Finished) -> None:
         """Its last message stands in the journal and may go out; the job is over."""
         self.outbox.owe(event.outbox)
-        job = self.numbered.get(event.number)
+        job = self.roster.numbered.get(event.number)
         if job is not None and job.state is State.FINISHING:
             job.move(Happening.KEPT)
-            self._forget(job)
+            self.roster.remove(job)
 
     def _poison(self, job: Job) -> None:
         message = f"this question crashed the engine {job.attempts} times; change it before you ask again"
@@ -332,74 +291,4 @@ class Desk:
         if job.state is State.RUNNING:
             self.running -= 1
         job.move(Happening.ENDED)
-        question = job.question
-        properties = {"content_type": JSON, "correlation": question.correlation}
-        publishes = [Publish(question.reply_to, reply.encode(last), properties)]
-        if plain_text is not None:
-            publishes.append(
-                Publish(self.topics.text(question.client), plain_text.encode(), {"content_type": TEXT})
-            )
-        self.journal.finish(job.number, tuple(publishes))
-        self._tell(job, last)
-
-    def _tell(self, job: Job, last: reply.Terminal) -> None:
-        """One line a question."""
-        fields: dict[str, object] = {
-            "job_id": job.question.id,
-            "client": job.question.client,
-            "attempt": job.attempts,
-            "duration_s": round(self.clock() - job.arrived, 3),
-        }
-        match last:
-            case reply.Done():
-                self.counts.done += 1
-                usage, timings = last.usage, last.timings
-                log.info(
-                    "job_finished",
-                    **fields,
-                    finish_reason=last.finish_reason,
-                    prompt_tokens=usage.prompt_tokens,
-                    cached_tokens=usage.cached_tokens,
-                    tokens=usage.completion_tokens,
-                    queue_ms=timings.queue_ms,
-                    prefill_ms=timings.prefill_ms,
-                    decode_ms=timings.decode_ms,
-                    tokens_per_s=timings.decode_tokens_per_s,
-                )
-            case reply.Cancelled():
-                self.counts.cancelled += 1
-                log.info("job_cancelled", **fields, tokens=last.usage.completion_tokens)
-            case reply.Failed():
-                self.counts.errors += 1
-                log.warning("job_failed", **fields, code=last.code, reason=last.message)
-
-    def _forget(self, job: Job) -> None:
-        client = job.question.client
-        job.state = State.GONE
-        if self.jobs.get(job.key) is job:
-            del self.jobs[job.key]
-        self.numbered.pop(job.number, None)
-        self.size_bytes -= job.size_bytes
-        left = self.client_jobs.get(client, 1) - 1
-        if left > 0:
-            self.client_jobs[client] = left
-        else:
-            self.client_jobs.pop(client, None)
-
-    # replies --------------------------------------------------------------------------------------------
-
-    def send(self, job: Job, message: reply.Reply, *, qos: int) -> None:
-        """Publish a reply that need not survive: deltas, and news that the terminal message repeats."""
-        self._publish(job, reply.encode(message), qos=qos)
-
-    def replay(self, job: Job, from_seq: int) -> None:
-        """Send the deltas from `from_seq` on again."""
-        for seq, payload in job.replay:
-            if seq >= from_seq:
-                self._publish(job, payload, qos=0)
-
-    def _publish(self, job: Job, payload: bytes, *, qos: int) -> None:
-        question = job.question
-        self.line.publish(
-            Outgoing(question.reply_to, payload, qos=qos, correlation=question.correlation, content_type=JSON)
-        )
+        self.journal.finish(job.number, self.replies.last(job, last, plain_text))

@@ -33,7 +33,8 @@ from edged.core.records import (
 from edged.core.topics import is_name
 from edged.engine.messages import EndReasoning
 from edged.errors import Refusal
-from edged.node.desk import JSON, Desk
+from edged.node.desk import Desk
+from edged.node.replies import JSON
 
 JOURNAL_RETRY_MS = 5_000
 
@@ -87,16 +88,16 @@ class Intake:
         desk = self.desk
         if self.closed:
             return
-        route = desk.topics.route(event.topic)
+        route = desk.replies.topics.route(event.topic)
         if event.retained or route is None or not is_name(route[1]):
             # Retained questions would be asked again at every start; a client without a legal name cannot be
             # answered on a topic of its own.
             if event.retained:
-                desk.counts.retained += 1
+                desk.replies.counts.retained += 1
             else:
-                desk.counts.dropped += 1
+                desk.replies.counts.dropped += 1
             log.info("message_dropped", retained=event.retained, topic=event.topic[:200])
-            desk.line.acknowledge(event.delivery)
+            desk.replies.line.acknowledge(event.delivery)
             return
         verb, client = route
         if verb == "control":
@@ -110,13 +111,13 @@ class Intake:
         desk = self.desk
         envelope = Envelope(client, f"q{secrets.token_hex(8)}", event.properties)
         try:
-            question = parse(event.payload, envelope, desk.topics, self.bounds)
+            question = parse(event.payload, envelope, desk.replies.topics, self.bounds)
         except Misread as misread:
             self._refuse(misread.refusal, misread.address, client, event.delivery)
             return
         address = Address(question.id, question.reply_to, question.correlation)
         digest = question.digest()
-        job = desk.jobs.get((client, question.id))
+        job = desk.roster.named.get((client, question.id))
         if job is not None and job.state is State.FINISHING and digest == job.digest:
             self._parked.append(event)  # in a moment the journal can answer it
             return
@@ -124,16 +125,16 @@ class Intake:
             self._again(job, question, digest, event.delivery)
             return
         size = len(event.payload)
-        refusal = admission.refuse(self.load(desk.client_jobs.get(client, 0)), self.bound, size)
+        refusal = admission.refuse(self.load(desk.roster.of_client.get(client, 0)), self.bound, size)
         if refusal is not None:
             self._refuse(refusal, address, client, event.delivery)
             return
         deadline_s = self.deadline_default_s if question.deadline_ms is None else question.deadline_ms / 1000
         now = desk.clock()
         # A question that meets a free slot runs at once: its run is counted in the same commit.
-        begun = desk.engine.ready and len(desk.jobs) < self.slots
+        begun = desk.engine.ready and len(desk.roster) < self.slots
         job = Job(question, digest, now, now + deadline_s, size, begun=begun, deliveries=[event.delivery])
-        desk.take(job)
+        desk.roster.add(job)
         log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
         self.journal.accept(
             job,
@@ -159,21 +160,21 @@ class Intake:
                 delivery,
             )
             return
-        desk.counts.duplicates += 1
+        desk.replies.counts.duplicates += 1
         job.question = msgspec.structs.replace(
             job.question, reply_to=question.reply_to, correlation=question.correlation
         )
         if job.state is State.STORING:
             job.deliveries.append(delivery)
             return
-        desk.line.acknowledge(delivery)
+        desk.replies.line.acknowledge(delivery)
         if job.prompt_tokens:
-            desk.send(
+            desk.replies.send(
                 job,
                 reply.Accepted(
                     id=question.id,
                     seq=job.next_seq(),
-                    node=desk.topics.node,
+                    node=desk.replies.topics.node,
                     position=0,
                     eta_ms=round(1000 * desk.service_s),
                     prompt_tokens=job.prompt_tokens,
@@ -190,7 +191,7 @@ class Intake:
             self.arrived(event)
 
     def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
-        self.desk.counts.refused += 1
+        self.desk.replies.counts.refused += 1
         log.info(
             "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
         )
@@ -216,7 +217,7 @@ class Intake:
     def duplicate(self, event: Duplicate) -> None:
         """It was answered before: the stored answer goes out again."""
         job = _job(event.ticket)
-        self.desk.counts.duplicates += 1
+        self.desk.replies.counts.duplicates += 1
         self._acknowledge(job)
         self.desk.drop(job)
         question = job.question
@@ -261,7 +262,7 @@ class Intake:
 
     def _acknowledge(self, job: Job) -> None:
         for delivery in job.deliveries:
-            self.desk.line.acknowledge(delivery)
+            self.desk.replies.line.acknowledge(delivery)
         job.deliveries.clear()
 
     # control --------------------------------------------------------------------------------------------
@@ -272,17 +273,17 @@ class Intake:
             order = control.parse(event.payload)
         except Refusal as refusal:
             # There is no question to answer under: it is told in the log and counted.
-            desk.counts.dropped += 1
+            desk.replies.counts.dropped += 1
             log.info("control_refused", client=client, reason=refusal.message)
-            desk.line.acknowledge(event.delivery)
+            desk.replies.line.acknowledge(event.delivery)
             return
-        job = desk.jobs.get((client, order.id))
+        job = desk.roster.named.get((client, order.id))
         if job is not None:
             match order.op:
                 case "cancel":
                     desk.cancel(job)
                 case "resume":
-                    desk.replay(job, order.from_seq)
+                    desk.replies.replay(job, order.from_seq)
                 case "end_reasoning":
                     desk.engine.send(EndReasoning(job.number))
                 case "status":
@@ -290,7 +291,7 @@ class Intake:
         elif order.op in {"status", "resume", "cancel"}:
             # It may have ended: the journal knows for as long as it keeps the answer.
             self.journal.status(self._inquiry(client, order.id, None, event), client, order.id)
-        desk.line.acknowledge(event.delivery)
+        desk.replies.line.acknowledge(event.delivery)
 
     def _status(self, client: str, job_id: str, job: Job, event: Arrived) -> None:
         self._tell_status(
@@ -304,7 +305,7 @@ class Intake:
             self._tell_status(event.ticket, "finished" if known else "unknown", event.attempts or None, -1)
 
     def _inquiry(self, client: str, job_id: str, job: Job | None, event: Arrived) -> Inquiry:
-        topics = self.desk.topics
+        topics = self.desk.replies.topics
         wanted = event.properties.response_topic
         default = job.question.reply_to if job else topics.answer(client, job_id)
         topic = wanted if wanted is not None and topics.may_reply_to(client, wanted) else default
@@ -312,9 +313,9 @@ class Intake:
 
     def _tell_status(self, inquiry: Inquiry, state: control.StateWord, attempt: int | None, seq: int) -> None:
         message = control.Status(
-            id=inquiry.id, seq=seq, node=self.desk.topics.node, state=state, attempt=attempt
+            id=inquiry.id, seq=seq, node=self.desk.replies.topics.node, state=state, attempt=attempt
         )
-        self.desk.line.publish(
+        self.desk.replies.line.publish(
             Outgoing(
                 inquiry.topic,
                 reply.encode(message),

@@ -131,14 +131,16 @@ class Node:
         """The orderly end: no new questions, a grace for running answers, then what is owed to the broker."""
         self.intake.closed = True
         self.watchdog.stopping()
-        log.info("stopping", running=self.desk.running, jobs=len(self.desk.jobs))
+        log.info("stopping", running=self.desk.running, jobs=len(self.desk.roster))
         self._serve_until(self.clock() + GRACE_S, lambda: self.desk.running == 0)
         self.supervision.stopping = True
         # Jobs that are left stand in the journal; the engine's words about them no longer count.
-        self._serve_until(self.clock() + FLUSH_S, lambda: not len(self.outbox) and not self.desk.finishing)
+        self._serve_until(
+            self.clock() + FLUSH_S, lambda: not len(self.outbox) and not self.desk.roster.finishing
+        )
         self.bulletin.go_offline()
         self._serve_until(
-            self.clock() + FLUSH_S, lambda: self.bulletin.offline_told or not self.desk.line.connected
+            self.clock() + FLUSH_S, lambda: self.bulletin.offline_told or not self.desk.replies.line.connected
         )
 
     def _serve_until(self, end: float, over: Callable[[], bool]) -> None:
@@ -300,12 +302,12 @@ class Node:
 
     def _tell_health(self) -> None:
         pulse, depth = self.supervision.pulse, self.journal_depth()
-        counts = self.desk.counts
+        counts = self.desk.replies.counts
         health: dict[str, Any] = {
             "level": self.level,
             "reason": self.reason,
             "engine": self.supervision.phase,
-            "queue": len(self.desk.jobs) - self.desk.running,
+            "queue": len(self.desk.roster) - self.desk.running,
             "active": self.desk.running,
             "uptime_s": round(self.clock() - self._started),
             "engine_restarts": self.supervision.restarts,
@@ -340,8 +342,8 @@ class Node:
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""
         return Load(
-            jobs=len(self.desk.jobs),
-            size_bytes=self.desk.size_bytes,
+            jobs=len(self.desk.roster),
+            size_bytes=self.desk.roster.size_bytes,
             client_jobs=client_jobs,
             service_s=self.desk.service_s,
             slots=self.slots,
