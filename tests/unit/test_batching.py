@@ -1,0 +1,103 @@
+"""What a pass holds: never too much, every answer, and every prompt in the end."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.core.batching import CHUNK_MIN, Need, Share, chunk_rows, plan
+
+BATCHES = st.integers(8, 64)
+
+
+@st.composite
+def needs(draw: st.DrawFn) -> list[Need]:
+    """Up to eight sequences that read or write."""
+    reading = draw(st.lists(st.booleans(), max_size=8))
+    return [Need(n, draw(st.integers(1, 200)) if reads else 1, reads) for n, reads in enumerate(reading)]
+
+
+@given(needs(), BATCHES, st.integers(1, 64))
+def test_bounds(wanted: list[Need], batch_tokens: int, chunk: int) -> None:
+    """A pass holds at most its rows, every answer once, prompts in order and no more of each than it needs."""
+    shares = plan(wanted, batch_tokens=batch_tokens, chunk=chunk)
+    rows = {share.slot: share.rows for share in shares}
+    assert len(rows) == len(shares)
+    assert sum(rows.values()) <= batch_tokens
+    writing = [need for need in wanted if not need.reading]
+    assert all(rows[need.slot] == 1 for need in writing)
+    reading = [need for need in wanted if need.reading]
+    assert all(1 <= rows.get(need.slot, 1) <= need.rows for need in reading)
+    got = [need.slot in rows for need in reading]
+    assert got == sorted(got, reverse=True), "a later prompt was served before an earlier one"
+    if writing:
+        assert sum(rows.get(need.slot, 0) for need in reading) <= chunk
+    if wanted:
+        assert shares
+
+
+@given(needs(), BATCHES, st.integers(1, 64))
+def test_nobody_starves(wanted: list[Need], batch_tokens: int, chunk: int) -> None:
+    """Every prompt is read in the end, however long the answers beside it go on."""
+    left = {need.slot: need.rows for need in wanted if need.reading}
+    passes = 0
+    while any(left.values()):
+        now = [Need(n.slot, left.get(n.slot) or 1, bool(left.get(n.slot))) for n in wanted]
+        for share in plan(now, batch_tokens=batch_tokens, chunk=chunk):
+            if left.get(share.slot):
+                left[share.slot] -= share.rows
+        passes += 1
+        assert passes <= sum(need.rows for need in wanted)
+
+
+def test_prompts_alone_fill_the_pass() -> None:
+    """Without answers to wait for it a prompt takes the whole pass, and the next one what is left."""
+    wanted = [Need(3, 20, reading=True), Need(1, 100, reading=True)]
+    assert plan(wanted, batch_tokens=32, chunk=16) == [Share(3, 20), Share(1, 12)]
+
+
+def test_prompts_beside_answers() -> None:
+    """Beside answers a prompt gets a chunk, and answers come first."""
+    wanted = [Need(3, 20, reading=True), Need(1, 1, reading=False)]
+    assert plan(wanted, batch_tokens=32, chunk=16) == [Share(1, 1), Share(3, 16)]
+
+
+def test_room_for_one_prompt_row() -> None:
+    """With as many rows as sequences a prompt still gets one."""
+    wanted = [Need(0, 9, reading=True), Need(1, 1, reading=False), Need(2, 1, reading=False)]
+    assert Share(0, 1) in plan(wanted, batch_tokens=3, chunk=16)
+
+
+def test_nothing_to_do() -> None:
+    """Without needs there is no pass."""
+    assert plan([], batch_tokens=32, chunk=16) == []
+
+
+SECONDS = st.floats(0, 1e6) | st.floats(-1, 1)
+
+
+@given(SECONDS, SECONDS, st.integers(1, 4096))
+def test_chunk_bounds(step_s: float, read_s: float, batch_tokens: int) -> None:
+    """Whatever was measured, a chunk is worth its pass and fits into it."""
+    rows = chunk_rows(step_s, read_s, batch_tokens=batch_tokens)
+    assert min(CHUNK_MIN, batch_tokens) <= rows <= batch_tokens
+
+
+@pytest.mark.parametrize(
+    ("step_s", "read_s", "rows"),
+    [
+        (0.1, 0.001, 100),
+        (0.1, 0.1, CHUNK_MIN),
+        (0.1, 1e-9, 512),
+        (0.1, 5e-324, 512),
+        (math.inf, 1.0, 512),
+        (0.0, 0.1, CHUNK_MIN),
+        (0.1, 0.0, CHUNK_MIN),
+    ],
+)
+def test_chunk_keeps_half_the_speed(step_s: float, read_s: float, rows: int) -> None:
+    """A chunk takes as long to read as a pass that only writes, so answers keep half of their speed."""
+    assert chunk_rows(step_s, read_s, batch_tokens=512) == rows
