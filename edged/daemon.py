@@ -28,6 +28,7 @@ from edged.engine.client import COMMAND, EngineClient
 from edged.engine.messages import Configure
 from edged.errors import EngineError, SettingsError
 from edged.node.bulletin import Bulletin
+from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
@@ -104,11 +105,14 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     def load(client_jobs: int) -> Load:
         return node.load(client_jobs)  # the node that is made just below
 
+    controls = Controls(desk, journal)
     node = Node(
         inbox=inbox,
         desk=desk,
+        controls=controls,
         intake=Intake(
             desk,
+            controls,
             journal,
             Bounds(limits.payload_bytes, limits.messages, limits.stop_sequences, limits.deadline_max_s),
             Bound(limits.queue_jobs, limits.queue_bytes, limits.client_jobs),

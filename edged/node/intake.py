@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from edged.core import admission, control, reply
+from edged.core import admission, reply
 from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
 from edged.core.link import Arrived, Delivery, Outgoing
@@ -27,16 +27,15 @@ from edged.core.records import (
     Failed,
     Instant,
     JobRow,
-    StatusFound,
     deadline_in,
 )
 from edged.core.topics import is_name
-from edged.engine.messages import EndReasoning
 from edged.errors import Refusal
+from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
 from edged.node.replies import JSON
 
-JOURNAL_RETRY_MS = 5_000
+JOURNAL_RETRY_S = 1.0
 
 log = structlog.get_logger()
 
@@ -46,18 +45,6 @@ class Accepts(Protocol):
 
     def accept(self, ticket: object, row: JobRow, *, begun: bool = False) -> None:
         """Store a question; `Accepted`, `Duplicate`, `Conflict` or `Failed` follows."""
-
-    def status(self, ticket: object, client: str, job_id: str) -> None:
-        """Look a question up; `StatusFound` or `Failed` follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inquiry:
-    """Where the word on a question's state goes: the ticket while the journal looks it up."""
-
-    id: str
-    topic: str
-    correlation: bytes | None
 
 
 @dataclass(slots=True)
@@ -73,6 +60,7 @@ class Intake:
     """
 
     desk: Desk
+    controls: Controls
     journal: Accepts
     bounds: Bounds
     bound: Bound
@@ -82,6 +70,8 @@ class Intake:
     slots: int
     closed: bool = False
     _parked: list[Arrived] = field(default_factory=list)
+    _unstored: list[Job] = field(default_factory=list)
+    _retry_at: float = 0.0
 
     def arrived(self, event: Arrived) -> None:
         """Take a message from the broker."""
@@ -93,7 +83,7 @@ class Intake:
             # Retained questions would be asked again at every start; a client without a legal name cannot be
             # answered on a topic of its own.
             if event.retained:
-                desk.replies.counts.retained += 1
+                desk.replies.counts.retained_ignored += 1
             else:
                 desk.replies.counts.dropped += 1
             log.info("message_dropped", retained=event.retained, topic=event.topic[:200])
@@ -101,7 +91,7 @@ class Intake:
             return
         verb, client = route
         if verb == "control":
-            self._control(client, event)
+            self.controls.arrived(client, event)
         else:
             self._ask(client, event)
 
@@ -136,17 +126,22 @@ class Intake:
         job = Job(question, digest, now, now + deadline_s, size, begun=begun, deliveries=[event.delivery])
         desk.roster.add(job)
         log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
+        self._store(job)
+
+    def _store(self, job: Job) -> None:
+        question = job.question
+        left_s = None if job.deadline is None else job.deadline - self.desk.clock()
         self.journal.accept(
             job,
             JobRow(
-                client=client,
+                client=question.client,
                 id=question.id,
-                digest=digest,
+                digest=job.digest,
                 body=msgspec.msgpack.encode(question),
                 received_unix_s=time.time(),
-                deadline=deadline_in(deadline_s, self.now()),
+                deadline=None if left_s is None else deadline_in(left_s, self.now()),
             ),
-            begun=begun,
+            begun=job.begun,
         )
 
     def _again(self, job: Job, question: Question, digest: bytes, delivery: Delivery) -> None:
@@ -240,18 +235,29 @@ class Intake:
         self._turn_away(job, refusal)
 
     def failed(self, event: Failed) -> None:
-        """The disk does not take it."""
+        """The disk does not take it: the broker keeps it, and we try again until its deadline."""
         if isinstance(event.ticket, Inquiry):
-            self._tell_status(event.ticket, "unknown", None, -1)
-        if not isinstance(event.ticket, Job):
+            self.controls.not_found(event.ticket)
             return
-        log.error("journal_failed", job_id=event.ticket.question.id, reason=event.reason)
-        refusal = Refusal(
-            "internal",
-            "this node cannot write its journal just now; ask again later, or ask another node",
-            retry_after_ms=JOURNAL_RETRY_MS,
-        )
-        self._turn_away(event.ticket, refusal)
+        job = _job(event.ticket)
+        if not self._unstored:
+            log.error("journal_failed", job_id=job.question.id, reason=event.reason)
+        self._unstored.append(job)
+        self._retry_at = self.desk.clock() + JOURNAL_RETRY_S
+
+    def tick(self, now: float) -> None:
+        """Offer the journal again what it did not take."""
+        if not self._unstored or now < self._retry_at:
+            return
+        unstored, self._unstored = self._unstored, []
+        for job in unstored:
+            if job.cancel_asked or (job.deadline is not None and job.deadline <= now):
+                refusal = Refusal(
+                    "expired", "the deadline passed while this node could not write its journal"
+                )
+                self._turn_away(job, refusal)
+            else:
+                self._store(job)
 
     def _turn_away(self, job: Job, refusal: Refusal) -> None:
         question = job.question
@@ -264,75 +270,6 @@ class Intake:
         for delivery in job.deliveries:
             self.desk.replies.line.acknowledge(delivery)
         job.deliveries.clear()
-
-    # control --------------------------------------------------------------------------------------------
-
-    def _control(self, client: str, event: Arrived) -> None:
-        desk = self.desk
-        try:
-            order = control.parse(event.payload)
-        except Refusal as refusal:
-            # There is no question to answer under: it is told in the log and counted.
-            desk.replies.counts.dropped += 1
-            log.info("control_refused", client=client, reason=refusal.message)
-            desk.replies.line.acknowledge(event.delivery)
-            return
-        job = desk.roster.named.get((client, order.id))
-        if job is not None:
-            match order.op:
-                case "cancel":
-                    desk.cancel(job)
-                case "resume":
-                    desk.replies.replay(job, order.from_seq)
-                case "end_reasoning":
-                    desk.engine.send(EndReasoning(job.number))
-                case "status":
-                    self._status(client, order.id, job, event)
-        elif order.op in {"status", "resume", "cancel"}:
-            # It may have ended: the journal knows for as long as it keeps the answer.
-            self.journal.status(self._inquiry(client, order.id, None, event), client, order.id)
-        desk.replies.line.acknowledge(event.delivery)
-
-    def _status(self, client: str, job_id: str, job: Job, event: Arrived) -> None:
-        self._tell_status(
-            self._inquiry(client, job_id, job, event), _STATE[job.state], job.attempts, job.seq - 1
-        )
-
-    def found(self, event: StatusFound) -> None:
-        """Tell a device what the journal knows of a question that is not being answered."""
-        if isinstance(event.ticket, Inquiry):
-            known = event.state is not None
-            self._tell_status(event.ticket, "finished" if known else "unknown", event.attempts or None, -1)
-
-    def _inquiry(self, client: str, job_id: str, job: Job | None, event: Arrived) -> Inquiry:
-        topics = self.desk.replies.topics
-        wanted = event.properties.response_topic
-        default = job.question.reply_to if job else topics.answer(client, job_id)
-        topic = wanted if wanted is not None and topics.may_reply_to(client, wanted) else default
-        return Inquiry(job_id, topic, event.properties.correlation)
-
-    def _tell_status(self, inquiry: Inquiry, state: control.StateWord, attempt: int | None, seq: int) -> None:
-        message = control.Status(
-            id=inquiry.id, seq=seq, node=self.desk.replies.topics.node, state=state, attempt=attempt
-        )
-        self.desk.replies.line.publish(
-            Outgoing(
-                inquiry.topic,
-                reply.encode(message),
-                qos=1,
-                correlation=inquiry.correlation,
-                content_type=JSON,
-            )
-        )
-
-
-_STATE: dict[State, control.StateWord] = {
-    State.STORING: "waiting",
-    State.WAITING: "waiting",
-    State.RUNNING: "running",
-    State.FINISHING: "finished",
-    State.GONE: "finished",
-}
 
 
 def _job(ticket: object) -> Job:

@@ -25,7 +25,7 @@ from edged.core.link import (
     ThreadDied,
     Undelivered,
 )
-from edged.core.vitals import Vitals, as_health, level
+from edged.core.vitals import Vitals, level
 from edged.engine.client import EngineGone, EngineSaid
 from edged.engine.messages import (
     Ended,
@@ -40,7 +40,9 @@ from edged.engine.messages import (
     Started,
 )
 from edged.errors import EdgedError
+from edged.node import news
 from edged.node.bulletin import Bulletin
+from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
@@ -92,6 +94,7 @@ class Node:
     inbox: queue.SimpleQueue[Event]
     desk: Desk
     intake: Intake
+    controls: Controls
     outbox: Outbox
     supervision: Supervision
     bulletin: Bulletin
@@ -199,7 +202,7 @@ class Node:
             case records.Broken(reason):
                 raise DiedError(f"the journal ended: {reason}")
             case records.StatusFound():
-                self.intake.found(event)
+                self.controls.found(event)
             case records.AttemptCounted() | StopAsked():
                 pass  # counted on disk; the desk counts for itself
 
@@ -262,6 +265,7 @@ class Node:
         now = self.clock()
         self.supervision.tick()
         self.desk.expire(now)
+        self.intake.tick(now)
         if now - self._beat_at >= self.watchdog_every_s:
             self._beat_at = now
             if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
@@ -275,69 +279,20 @@ class Node:
     # news -----------------------------------------------------------------------------------------------
 
     def _tell_info(self) -> None:
-        info: dict[str, Any] = dict(self.about)
-        info["engine"] = self.supervision.phase
-        if self.supervision.reason:
-            info["reason"] = self.supervision.reason
-        ready = self.supervision.ready_report
-        if ready is not None and self.supervision.ready:
-            model = ready.model
-            info["model"] = {
-                "name": model.name,
-                "architecture": model.architecture,
-                "quantisation": model.quantisation,
-                "sha256": model.sha256,
-                "bytes": model.file_bytes,
-                "parameters": model.parameters,
-                "context_trained": model.context_trained,
-                "reasoning": model.reasoning,
-            }
-            info["cores"] = {**info["cores"], "engine": list(ready.cores)}
-            info["rates"] = {
-                "prefill_tokens_per_s": ready.prefill_tokens_per_s,
-                "decode_tokens_per_s": ready.decode_tokens_per_s,
-                "source": "warm-up",
-            }
-        self.bulletin.tell_info(info)
+        self.bulletin.tell_info(news.info(self.about, self.supervision))
 
     def _tell_health(self) -> None:
-        pulse, depth = self.supervision.pulse, self.journal_depth()
-        counts = self.desk.replies.counts
-        health: dict[str, Any] = {
-            "level": self.level,
-            "reason": self.reason,
-            "engine": self.supervision.phase,
-            "queue": len(self.desk.roster) - self.desk.running,
-            "active": self.desk.running,
-            "uptime_s": round(self.clock() - self._started),
-            "engine_restarts": self.supervision.restarts,
-            "journal": {
-                "unfinished": depth.unfinished,
-                "outbox": depth.outbox,
-                "bytes": depth.bytes,
-                **({"failing": depth.failing} if depth.failing else {}),
-            },
-            "counts": {
-                "accepted": counts.accepted,
-                "done": counts.done,
-                "cancelled": counts.cancelled,
-                "errors": counts.errors,
-                "refused": counts.refused,
-                "duplicates": counts.duplicates,
-                "dropped": counts.dropped,
-                "retained_ignored": counts.retained,
-                "tokens": counts.tokens,
-            },
-            "memory": self.daemon_rss(),
-        }
-        if pulse is not None:
-            health["context"] = pulse.context
-            health["decode_tokens_per_s"] = pulse.decode_tokens_per_s
-            health["prefill_tokens_per_s"] = pulse.prefill_tokens_per_s
-            health["kv_tokens"] = pulse.kv_tokens
-        board = as_health(self.vitals)
-        board.pop("uptime_s", None)
-        self.bulletin.tell_health({**health, "board": board})
+        self.bulletin.tell_health(
+            {
+                "level": self.level,
+                "reason": self.reason,
+                "uptime_s": round(self.clock() - self._started),
+                **news.work(self.desk, self.supervision),
+                "journal": news.journal(self.journal_depth()),
+                "memory": self.daemon_rss(),
+                "board": news.board(self.vitals),
+            }
+        )
 
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""

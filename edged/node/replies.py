@@ -35,7 +35,7 @@ class Counts:
     refused: int = 0
     duplicates: int = 0
     dropped: int = 0
-    retained: int = 0
+    retained_ignored: int = 0
     tokens: int = 0
 
 

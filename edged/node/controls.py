@@ -1,0 +1,118 @@
+"""What a device may do to its own questions: cancel, resume, end the reasoning, ask where one stands.
+
+Belongs to the dispatcher thread. A question that is over is looked up in the journal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from edged.core import control, reply
+from edged.core.job import Job, State
+from edged.core.link import Arrived, Outgoing
+from edged.core.records import StatusFound
+from edged.engine.messages import EndReasoning
+from edged.errors import Refusal
+from edged.node.desk import Desk
+from edged.node.replies import JSON
+
+log = structlog.get_logger()
+
+
+class LooksUp(Protocol):
+    """The journal, as far as controls need it."""
+
+    def status(self, ticket: object, client: str, job_id: str) -> None:
+        """Look a question up; `StatusFound` or `Failed` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """Where the word on a question's state goes: the ticket while the journal looks it up."""
+
+    id: str
+    topic: str
+    correlation: bytes | None
+
+
+@dataclass(slots=True)
+class Controls:
+    """Carries out control messages."""
+
+    desk: Desk
+    journal: LooksUp
+
+    def arrived(self, client: str, event: Arrived) -> None:
+        """Carry out what a device wants of its own question."""
+        desk = self.desk
+        try:
+            order = control.parse(event.payload)
+        except Refusal as refusal:
+            # There is no question to answer under: it is told in the log and counted.
+            desk.replies.counts.dropped += 1
+            log.info("control_refused", client=client, reason=refusal.message)
+            desk.replies.line.acknowledge(event.delivery)
+            return
+        job = desk.roster.named.get((client, order.id))
+        if job is not None:
+            match order.op:
+                case "cancel":
+                    desk.cancel(job)
+                case "resume":
+                    desk.replies.replay(job, order.from_seq)
+                case "end_reasoning":
+                    desk.engine.send(EndReasoning(job.number))
+                case "status":
+                    self._status(client, order.id, job, event)
+        elif order.op in {"status", "resume", "cancel"}:
+            # It may have ended: the journal knows for as long as it keeps the answer.
+            self.journal.status(self._inquiry(client, order.id, None, event), client, order.id)
+        desk.replies.line.acknowledge(event.delivery)
+
+    def _status(self, client: str, job_id: str, job: Job, event: Arrived) -> None:
+        self._tell_status(
+            self._inquiry(client, job_id, job, event), _STATE[job.state], job.attempts, job.seq - 1
+        )
+
+    def found(self, event: StatusFound) -> None:
+        """Tell a device what the journal knows of a question that is not being answered."""
+        if isinstance(event.ticket, Inquiry):
+            known = event.state is not None
+            self._tell_status(event.ticket, "finished" if known else "unknown", event.attempts or None, -1)
+
+    def _inquiry(self, client: str, job_id: str, job: Job | None, event: Arrived) -> Inquiry:
+        topics = self.desk.replies.topics
+        wanted = event.properties.response_topic
+        default = job.question.reply_to if job else topics.answer(client, job_id)
+        topic = wanted if wanted is not None and topics.may_reply_to(client, wanted) else default
+        return Inquiry(job_id, topic, event.properties.correlation)
+
+    def _tell_status(self, inquiry: Inquiry, state: control.StateWord, attempt: int | None, seq: int) -> None:
+        message = control.Status(
+            id=inquiry.id, seq=seq, node=self.desk.replies.topics.node, state=state, attempt=attempt
+        )
+        self.desk.replies.line.publish(
+            Outgoing(
+                inquiry.topic,
+                reply.encode(message),
+                qos=1,
+                correlation=inquiry.correlation,
+                content_type=JSON,
+            )
+        )
+
+    def not_found(self, inquiry: Inquiry) -> None:
+        """The journal cannot be read just now."""
+        self._tell_status(inquiry, "unknown", None, -1)
+
+
+_STATE: dict[State, control.StateWord] = {
+    State.STORING: "waiting",
+    State.WAITING: "waiting",
+    State.RUNNING: "running",
+    State.FINISHING: "finished",
+    State.GONE: "finished",
+}

@@ -1,0 +1,79 @@
+"""The contents of `info` and `health`: JSON objects made of what the parts know. Belongs to the dispatcher thread.
+
+What is not known is left out, never zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from edged.core.records import Depth
+from edged.core.vitals import Vitals, as_health
+from edged.node.desk import Desk
+from edged.node.supervision import Supervision
+
+Json = dict[str, Any]
+
+
+def info(about: Json, engine: Supervision) -> Json:
+    """Who this node is: what the settings and the board say, and what was loaded."""
+    told: Json = {**about, "engine": engine.phase}
+    if engine.reason:
+        told["reason"] = engine.reason
+    ready = engine.ready_report
+    if ready is None or not engine.ready:
+        return told
+    model = ready.model
+    told["model"] = {
+        "name": model.name,
+        "architecture": model.architecture,
+        "quantisation": model.quantisation,
+        "sha256": model.sha256,
+        "bytes": model.file_bytes,
+        "parameters": model.parameters,
+        "context_trained": model.context_trained,
+        "reasoning": model.reasoning,
+    }
+    told["cores"] = {**about["cores"], "engine": list(ready.cores)}
+    told["rates"] = {
+        "prefill_tokens_per_s": ready.prefill_tokens_per_s,
+        "decode_tokens_per_s": ready.decode_tokens_per_s,
+        "source": "warm-up",
+    }
+    return told
+
+
+def work(desk: Desk, engine: Supervision) -> Json:
+    """Queue, engine and counts."""
+    told: Json = {
+        "engine": engine.phase,
+        "engine_restarts": engine.restarts,
+        "queue": len(desk.roster) - desk.running,
+        "active": desk.running,
+        "counts": dataclasses.asdict(desk.replies.counts),
+    }
+    pulse = engine.pulse
+    if pulse is not None:
+        told["context"] = pulse.context
+        told["kv_tokens"] = pulse.kv_tokens
+        if pulse.decode_tokens_per_s:
+            told["decode_tokens_per_s"] = pulse.decode_tokens_per_s
+        if pulse.prefill_tokens_per_s:
+            told["prefill_tokens_per_s"] = pulse.prefill_tokens_per_s
+    return told
+
+
+def journal(depth: Depth) -> Json:
+    """How full the journal is, and why the disk refuses, where it does."""
+    told: Json = {"unfinished": depth.unfinished, "outbox": depth.outbox, "bytes": depth.bytes}
+    if depth.failing:
+        told["failing"] = depth.failing
+    return told
+
+
+def board(vitals: Vitals) -> Json:
+    """Temperatures, clocks, supply, load, memory; the daemon's own uptime stands elsewhere in health."""
+    told = as_health(vitals)
+    told.pop("uptime_s", None)
+    return told
