@@ -1,0 +1,225 @@
+"""`edged ask`: a question from the command line, the answer as it comes. Talks to the broker alone.
+
+Exit codes: 0 answered; 1 refused, failed, or the broker does not let us; 2 wrong usage; 75 (EX_TEMPFAIL of
+sysexits.h) when asking again later may help: busy, hot, loading, draining, interrupted, expired, no answer in
+time, broker or node not there; 130 interrupted, the question then is cancelled.
+
+`edged demo` shows answers and errors with the functions here.
+"""
+
+import ssl
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ..client import Answer, AnswerError, AnswerTimeoutError, Client, ClientError, UnreachableError
+from ..core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply
+from . import EX_INTERRUPTED, app
+
+EX_TEMPFAIL = 75
+TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
+"""Error codes of the contract after which the same question may be answered later."""
+CANCEL_S = 5.0
+
+
+@app.command()
+def ask(  # noqa: PLR0917 - typer gives them by name
+    question: Annotated[str, typer.Argument(help="What to ask; - reads standard input.")],
+    node: Annotated[
+        str | None, typer.Option(help="Board to ask; not needed where one alone is online.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="Pool of boards to ask, whichever is free.")] = None,
+    host: Annotated[str, typer.Option(envvar="EDGED_MQTT__HOST", help="The broker.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="EDGED_MQTT__PORT", min=1, max=65535)] = 1883,
+    username: Annotated[str | None, typer.Option(help="User name at the broker.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with the password.", dir_okay=False)
+    ] = None,
+    cafile: Annotated[
+        Path | None, typer.Option(help="CA of the broker; switches TLS on.", exists=True)
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="First level of the topics.")] = "edged",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0: always the likeliest.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 600.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the replies, one JSON object a line.")
+    ] = False,
+) -> None:
+    """Ask a question over MQTT and print the answer as it comes.
+
+    Exit codes: 0 answered, 1 refused or failed, 2 usage, 75 not now (busy, hot, loading, draining, offline, no
+    answer in time), 130 interrupted.
+    """
+    if node is not None and pool is not None:
+        raise typer.BadParameter("give --node or --pool, not both")
+    fields = {"max_tokens": max_tokens, "temperature": temperature}
+    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if not as_json and not sys.stdout.isatty():
+        given["reasoning"] = {"mode": "hide"}  # nobody to show it to
+    try:
+        client = Client(
+            host,
+            port,
+            username=username,
+            password=_password(password_file),
+            tls=None if cafile is None else ssl.create_default_context(cafile=str(cafile)),
+            prefix=prefix,
+        )
+        if question == "-":
+            question = sys.stdin.read()
+        with client:
+            if pool is None:
+                node = _find(client, node)
+            answer = client.ask(question, node=node, pool=pool, timeout_s=timeout_s, **given)
+            code = follow(answer, as_json=as_json)
+    except (ClientError, ValueError, OSError) as error:
+        code = complain("edged ask", error)
+    sys.exit(code)
+
+
+def follow(answer: Answer, *, as_json: bool = False) -> int:
+    """Print an answer on standard output, its closing line on standard error; returns the exit code.
+
+    An interrupt cancels the question.
+
+    Raises:
+        ClientError: the node refused, or the answer cannot come.
+    """
+    out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    column = _Column(out)
+    try:
+        for reply in answer:
+            if as_json:
+                print(msgspec.json.encode(reply).decode(), flush=True)
+            else:
+                column.show(reply)
+    except KeyboardInterrupt:
+        column.close()
+        wait_cancelled(answer)
+        note("cancelled")
+        return EX_INTERRUPTED
+    column.close()
+    if isinstance(answer.terminal, Failed):
+        raise AnswerError(answer.terminal)
+    if not as_json:
+        note(closing(answer))
+    return 0
+
+
+def wait_cancelled(answer: Answer) -> None:
+    """Take the question back and wait a moment for the node's word, so that it is not left computing."""
+    answer.cancel()
+    answer.within(CANCEL_S)
+    try:
+        answer.text()
+    except ClientError:
+        pass  # it ended in another way: it ended
+
+
+def closing(answer: Answer) -> str:
+    """One line about an answer that is complete: tokens, rate, time to the first piece, who."""
+    last = answer.terminal
+    if not isinstance(last, Done):
+        return "cancelled" if isinstance(last, Cancelled) else ""
+    usage, timings = last.usage, last.timings
+    parts = [f"{usage.completion_tokens} tokens"]
+    if usage.reasoning_tokens:
+        parts[0] += f" ({usage.reasoning_tokens} of them thinking)"
+    parts.append(f"{timings.decode_tokens_per_s:.1f} tokens/s")
+    if answer.first_s is not None:
+        parts.append(f"first piece after {answer.first_s:.2f} s")
+    parts.append(f"by {last.node}")
+    if last.finish_reason in {"length", "deadline"}:
+        parts.append("cut at the token limit" if last.finish_reason == "length" else "cut at the deadline")
+    return " · ".join(parts)
+
+
+def complain(who: str, error: Exception) -> int:
+    """Say in one line what went wrong and what to do; returns the exit code."""
+    text, temporary = str(error), isinstance(error, AnswerTimeoutError | UnreachableError)
+    if isinstance(error, AnswerError):
+        temporary = error.code in TEMPORARY
+        if error.retry_after_ms is not None:
+            text += f" (ask again in {error.retry_after_ms / 1000:.1f} s)"
+    print(f"{who}: {printable(' '.join(text.split()))}", file=sys.stderr)
+    return EX_TEMPFAIL if temporary else 1
+
+
+def note(line: str) -> None:
+    """Print an aside on standard error, dimmed on a terminal."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(line, style="dim"))
+
+
+def printable(text: str) -> str:
+    """Text without control characters but newline and tab: a model's words must not steer a terminal."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+class _Column:
+    """Prints pieces as they come: thinking dimmed and apart from the answer, on a terminal alone."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._kind: type[Reply] | None = None
+        self._ends_line = True
+
+    def show(self, reply: Reply) -> None:
+        match reply:
+            case ReasoningDelta(text=text) if self._out.is_terminal:
+                self._put(ReasoningDelta, text, "dim")
+            case Delta(text=text):
+                self._put(Delta, text, "")
+            case Accepted(seq=0) if self._kind is not None:
+                self.close()
+                note("the node was restarted and answers anew")
+                self._kind = None
+            case Done(text=text) if self._kind is not Delta:
+                self._put(Delta, text, "")  # nothing was streamed
+            case _:
+                pass
+
+    def close(self) -> None:
+        if not self._ends_line:
+            self._out.print()
+        self._ends_line = True
+
+    def _put(self, kind: type[Reply], text: str, style: str) -> None:
+        if self._kind not in {None, kind}:
+            self.close()
+            self._out.print()
+        if self._kind is not kind:
+            text = text.lstrip("\n")
+        self._kind = kind
+        shown = printable(text) if self._out.is_terminal else text
+        if shown:
+            self._out.print(Text(shown, style=style), end="")
+            self._out.file.flush()
+            self._ends_line = shown.endswith("\n")
+
+
+def _password(file: Path | None) -> str | None:
+    return None if file is None else file.read_text().removesuffix("\n").removesuffix("\r")
+
+
+def _find(client: Client, node: str | None) -> str:
+    """The node to ask: the one that is named and not offline, or the only one online."""
+    if node is not None:
+        if client.status(node, timeout_s=0.5) == "offline":
+            raise UnreachableError(f"{node} is offline; ask another node, or again later")
+        return node
+    known = client.nodes()
+    online = [name for name, word in known.items() if word == "online"]
+    if len(online) == 1:
+        return online[0]
+    if online:
+        raise ClientError(f"{len(online)} nodes are online, choose one with --node: {', '.join(online)}")
+    if known:
+        raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
+    raise UnreachableError(f"no node has ever been at {client.host}:{client.port}; start one with edged run")

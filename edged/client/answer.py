@@ -1,0 +1,182 @@
+"""One question's answer: an iterable over its replies, and what can go wrong with it.
+
+The network thread puts replies in, the asker's thread takes them out; the queue between them is all they share
+but for `cancel_asked`. No paho here.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from edged.client.order import Order
+from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply, Terminal
+from edged.errors import EdgedError
+
+LOOK_S = 0.5
+"""How often a waiting asker looks whether the connection's thread still lives."""
+NO_SUBSCRIBER, FAILURE = 0x10, 0x80
+"""PUBACK "No matching subscribers", and where failures begin (MQTT 5, 3.4.2.1)."""
+
+
+class ClientError(EdgedError):
+    """The question could not be asked, or its answer cannot come; the text says what to do."""
+
+
+class UnreachableError(ClientError):
+    """Broker or node is not there now; later it may be."""
+
+
+class AnswerError(ClientError):
+    """The node refused or failed.
+
+    Attributes:
+        code: the contract's error code.
+        message: one sentence that says what to change.
+        retry_after_ms: when asking again may help; None where waiting does not.
+        details: figures behind the sentence.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(f"{failed.code}: {failed.message}")
+        self.code = failed.code
+        self.message = failed.message
+        self.retry_after_ms = failed.retry_after_ms
+        self.details: dict[str, Any] = failed.details or {}
+
+
+class AnswerTimeoutError(ClientError, TimeoutError):
+    """No terminal message came in time; the question has been cancelled."""
+
+
+class Asker(Protocol):
+    """The client, as far as one answer needs it."""
+
+    def cancel(self, answer: Answer) -> None:
+        """Take the question back."""
+
+    def forget(self, answer: Answer) -> None:
+        """Expect no more replies."""
+
+    def alive(self) -> bool:
+        """Whether replies can still come."""
+
+
+class Answer:
+    """Replies to one question, as they come. Iterate it once, from one thread.
+
+    Iterating yields `Accepted`, `Delta`, `ReasoningDelta` and at the end exactly one of `Done`, `Cancelled`
+    and `Failed`; an error of the node is a value there and an exception in `text()`. A second `Accepted` with
+    number 0 means that the node was restarted and begins the answer anew.
+
+    Attributes:
+        id: the question's name.
+        node: who answers; for a question to a pool None until it is accepted.
+        terminal: the last message, once it has been yielded.
+        first_s: seconds from asking until the first piece of answer or thinking; None before.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        job_id: str,
+        node: str | None,
+        publish: Callable[[], None],
+        timeout_s: float | None,
+    ) -> None:
+        self.id = job_id
+        self.node = node
+        self.terminal: Terminal | None = None
+        self.first_s: float | None = None
+        self.cancel_asked = False
+        self.order = Order()
+        self._publish = publish
+        self._times_asked = 0
+        self._ask_again = False
+        self._asker = asker
+        self._asked_s = time.monotonic()
+        self._timeout_s = timeout_s
+        self._arrived: queue.SimpleQueue[Reply | ClientError] = queue.SimpleQueue()
+
+    def ask(self) -> None:
+        """Publish the question, first or again. From any thread."""
+        self._times_asked += 1
+        self._publish()
+
+    def acknowledged(self, reason: int, words: str) -> None:
+        """The broker has the question, or says why not. From any thread."""
+        if reason >= FAILURE:
+            self.put(ClientError(f"the broker refused the question: {words}; see its ACL"))
+        elif reason == NO_SUBSCRIBER and self._times_asked > 1:
+            # Back before the node is: a restarted broker may have forgotten its subscriptions.
+            self._ask_again = True
+        elif reason == NO_SUBSCRIBER:
+            self.put(ClientError("nobody listens there: the broker knows no such node or pool"))
+
+    def put(self, item: Reply | ClientError) -> None:
+        """Hand over a reply that is due, or the reason why none will come. Network thread."""
+        if isinstance(item, Accepted):
+            self.node = item.node
+        elif self.first_s is None and isinstance(item, Delta | ReasoningDelta):
+            self.first_s = time.monotonic() - self._asked_s
+        self._arrived.put(item)
+
+    def cancel(self) -> None:
+        """Take the question back; `Cancelled` follows, or `Done` if it was too late. From any thread."""
+        if self.terminal is None:
+            self._asker.cancel(self)
+
+    def within(self, timeout_s: float) -> None:
+        """Wait no longer than this from now on."""
+        self._timeout_s = time.monotonic() - self._asked_s + timeout_s
+
+    def __iter__(self) -> Iterator[Reply]:
+        """Yield the replies that have not been yielded yet, up to the terminal message.
+
+        Raises:
+            AnswerTimeoutError: it took longer than asked for.
+            ClientError: the connection is gone for good, or nobody listens.
+        """
+        while self.terminal is None:
+            item = self._next()
+            if isinstance(item, ClientError):
+                self._asker.forget(self)
+                raise item
+            if isinstance(item, Done | Cancelled | Failed):
+                self.terminal = item
+            yield item
+
+    def text(self) -> str:
+        """Wait for the end and return the whole text; of a cancelled question what there was.
+
+        Raises:
+            AnswerError: the node refused or failed.
+            AnswerTimeoutError, ClientError: as in iterating.
+        """
+        for _reply in self:
+            pass
+        if isinstance(self.terminal, Failed):
+            raise AnswerError(self.terminal)
+        return self.terminal.text if self.terminal is not None else ""
+
+    def _next(self) -> Reply | ClientError:
+        end_s = None if self._timeout_s is None else self._asked_s + self._timeout_s
+        while True:
+            wait_s = LOOK_S if end_s is None else max(0.0, min(LOOK_S, end_s - time.monotonic()))
+            try:
+                return self._arrived.get(timeout=wait_s)
+            except queue.Empty:
+                pass
+            if end_s is not None and time.monotonic() >= end_s:
+                self._asker.cancel(self)
+                self._asker.forget(self)
+                raise AnswerTimeoutError(
+                    f"no answer within {self._timeout_s:.3g} s; ask again with more time"
+                )
+            if self._ask_again:
+                self._ask_again = False
+                self.ask()
+            if not self._asker.alive():
+                raise ClientError("the connection to the broker has ended; connect again")

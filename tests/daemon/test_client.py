@@ -1,0 +1,347 @@
+"""The client and `edged ask` against a real Mosquitto, the daemon as a process, and the real small model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edged.client import AnswerError, AnswerTimeoutError, Client, ClientError
+from edged.client.order import GAP_S, Order
+from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, Timings, Usage
+from edged.demo.processes import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker import Mosquitto
+
+NODE = "attic"
+LONG = "Write a long story about a robot that repairs windmills."
+
+
+class Daemon:
+    """`edged run` for one broker."""
+
+    def __init__(self, broker: Mosquitto, model: Path, folder: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+        settings = {
+            "EDGED_NODE__ID": NODE,
+            "EDGED_NODE__POOLS": "house",
+            "EDGED_MQTT__PORT": str(broker.port),
+            "EDGED_MODEL__PATH": str(model),
+            "EDGED_PATHS__STATE": str(folder),
+            "EDGED_HEALTH__INTERVAL_S": "1",
+            "EDGED_ENGINE__DECODE_THREADS": "1",  # threads that wait by spinning crawl on a busy machine
+            "EDGED_ENGINE__PREFILL_THREADS": "1",
+        }
+        self.log = folder / "daemon.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edged", "run"],
+                env=environment | settings,
+                cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_online(self, client: Client) -> None:
+        """Wait until the node answers."""
+        assert until(lambda: client.status(NODE, timeout_s=0.2) == "online", 60), self.log.read_text()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def node(
+    shared_broker: Mosquitto, small_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    """A node on the shared broker, for all tests here that do not disturb it."""
+    daemon = Daemon(shared_broker, small_model, tmp_path_factory.mktemp("node"))
+    try:
+        with Client(port=shared_broker.port) as client:
+            daemon.wait_online(client)
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture
+def client(shared_broker: Mosquitto, node: Daemon) -> Iterator[Client]:
+    """A client of that node."""
+    assert node.process.poll() is None
+    with Client(port=shared_broker.port, node=NODE) as one:
+        yield one
+
+
+def edged(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line, without a terminal."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+    return subprocess.run(
+        [sys.executable, "-m", "edged", *arguments],
+        env=own | environment,
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_answer_streams(client: Client) -> None:
+    """The deltas come in order between accepted and done, and joined they are the text."""
+    answer = client.ask("What is the capital of France?", temperature=0, max_tokens=40)
+    replies = list(answer)
+    assert isinstance(replies[0], Accepted)
+    assert isinstance(replies[-1], Done)
+    assert [reply.seq for reply in replies] == list(range(len(replies)))
+    assert "".join(reply.text for reply in replies if isinstance(reply, Delta)) == replies[-1].text
+    assert "Paris" in answer.text()
+    assert answer.node == NODE
+    assert answer.first_s is not None
+
+
+def test_pool(client: Client) -> None:
+    """A question to a pool is answered, and the answer says by whom."""
+    answer = client.ask("What is the capital of France?", pool="house", max_tokens=8)
+    assert answer.text()
+    assert answer.node == NODE
+
+
+def test_cancel(client: Client) -> None:
+    """A cancelled question ends soon, with what there was of an answer."""
+    answer = client.ask(LONG, max_tokens=1500)
+    for count, _reply in enumerate(answer):
+        if count == 3:
+            answer.cancel()
+    assert isinstance(answer.terminal, Cancelled)
+    assert answer.text()
+    assert answer.terminal.usage.completion_tokens < 1500
+
+
+def test_refusal(client: Client) -> None:
+    """A refusal is a value in the stream and an exception of text(), with its code and figures."""
+    answer = client.ask("word " * 3000)
+    with pytest.raises(AnswerError, match="shorten") as caught:
+        answer.text()
+    assert isinstance(answer.terminal, Failed)
+    assert caught.value.code == "too_long"
+    assert caught.value.details["context"] == 2048
+
+
+def test_timeout(client: Client) -> None:
+    """An answer that takes too long is a TimeoutError, and the node stops computing it."""
+    with pytest.raises((AnswerTimeoutError, AnswerError)):
+        client.ask(LONG, max_tokens=1900, timeout_s=0.2, deadline_ms=60_000).text()
+    assert until(lambda: (client.health(fresh=True) or {}).get("active") == 0, 10)
+
+
+def test_nobody(client: Client) -> None:
+    """A question to a node that never was fails at once and says so."""
+    with pytest.raises(ClientError, match="nobody listens"):
+        client.ask("Hello?", node="cellar").text()
+
+
+def test_no_broker() -> None:
+    """Without a broker connecting fails in one sentence."""
+    with pytest.raises(ClientError, match="nothing listens there"):
+        Client(port=1).connect()
+
+
+def test_same_id_is_answered_once(client: Client) -> None:
+    """The same question under the same id gets the same answer again."""
+    first = client.ask("Tell me a joke.", job_id="joke-1", max_tokens=30).text()
+    assert client.ask("Tell me a joke.", job_id="joke-1", max_tokens=30).text() == first
+
+
+def test_news_of_a_node(client: Client) -> None:
+    """Status, info and health are read from the retained topics; fresh health is a later one."""
+    assert client.status() == "online"
+    assert client.nodes()[NODE] == "online"
+    assert client.status("cellar", timeout_s=0.2) is None
+    assert (client.info() or {})["model"]["quantisation"] == "Q4_0"
+    before = client.health() or {}
+    after = client.health(fresh=True) or {}
+    assert after["uptime_s"] >= before["uptime_s"]
+    assert before["level"] in {"cool", "warm", "hot", "critical"}
+
+
+def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker: Mosquitto) -> None:
+    """What is no reply is passed over; the network thread lives on."""
+    with Client(port=shared_broker.port, node=NODE, name=client.name) as other:
+        answer = client.ask("What is the capital of France?", max_tokens=60)
+        topic = f"edged/v1/client/{client.name}/answer/{answer.id}"
+        for payload in (b"\xff", b"{", b'{"type": "poem", "id": "1"}', b"[" * 5000, b""):
+            other._paho.publish(topic, payload, qos=1)  # noqa: SLF001 - a stranger's bytes
+        assert answer.text()
+    assert client.alive()
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    """Several threads ask at once, each gets its own answer."""
+    texts: dict[str, str] = {}
+
+    def ask(job_id: str) -> None:
+        texts[job_id] = client.ask("Tell me a joke.", job_id=job_id, max_tokens=10).text()
+
+    threads = [threading.Thread(target=ask, args=(f"t-{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len([text for text in texts.values() if text]) == 6
+
+
+def test_broker_dies_while_an_answer_streams(broker: Mosquitto, small_model: Path, tmp_path: Path) -> None:
+    """The broker is killed in the middle and started again: the whole answer arrives, in order, once."""
+    daemon = Daemon(broker, small_model, tmp_path)
+    try:
+        with Client(port=broker.port, node=NODE) as client:
+            daemon.wait_online(client)
+            answer = client.ask(LONG, max_tokens=120, timeout_s=60)
+            seqs: list[int] = []
+            pieces: list[str] = []
+            for reply in answer:
+                if reply.seq == 3:
+                    broker.kill()
+                    broker.start()
+                seqs.append(reply.seq)
+                if isinstance(reply, Delta):
+                    pieces.append(reply.text)
+            assert isinstance(answer.terminal, Done), answer.terminal
+            assert seqs == sorted(set(seqs))
+            assert answer.terminal.text.startswith("".join(pieces[:3]))
+            assert answer.terminal.usage.completion_tokens > 20
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.usefixtures("node")
+def test_ask_json(shared_broker: Mosquitto) -> None:
+    """`edged ask --json` finds the only node and prints its replies, one a line."""
+    ended = edged("ask", "--json", "--port", str(shared_broker.port), "--max-tokens", "12", "Say hello.")
+    assert ended.returncode == 0, ended.stderr
+    replies = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [reply["seq"] for reply in replies] == list(range(len(replies)))
+    assert replies[0]["type"] == "accepted"
+    assert replies[-1]["type"] == "done"
+
+
+@pytest.mark.usefixtures("node")
+def test_ask_text(shared_broker: Mosquitto) -> None:
+    """The answer alone stands on standard output, its figures on standard error."""
+    question = ["--temperature", "0", "--max-tokens", "40", "What is the capital of France?"]
+    ended = edged("ask", "--node", NODE, "--port", str(shared_broker.port), *question)
+    assert ended.returncode == 0, ended.stderr
+    assert "Paris" in ended.stdout
+    assert "tokens/s" in ended.stderr
+    assert "tokens/s" not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--port", "1", "Hello?"], 75, "nothing listens there"),
+        (["--node", "a", "--pool", "b", "Hello?"], 2, "not both"),
+        (["--temperature", "3", "Hello?"], 2, "temperature"),
+    ],
+    ids=["no broker", "two targets", "temperature"],
+)
+def test_ask_usage(arguments: list[str], code: int, words: str) -> None:
+    """What cannot be asked ends with its exit code and a word on it."""
+    ended = edged("ask", *arguments)
+    assert ended.returncode == code
+    assert words in ended.stderr
+
+
+@pytest.mark.usefixtures("node")
+def test_ask_refused(shared_broker: Mosquitto) -> None:
+    """A refusal is one line on standard error and exit code 1."""
+    ended = edged("ask", "--port", str(shared_broker.port), "--node", NODE, "word " * 3000)
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1
+    assert "too_long" in ended.stderr
+
+
+def test_ask_without_nodes(broker: Mosquitto) -> None:
+    """With no node at the broker the command says so, and that later may be better (75)."""
+    ended = edged("ask", "--port", str(broker.port), "Hello?")
+    assert ended.returncode == 75
+    assert "no node" in ended.stderr
+
+
+DONE = Done(
+    id="q",
+    seq=9,
+    text="",
+    finish_reason="stop",
+    usage=Usage(),
+    timings=Timings(),
+    model="m",
+    node=NODE,
+    attempt=1,
+)
+
+
+def _delta(seq: int) -> Delta:
+    return Delta(id="q", seq=seq, text=str(seq))
+
+
+def _accepted(eta_ms: int) -> Accepted:
+    return Accepted(id="q", seq=0, node=NODE, position=0, eta_ms=eta_ms, prompt_tokens=1, context=2048)
+
+
+def test_order_waits_for_what_is_missing() -> None:
+    """Replies come out in sequence and once, whatever order they come in."""
+    order = Order()
+    taken = [order.take(reply, 0.0) for reply in (_accepted(1), _delta(2), _delta(2), _delta(1), _delta(1))]
+    assert [[reply.seq for reply in ready] for ready in taken] == [[0], [], [], [1, 2], []]
+    assert not order.gap
+
+
+def test_order_does_not_wait_for_ever() -> None:
+    """After a second a lost delta is given up; the terminal message waits for nothing."""
+    order = Order()
+    order.take(_accepted(1), 0.0)
+    assert order.take(_delta(2), 0.0) == []
+    assert [reply.seq for reply in order.take(_delta(3), GAP_S + 0.1)] == [2, 3]
+    assert order.take(_delta(6), 3.0) == []
+    assert [reply.seq for reply in order.take(DONE, 3.0)] == [6, 9]
+
+
+def test_order_begins_anew() -> None:
+    """Another `accepted` with number 0 begins the next attempt; a copy of the first one does not."""
+    order = Order()
+    for reply in (_accepted(1), _delta(1), _delta(2)):
+        order.take(reply, 0.0)
+    assert order.take(_accepted(1), 0.0) == []
+    assert [reply.seq for reply in order.take(_delta(3), 0.0)] == [3]
+    assert [reply.seq for reply in order.take(_accepted(2), 0.0)] == [0]
+    assert [reply.seq for reply in order.take(_delta(1), 0.0)] == [1]
+
+
+def test_closing_ends_open_answers(client: Client) -> None:
+    """Closing the client ends a waiting asker with an error, not never."""
+    answer = client.ask(LONG, max_tokens=1500)
+    threading.Timer(0.5, client.close).start()
+    began = time.monotonic()
+    with pytest.raises(ClientError, match="closed"):
+        answer.text()
+    assert time.monotonic() - began < 10
