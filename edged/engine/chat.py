@@ -26,6 +26,17 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Used for a model file that brings no template."""
+_MARKS = "\ue000\ue001\ue002\ue003"
+_TEMPLATE_FAULTS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a template raises that does not fit the messages, or does not work at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ class ChatTemplate:
         self.thinks = CLOSE in source or OPEN in source
         # A nonce that no device can know: private-use characters that bracket text from the wire.
         nonce = secrets.token_hex(8)
-        self._begin, self._end = f"\ue000{nonce}\ue001", f"\ue002{nonce}\ue003"
+        self._begin, self._end = f"{_MARKS[0]}{nonce}{_MARKS[1]}", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
 
     def render(self, messages: Sequence[Message]) -> list[Span]:
         """Spans of the prompt, ready for the answer to follow.
@@ -73,8 +84,9 @@ class ChatTemplate:
             Refusal: the template does not accept these messages (`bad_request`).
         """
         turns = [
-            {"role": turn.role, "content": f"{self._begin}{self._without_thinking(turn)}{self._end}"}
+            {"role": turn.role, "content": f"{self._begin}{text}{self._end}" if text else ""}
             for turn in messages
+            for text in (self._without_thinking(turn),)
         ]
         try:
             text = self._template.render(
@@ -85,7 +97,7 @@ class ChatTemplate:
                 eos_token=self._eos,
                 tools=None,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
@@ -103,12 +115,15 @@ class ChatTemplate:
         spans: list[Span] = []
         own, begin, rest = text.partition(self._begin)
         spans.append(Span(own, special=True))
+        whole = True
         while begin:
-            user, _, rest = rest.partition(self._end)
+            user, end, rest = rest.partition(self._end)
+            whole = whole and bool(end) and self._begin not in user
             spans.append(Span(user, special=False))
             own, begin, rest = rest.partition(self._begin)
             spans.append(Span(own, special=True))
-        if any(mark in span.text for span in spans for mark in (self._begin, self._end)):
+        # Any trace of a mark outside a user's text means that some of that text stands there as well.
+        if not whole or any(mark in span.text for span in spans if span.special for mark in _MARKS):
             raise Refusal(
                 "bad_request", "the model's chat template takes these messages apart; ask otherwise"
             )
