@@ -63,6 +63,7 @@ class Job:
         size_bytes: what it counts for in the queue.
         number: the journal's; 0 until it is stored.
         attempts: runs begun, this one included.
+        crashes: how many of them ended with the engine, in this life of the daemon.
         seq: number of the next reply.
         deliveries: messages to acknowledge once it is stored.
         prompt_tokens, context: as the engine measured them; 0 before.
@@ -78,6 +79,7 @@ class Job:
     state: State = State.STORING
     number: int = 0
     attempts: int = 0
+    crashes: int = 0
     seq: int = 0
     prompt_tokens: int = 0
     context: int = 0

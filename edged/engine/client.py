@@ -7,6 +7,7 @@ of its successor. Reports arrive through `emit` from a reader thread; this file 
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -54,7 +55,7 @@ class EngineClient:
         self._emit = emit
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel[Any, Any] | None = None
+        self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
         self.run = 0
 
@@ -80,21 +81,25 @@ class EngineClient:
                 env=_environment(),
             )
         self.run += 1
-        self._channel = Channel(ours, cast("Any", Report))
+        channel: Channel[Any, Any] = Channel(ours, cast("Any", Report))
+        self._orders = orders = queue.SimpleQueue[Order | None]()
         self._reader = threading.Thread(
-            target=self._read, args=(self.run, self._process, self._channel), name="engine", daemon=True
+            target=self._read,
+            args=(self.run, self._process, channel, orders),
+            name="engine",
+            daemon=True,
         )
         self._reader.start()
+        threading.Thread(target=_write, args=(channel, orders), name="engine-orders", daemon=True).start()
         self.send(setup)
 
     def send(self, order: Order) -> None:
-        """Send an order; one to a dead process is lost, and `EngineGone` tells of that."""
-        if self._channel is None:
-            return
-        try:
-            self._channel.send(order)
-        except OSError:
-            pass  # the reader thread sees the end of the process and reports it
+        """Send an order without waiting; one to a dead process is lost, and `EngineGone` tells of that.
+
+        A hung process reads nothing and its socket fills up: the caller, who must notice that, may not hang
+        with it.
+        """
+        self._orders.put(order)
 
     def kill(self) -> None:
         """End the process at once; `EngineGone` follows."""
@@ -114,14 +119,29 @@ class EngineClient:
         if self._reader is not None:
             self._reader.join(timeout_s)
 
-    def _read(self, run: int, process: subprocess.Popen[bytes], channel: Channel[Any, Any]) -> None:
+    def _read(
+        self,
+        run: int,
+        process: subprocess.Popen[bytes],
+        channel: Channel[Any, Any],
+        orders: queue.SimpleQueue[Order | None],
+    ) -> None:
         try:
             for report in channel.receive():
                 self._emit(EngineSaid(run, report))
         except EngineError:
             process.send_signal(signal.SIGKILL)  # it speaks nonsense: its memory is not to be trusted
+        orders.put(None)
         channel.close()
         self._emit(EngineGone(run, process.wait()))
+
+
+def _write(channel: Channel[Any, Any], orders: queue.SimpleQueue[Order | None]) -> None:
+    while (order := orders.get()) is not None:
+        try:
+            channel.send(order)
+        except OSError:
+            return  # the reader thread sees the end of the process and reports it
 
 
 def _environment() -> dict[str, str]:

@@ -22,6 +22,10 @@ from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
 
+BEGUN_MAX = 10
+"""Runs of a question that none of its daemons saw end, after which it is `poison`: a question that takes the
+board down leaves no other trace, and an orderly restart in mid-answer is no fault of the question."""
+
 
 class Journal(Protocol):
     """The journal, as far as running jobs need it; answers come back as events."""
@@ -50,7 +54,7 @@ class Desk:
 
     Attributes:
         replies, journal, engine, outbox: the outside.
-        attempts_max: crashes of the engine with a job running, after which the job is `poison`.
+        attempts_max: times that the engine broke under a job, after which the job is `poison`.
         clock: monotonic seconds, the same clock in the engine process.
         level: heat level, for `done`.
         roster: the jobs.
@@ -103,13 +107,13 @@ class Desk:
             self.roster.add(job)
             self.roster.number(job, old.number)
             job.move(Happening.STORED)
-            if old.attempts >= self.attempts_max:
-                self._poison(job)
+            if old.attempts >= BEGUN_MAX:
+                self._poison(job, f"was begun {old.attempts} times and never ended")
             else:
                 self._submit(job)
 
     def _submit(self, job: Job) -> None:
-        if job.submitted or not self.engine.ready:
+        if job.submitted or not self.engine.ready or (job.crashes and self._suspect_runs()):
             return
         job.submitted = True
         question = job.question
@@ -153,10 +157,11 @@ class Desk:
             job.begin_anew()
             if job.state is State.FINISHING:
                 continue
+            job.crashes += was_running
             if job.cancel_asked:
                 self._finish(job, self._cancelled(job))
-            elif was_running and job.attempts >= self.attempts_max:
-                self._poison(job)
+            elif was_running and job.crashes >= self.attempts_max:
+                self._poison(job, f"crashed the engine {job.crashes} times")
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
@@ -275,9 +280,16 @@ class Desk:
             job.move(Happening.KEPT)
             self.roster.remove(job)
 
-    def _poison(self, job: Job) -> None:
-        message = f"this question crashed the engine {job.attempts} times; change it before you ask again"
+    def _poison(self, job: Job, what: str) -> None:
+        message = f"this question {what}; change it before you ask again"
         self.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
+
+    def _suspect_runs(self) -> bool:
+        """Whether the engine has a question that ran when it broke.
+
+        They go one at a time: else one that crashes it would make poison of all that ran beside it each time.
+        """
+        return any(job.crashes and job.submitted for job in self.roster.numbered.values())
 
     def _cancelled(self, job: Job, report: Ended | None = None) -> reply.Cancelled:
         return reply.Cancelled(
@@ -291,4 +303,10 @@ class Desk:
         if job.state is State.RUNNING:
             self.running -= 1
         job.move(Happening.ENDED)
+        if job.crashes:
+            job.submitted = False
+            for number in sorted(self.roster.numbered):
+                other = self.roster.numbered[number]
+                if other.crashes and other.state is State.WAITING:
+                    self._submit(other)
         self.journal.finish(job.number, self.replies.last(job, last, plain_text))

@@ -162,7 +162,10 @@ class Node:
         match event:
             case EngineSaid(run, report):
                 if run == self.supervision.run:
-                    self.supervision.heard()
+                    if not isinstance(
+                        report, Prepared
+                    ):  # that is the intake thread; the model thread may hang
+                        self.supervision.heard()
                     self._engine_said(report)
             case Arrived():
                 self.intake.arrived(event)
