@@ -31,9 +31,9 @@ SPECIALS = {
 """Texts of the tokens that are no bytes."""
 PLAIN = "{% for turn in messages %}<|{{ turn.role }}|>{{ turn.content }}{% endfor %}<|assistant|>"
 """A chat template that costs one token a turn."""
-THINKING = f"{PLAIN}<think>\n"
+THINKING = PLAIN + "{{ '<think>\n' }}"
 """The same for a model whose answer starts inside its thinking, as R1-Distill's does."""
-TAGGED = f"{PLAIN}{{# <think> #}}"
+TAGGED = PLAIN + "{# <think> #}"
 """The same for a model that writes its opening tag itself."""
 ABORTED = 2
 

@@ -1,0 +1,275 @@
+"""Measuring questions: what is too long is said before anything is computed, and nothing grows past the context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scripted import (
+    ASSISTANT,
+    CLOSE,
+    OPEN,
+    PLAIN,
+    SYSTEM,
+    TAGGED,
+    THINKING,
+    USER,
+    ScriptedModel,
+    preparation,
+    say,
+    submit,
+)
+
+from edged.core.question import Message
+from edged.engine.prepare import ANSWER_TOKENS_MIN
+from edged.engine.sequence import CLOSING, NO_SLOT, Sequence
+from edged.errors import Refusal
+
+CLOSING_TOKENS = [ord("\n"), CLOSE, ord("\n"), ord("\n")]
+NOW = 5.0
+
+
+def user(text: str) -> Message:
+    """A user's message."""
+    return Message("user", text)
+
+
+def prepare(*messages: Message, template: str = PLAIN, context: int = 100, **changes: Any) -> Sequence:
+    """A measured question; words that `Preparation` knows go there, the rest into the order."""
+    model = ScriptedModel(say("x"), context=context)
+    own = {key: changes.pop(key) for key in ("system_prompt",) if key in changes}
+    if "node_budget" in changes:
+        own["reasoning_budget"] = changes.pop("node_budget")
+    return preparation(model, template, **own).prepare(submit(1, *messages, **changes), NOW)
+
+
+def attempt(*messages: Message, **changes: Any) -> Sequence | None:
+    """A measured question, or None for one that is too long."""
+    try:
+        return prepare(*messages, **changes)
+    except Refusal as refusal:
+        if refusal.code != "too_long":
+            raise
+        return None
+
+
+def refused(*messages: Message, **changes: Any) -> Refusal:
+    """The refusal of a question."""
+    with pytest.raises(Refusal) as caught:
+        prepare(*messages, **changes)
+    return caught.value
+
+
+def test_measured() -> None:
+    """A question becomes tokens, with room for the rest of the context, and waits for a slot."""
+    sequence = prepare(user("hi"))
+    assert sequence.tokens == [USER, *b"hi", ASSISTANT]
+    assert sequence.prompt_tokens == 4
+    assert sequence.room == 96
+    assert sequence.context == 100
+    assert sequence.arrived == NOW
+    assert (sequence.slot, sequence.past, sequence.trimmed) == (NO_SLOT, 0, 0)
+
+
+def test_max_tokens() -> None:
+    """The device's own bound holds where it is the smaller one."""
+    assert prepare(user("hi"), max_tokens=7).room == 7
+    assert prepare(user("hi"), max_tokens=700).room == 96
+
+
+@pytest.mark.parametrize("template", [PLAIN, THINKING, TAGGED])
+def test_too_long(template: str) -> None:
+    """One token too many is refused with both numbers; one less is answered."""
+    extra = len(prepare(user("a"), template=template).tokens) - 1
+    reserve = ANSWER_TOKENS_MIN + (len(CLOSING_TOKENS) if template == THINKING else 0)
+    fits = 100 - reserve - extra
+    assert prepare(user("a" * fits), template=template).room >= ANSWER_TOKENS_MIN
+    refusal = refused(user("a" * (fits + 1)), template=template)
+    assert refusal.code == "too_long"
+    assert refusal.details == {"prompt_tokens": 100 - reserve + 1, "context": 100}
+    assert f"{100 - reserve + 1} tokens" in refusal.message
+    assert "100" in refusal.message
+
+
+def test_template_refusal() -> None:
+    """Messages that the template does not take are a bad request."""
+    template = "{% if messages | length > 1 %}{{ raise_exception('one at a time') }}{% endif %}x"
+    assert refused(user("a"), user("b"), template=template).code == "bad_request"
+
+
+def test_system_prompt() -> None:
+    """The node's system prompt stands first, unless the conversation brings its own."""
+    assert prepare(user("a"), system_prompt="S").tokens == [SYSTEM, *b"S", USER, *b"a", ASSISTANT]
+    own = prepare(Message("system", "T"), user("a"), system_prompt="S")
+    assert own.tokens == [SYSTEM, *b"T", USER, *b"a", ASSISTANT]
+
+
+# history --------------------------------------------------------------------------------------------------
+
+HISTORY = [
+    Message("system", "s" * 10),
+    user("a" * 20),
+    Message("assistant", "b" * 20),
+    user("c" * 20),
+    Message("assistant", "d" * 20),
+    user("e" * 20),
+]
+
+
+def test_history_is_kept_where_it_fits() -> None:
+    """Nothing is dropped without need."""
+    sequence = prepare(*HISTORY, context=200, overflow="trim_history")
+    assert sequence.trimmed == 0
+    assert sequence.tokens.count(USER) == 3
+
+
+def test_no_trimming_unless_asked() -> None:
+    """Without the device's word a conversation that is too long is refused whole."""
+    assert refused(*HISTORY, context=100).details == {"prompt_tokens": 117, "context": 100}
+
+
+@pytest.mark.parametrize(("context", "trimmed", "kept"), [(133, 0, b"ace"), (132, 2, b"ce"), (90, 4, b"e")])
+def test_oldest_turns_go_first(context: int, trimmed: int, kept: bytes) -> None:
+    """Turns go whole, the oldest first, as few as will do; system prompt and last question stay."""
+    sequence = prepare(*HISTORY, context=context, overflow="trim_history")
+    assert sequence.trimmed == trimmed
+    text = bytes(token for token in sequence.tokens if token < 256)
+    assert text.startswith(b"s" * 10)
+    assert text.endswith(b"e" * 20)
+    for letter in b"ace":
+        assert text.count(letter) == (20 if letter in kept else 0)
+    assert text.count(b"b") == text.count(b"a")
+    assert text.count(b"d") == text.count(b"c")
+
+
+def test_last_question_too_long() -> None:
+    """When the last question alone is too long it is refused, with what is left of the prompt as its number."""
+    refusal = refused(*HISTORY, context=40, overflow="trim_history")
+    assert refusal.code == "too_long"
+    assert refusal.details == {"prompt_tokens": 10 + 20 + 3, "context": 40}
+
+
+def test_node_system_prompt_is_never_trimmed() -> None:
+    """Trimming leaves the node's own system prompt as well."""
+    sequence = prepare(*HISTORY[1:], context=80, overflow="trim_history", system_prompt="N" * 8)
+    assert sequence.tokens[:9] == [SYSTEM, *b"NNNNNNNN"]
+    assert sequence.trimmed == 4
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    st.booleans(),
+    st.integers(40, 200),
+    st.sampled_from([PLAIN, THINKING]),
+)
+def test_trimming(sizes: list[int], system: bool, context: int, template: str) -> None:  # noqa: FBT001 - drawn
+    """Whatever is kept is the system prompt and an end of the conversation that fits, or nothing would."""
+    talk = [
+        Message("user" if at % 2 == 0 else "assistant", chr(97 + at) * size) for at, size in enumerate(sizes)
+    ]
+    assume(len(talk) % 2)
+    head = [Message("system", "S")] if system else []
+    sequence = attempt(*head, *talk, context=context, template=template, overflow="trim_history")
+    if sequence is None:
+        assert attempt(*head, talk[-1], context=context, template=template) is None
+        return
+    dropped = sequence.trimmed
+    assert dropped % 2 == 0
+    alone = prepare(*head, *talk[dropped:], context=context, template=template)
+    assert sequence.tokens == alone.tokens
+    assert not dropped or attempt(*head, *talk[dropped - 2 :], context=context, template=template) is None
+
+
+# thinking -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "budget"),
+    [
+        ({}, 100),
+        ({"node_budget": 50}, 50),
+        ({"reasoning_budget": 20}, 20),
+        ({"reasoning_budget": 20, "node_budget": 50}, 20),
+        ({"reasoning_budget": 10_000}, (300 - 5) // 2 - 4),
+        ({"max_tokens": 60}, 26),
+        ({"max_tokens": 60, "reasoning_budget": 10}, 10),
+    ],
+)
+def test_budget(changes: dict[str, Any], budget: int) -> None:
+    """The device's budget counts, else the node's, else a third of the context; half the room is the answer's."""
+    sequence = prepare(user("a"), template=THINKING, context=300, **changes)
+    assert sequence.budget == budget
+    assert sequence.text.thinking
+    assert sequence.tokens[-2:] == [OPEN, ord("\n")]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"reasoning_budget": 0}, {"node_budget": 0}, {"max_tokens": 9}, {"max_tokens": 1}]
+)
+def test_no_budget(changes: dict[str, Any]) -> None:
+    """Without tokens to think with the prompt closes the thinking, and the answer has its room."""
+    sequence = prepare(user("a"), template=THINKING, context=300, **changes)
+    assert sequence.tokens[-6:] == [OPEN, ord("\n"), *CLOSING_TOKENS]
+    assert sequence.prompt_tokens == len(sequence.tokens)
+    assert not sequence.text.thinking
+    assert sequence.room == changes.get("max_tokens", 300 - len(sequence.tokens))
+
+
+def test_models_that_do_not_think() -> None:
+    """A model without thinking has nothing to close."""
+    sequence = prepare(user("a"), reasoning_budget=0)
+    assert sequence.tokens == [USER, ord("a"), ASSISTANT]
+    assert sequence.closing == []
+
+
+def test_closing_tokens() -> None:
+    """What closes the thinking is read with its tag as one token."""
+    assert prepare(user("a"), template=THINKING).closing == CLOSING_TOKENS
+    assert CLOSING.count("</think>") == 1
+
+
+LENGTHS = st.none() | st.integers(0, 200)
+
+
+@given(
+    st.integers(0, 120),
+    st.integers(30, 130),
+    st.none() | st.integers(1, 200),
+    st.fixed_dictionaries({"reasoning_budget": LENGTHS, "node_budget": LENGTHS}),
+    st.sampled_from([PLAIN, THINKING, TAGGED]),
+)
+def test_never_above_the_context(
+    size: int, context: int, max_tokens: int | None, budgets: dict[str, int | None], template: str
+) -> None:
+    """Prompt, closing tokens and answer fit the context; the answer has its least room, and half of all."""
+    sequence = attempt(user("a" * size), template=template, context=context, max_tokens=max_tokens, **budgets)
+    if sequence is None:
+        assert size + 4 + ANSWER_TOKENS_MIN + len(CLOSING_TOKENS) > context
+        return
+    assert sequence.room >= 1
+    assert len(sequence.tokens) + sequence.room <= context
+    if max_tokens is None:
+        assert sequence.room >= ANSWER_TOKENS_MIN
+    else:
+        assert min(ANSWER_TOKENS_MIN, max_tokens) <= sequence.room <= max_tokens
+    if sequence.text.thinking:
+        assert sequence.budget > 0
+        assert 2 * (sequence.budget + len(sequence.closing)) <= sequence.room
+
+
+def test_the_context_may_change() -> None:
+    """A lower limit counts from the next question on."""
+    model = ScriptedModel(say("x"), context=100)
+    measure = preparation(model)
+    assert measure.prepare(submit(1, user("a" * 60)), NOW).context == 100
+    measure.context = 50
+    with pytest.raises(Refusal):
+        measure.prepare(submit(2, user("a" * 60)), NOW)
+    assert measure.prepare(submit(3, user("a")), NOW).context == 50
+
+
+def test_schema_without_support() -> None:
+    """A schema is refused where the model cannot be held to one."""
+    assert refused(user("a"), schema="{}").code == "unsupported"
