@@ -1,0 +1,216 @@
+"""KV streams: what a prompt finds there already, and that the books always say what the cache holds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import ScriptedPasses
+
+from edged.engine.slots import COPY_MIN, Slots
+
+LONG = list(range(COPY_MIN + 8))
+OTHER = [200, *LONG]
+
+
+class Streams:
+    """Slots over scripted passes, with the life of a question in two words.
+
+    Args:
+        count: streams.
+    """
+
+    def __init__(self, count: int = 2, *, can_cut: bool = True) -> None:
+        self.passes = ScriptedPasses(count, context=300, batch_tokens=300, can_cut=can_cut)
+        self.slots = Slots(self.passes, count)
+        self.running: dict[int, list[int]] = {}
+
+    def take(self, tokens: list[int], *, reuse: bool = True) -> tuple[int, int]:
+        """Begin a question: its stream, and what stood there of it."""
+        index, keep = self.slots.take(tokens, reuse=reuse)
+        assert index not in self.running, "a busy stream was handed out"
+        assert 0 <= keep < len(tokens), "nothing is left to compute"
+        assert self.passes.kv[index] == tokens[:keep]
+        self.running[index] = tokens[:keep]
+        self.compute(index, tokens[keep:])
+        return index, keep
+
+    def compute(self, index: int, tokens: list[int], *, abort: bool = False) -> None:
+        """One pass over some tokens."""
+        for at, token in enumerate(tokens):
+            self.passes.add(token, self.slots.length(index) + at, index, logits=False)
+        self.passes.stop_pass(abort)
+        if self.passes.decode(1) == 0:
+            self.slots.extend(index, tokens)
+            self.running[index] += tokens
+        else:
+            self.slots.restore(index)
+            self.running[index] = self.running[index][: self.slots.length(index)]
+        self.passes.stop_pass(False)
+
+    def ask(self, tokens: list[int]) -> tuple[int, int]:
+        """Begin and end a question."""
+        index, keep = self.take(tokens)
+        self.end(index)
+        return index, keep
+
+    def end(self, index: int) -> None:
+        """End a question."""
+        self.slots.release(index)
+        del self.running[index]
+
+    def check(self) -> None:
+        """The books agree with the cache."""
+        for index, tokens in self.running.items():
+            assert self.passes.kv[index] == tokens
+            assert self.slots.length(index) == len(tokens)
+        assert self.slots.held_tokens == sum(map(len, self.passes.kv))
+        assert self.slots.free == len(self.passes.kv) - len(self.running)
+
+
+def test_first_questions() -> None:
+    """Empty streams are taken one after the other."""
+    streams = Streams(3)
+    assert {streams.take([1, 2])[0], streams.take([3, 4])[0], streams.take([5, 6])[0]} == {0, 1, 2}
+    assert streams.slots.free == 0
+
+
+def test_conversation_goes_on() -> None:
+    """A prompt that continues what a stream holds reads only what is new."""
+    streams = Streams()
+    index, _ = streams.ask(LONG)
+    assert streams.take([*LONG, 90, 91]) == (index, len(LONG))
+
+
+def test_same_prompt() -> None:
+    """The same prompt again leaves its last token to compute: its logits are wanted."""
+    streams = Streams()
+    index, _ = streams.ask(LONG)
+    assert streams.take(LONG) == (index, len(LONG) - 1)
+
+
+def test_shorter_prompt() -> None:
+    """A prompt that is the beginning of what a stream holds leaves a token to compute too."""
+    streams = Streams(1)
+    streams.ask(LONG)
+    assert streams.take(LONG[:5]) == (0, 4)
+
+
+def test_one_token() -> None:
+    """A prompt of one token is always computed."""
+    streams = Streams(1)
+    streams.ask([7])
+    assert streams.take([7]) == (0, 0)
+
+
+def test_running_prefix_is_copied() -> None:
+    """A prompt that begins as a running question does copies that part, and the question goes on undisturbed."""
+    streams = Streams()
+    index, _ = streams.take(LONG)
+    other, keep = streams.take([*LONG[:-1], 99])
+    assert other != index
+    assert keep == len(LONG) - 1
+    assert streams.passes.copies == 1
+    assert streams.passes.kv[index] == LONG
+
+
+def test_short_prefix_is_read_anew() -> None:
+    """A few shared tokens are not worth a copy."""
+    streams = Streams()
+    streams.take(LONG)
+    assert streams.take([*LONG[: COPY_MIN - 1], 99])[1] == 0
+    assert streams.passes.copies == 0
+
+
+def test_useful_prefix_survives() -> None:
+    """A prompt that shares the smaller part of an idle stream leaves it to its own conversation."""
+    streams = Streams()
+    long = [*LONG, *range(100, 200)]
+    index, _ = streams.ask(long)
+    other, keep = streams.take([*LONG, 250])
+    assert other != index
+    assert keep == len(LONG)
+    assert streams.passes.kv[index] == long
+
+
+def test_oldest_goes_first() -> None:
+    """Where nothing is shared the stream that was not used for longest is given up."""
+    streams = Streams(3)
+    for first in (10, 20, 30):
+        streams.ask([first, 1])
+    again, _ = streams.ask([10, 1, 2])
+    index, keep = streams.take([40, 1])
+    assert keep == 0
+    assert index != again
+    assert [20, 1] not in streams.passes.kv
+    assert [30, 1] in streams.passes.kv
+
+
+def test_empty_before_old() -> None:
+    """An empty stream is taken before one that holds something."""
+    streams = Streams()
+    streams.ask([10, 1])
+    streams.take([20, 1])
+    assert [10, 1] in streams.passes.kv
+
+
+def test_no_reuse() -> None:
+    """A question that wants none of it reads everything anew."""
+    streams = Streams(1)
+    streams.ask(LONG)
+    assert streams.take([*LONG, 9], reuse=False) == (0, 0)
+
+
+def test_memory_that_cannot_be_cut() -> None:
+    """Where a stream cannot be cut a prompt that differs is read anew, and one that continues is not."""
+    streams = Streams(1, can_cut=False)
+    streams.ask(LONG)
+    assert streams.ask([*LONG, 9]) == (0, len(LONG))
+    assert streams.take([*LONG[:-1], 99]) == (0, 0)
+    streams.check()
+
+
+@pytest.mark.parametrize(("can_cut", "left"), [(True, LONG), (False, [])])
+def test_aborted_pass(can_cut: bool, left: list[int]) -> None:  # noqa: FBT001 - a table
+    """After an aborted pass the stream holds what it held before, or nothing where it cannot be cut."""
+    streams = Streams(1, can_cut=can_cut)
+    streams.take(LONG)
+    streams.compute(0, [1, 2, 3, 4], abort=True)
+    assert streams.passes.kv[0] == left
+    assert streams.slots.length(0) == len(left)
+    streams.check()
+
+
+PROMPTS = st.builds(
+    lambda kind, shared, own: [kind, *LONG[:shared], *own],
+    st.integers(200, 202),
+    st.integers(0, len(LONG)),
+    st.lists(st.integers(0, 3), max_size=6),
+)
+ACTS = st.lists(
+    st.tuples(st.just("take"), PROMPTS, st.booleans(), st.just(0))
+    | st.tuples(
+        st.just("write"),
+        st.lists(st.integers(0, 3), min_size=1, max_size=3),
+        st.booleans(),
+        st.integers(0, 3),
+    )
+    | st.tuples(st.just("end"), st.just([]), st.booleans(), st.integers(0, 3)),
+    max_size=30,
+)
+SHAPES = st.builds(lambda count, can_cut: (count, can_cut), st.integers(1, 4), st.booleans())
+
+
+@given(SHAPES, ACTS)
+def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, int]]) -> None:
+    """Whatever comes and goes, each stream holds exactly what its question believes."""
+    streams = Streams(shape[0], can_cut=shape[1])
+    for act, tokens, flag, whose in acts:
+        running = sorted(streams.running)
+        if act == "take" and streams.slots.free:
+            streams.take(tokens, reuse=flag)
+        elif act == "write" and running:
+            streams.compute(running[whose % len(running)], tokens, abort=flag)
+        elif act == "end" and running:
+            streams.end(running[whose % len(running)])
+        streams.check()
