@@ -7,6 +7,7 @@ worker threads inherit the mask of the thread that makes them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import signal
@@ -48,6 +49,8 @@ PULSE_S = 0.5
 """Least time between two signs of life; the daemon's watchdog counts on them."""
 OOM_SCORE_ADJ = 500
 """When memory runs out the kernel shall end this process and leave the daemon (proc(5))."""
+PR_SET_PDEATHSIG = 1
+"""prctl(2), linux/prctl.h. The parent it watches is the thread that started us: the daemon's main thread."""
 WARM_UP_TOKENS, WARM_UP_STEPS = 64, 4
 
 
@@ -70,8 +73,16 @@ Raises `ModelError` where the file is at fault."""
 
 def run(fd: int, load: Load) -> int:
     """Serve the daemon at the other end of socket `fd`; returns the exit code of the process."""
+    try:
+        return _run(fd, load)
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the daemon was killed: nobody is left to tell
+
+
+def _run(fd: int, load: Load) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C is the daemon's to deal with
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd signals the whole group; the daemon ends us
+    _end_with_the_daemon()
     _offer_to_oom_killer()
     channel: Channel[Frame, Frame] = Channel(socket.socket(fileno=fd), cast("Any", Order))
     orders = channel.receive()
@@ -243,6 +254,11 @@ class Engine:
 
 def _inverse(seconds: float) -> float:
     return round(1 / seconds, 1) if seconds > 0 else 0.0
+
+
+def _end_with_the_daemon() -> None:
+    """While the model is loaded nobody reads the socket: a daemon that is killed then takes us along by this."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _offer_to_oom_killer() -> None:
