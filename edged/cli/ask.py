@@ -222,4 +222,4 @@ def _find(client: Client, node: str | None) -> str:
         raise ClientError(f"{len(online)} nodes are online, choose one with --node: {', '.join(online)}")
     if known:
         raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
-    raise UnreachableError(f"no node has ever been at {client.host}:{client.port}; start one with edged run")
+    raise UnreachableError("no node has ever been at this broker; start one with edged run")

@@ -188,7 +188,7 @@ def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker
         answer = client.ask("What is the capital of France?", max_tokens=60)
         topic = f"edged/v1/client/{client.name}/answer/{answer.id}"
         for payload in (b"\xff", b"{", b'{"type": "poem", "id": "1"}', b"[" * 5000, b""):
-            other._paho.publish(topic, payload, qos=1)  # noqa: SLF001 - a stranger's bytes
+            other._line._paho.publish(topic, payload, qos=1)  # noqa: SLF001 - a stranger's bytes
         assert answer.text()
     assert client.alive()
 

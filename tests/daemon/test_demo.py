@@ -168,7 +168,7 @@ def test_broker_takes_what_a_node_takes(port: int) -> None:
     """A message of 64 KiB, the largest question, passes the demo's broker, and comes retained to a late reader."""
     payload = b'{"x": "' + b"x" * 65_000 + b'"}'
     with Client(port=port, node="n") as one:
-        one._paho.publish("edged/v1/node/n/info", payload, qos=1, retain=True)  # noqa: SLF001 - as a node does
+        one._line._paho.publish("edged/v1/node/n/info", payload, qos=1, retain=True)  # noqa: SLF001 - as a node does
         assert one.info() == {"x": "x" * 65_000}
     with Client(port=port, node="n") as late:
         assert late.info() == {"x": "x" * 65_000}

@@ -1,0 +1,197 @@
+"""The client's line to the broker, over paho-mqtt: the second of the two places that name it.
+
+The first is the daemon's adapter, which keeps a session and acknowledges by hand; a client needs neither: it
+starts clean with every connection. paho's one network thread runs the callbacks below. They raise nothing and
+hold no lock of ours while they call paho; if that thread ends all the same, `alive` tells.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edged.client.answer import ClientError, UnreachableError
+
+CONNECT_S = 10.0
+KEEPALIVE_S = 20
+RETRY_MAX_S = 4
+
+Acknowledged = Callable[[int, str], None]
+"""Told the broker's word on a message: PUBACK's reason code, and the same in words."""
+
+
+class Line:
+    """One connection, which comes back by itself once it has been made.
+
+    Args:
+        name: begins the MQTT client id.
+        topics: to subscribe to on every connection.
+        on_message: told topic, payload and whether it was retained. Network thread.
+        on_connected: told of every connection, after the subscriptions were sent. Network thread.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        name: str,
+        topics: tuple[str, ...],
+        on_message: Callable[[str, bytes, bool], None],
+        on_connected: Callable[[], None],
+        username: str | None,
+        password: str | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._host, self._port = host, port
+        self._topics = topics
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._lock = threading.Lock()  # guards the next two; never held while paho is called
+        self._awaited: dict[int, Acknowledged] = {}
+        self._early: dict[int, ReasonCode] = {}
+        self._refused: str | None = None
+        self._taken_in = threading.Event()
+        self._network: threading.Thread | None = None
+        self._closed = False
+        # The client id differs from the name: two programs of one user must not throw each other out.
+        self._paho = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{name[:50]}-{secrets.token_hex(4)}",
+            protocol=MQTTProtocolVersion.MQTTv5,
+        )
+        self._paho.connect_timeout = CONNECT_S
+        self._paho.suppress_exceptions = True
+        self._paho.reconnect_delay_set(min_delay=1, max_delay=RETRY_MAX_S)
+        if username is not None:
+            self._paho.username_pw_set(username, password)
+        if tls is not None:
+            self._paho.tls_set_context(tls)
+        self._paho.on_connect = self._connected
+        self._paho.on_message = self._arrived
+        self._paho.on_publish = self._published
+
+    # any thread -----------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect, and wait until the broker has taken us in.
+
+        Raises:
+            UnreachableError: nothing listens there, or it does not answer.
+            ClientError: the broker refuses, or can never be reached so.
+        """
+        place = f"{self._host}:{self._port}"
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 0
+        try:
+            self._paho.connect(self._host, self._port, KEEPALIVE_S, clean_start=True, properties=properties)
+        except (ConnectionRefusedError, TimeoutError) as error:
+            raise UnreachableError(f"no broker at {place}: {_words(error)}") from None
+        except (OSError, ValueError) as error:
+            raise ClientError(f"no broker at {place}: {_words(error)}") from None
+        self._paho.loop_start()
+        in_time = self._taken_in.wait(CONNECT_S)
+        if not in_time or self._refused:
+            self.close()
+            if self._refused:
+                raise ClientError(f"the broker at {place} refused us: {self._refused}")
+            raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
+
+    def close(self) -> None:
+        """Disconnect and end the network thread."""
+        self._closed = True
+        self._paho.disconnect()
+        self._paho.loop_stop()
+
+    def alive(self) -> bool:
+        """Whether messages can still come: it is not closed and the network thread lives."""
+        return not self._closed and (self._network is None or self._network.is_alive())
+
+    def subscribe(self, topic: str) -> None:
+        """Subscribe from now on; once is enough."""
+        if topic not in self._topics:
+            self._topics = (*self._topics, topic)
+            self._paho.subscribe(topic, qos=1)  # without a connection: the next one will
+
+    def publish(self, topic: str, payload: bytes, acknowledged: Acknowledged) -> None:
+        """Send JSON with QoS 1; without a connection it waits for the next one.
+
+        Raises:
+            ClientError: it is larger than the broker takes, or too much waits already.
+        """
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ContentType = "application/json"
+        properties.PayloadFormatIndicator = 1
+        try:
+            sent = self._paho.publish(topic, payload, qos=1, properties=properties)
+        except ValueError as error:
+            raise ClientError(f"it cannot be sent: {error}") from None
+        if sent.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
+            raise ClientError(f"it cannot be sent: {paho.error_string(sent.rc)}")
+        with self._lock:
+            reason = self._early.pop(sent.mid, None)  # PUBACK can be quicker than publish() returns
+            if reason is None:
+                self._awaited[sent.mid] = acknowledged
+        if reason is not None:
+            acknowledged(reason.value, str(reason))
+
+    # network thread: paho's callbacks ---------------------------------------------------------------------
+
+    def _connected(
+        self,
+        client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        _flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._network = threading.current_thread()
+        if reason.is_failure:
+            self._refused = str(reason)
+        else:
+            self._refused = None
+            client.subscribe([(topic, 1) for topic in self._topics])
+            self._on_connected()
+        self._taken_in.set()
+
+    def _arrived(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
+        self._on_message(message.topic, bytes(message.payload), message.retain)
+
+    def _published(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        mid: int,
+        reason: ReasonCode,
+        _properties: Properties,
+    ) -> None:
+        with self._lock:
+            acknowledged = self._awaited.pop(mid, None)
+            if acknowledged is None:
+                self._early[mid] = reason
+        if acknowledged is not None:
+            acknowledged(reason.value, str(reason))
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not accepted: {error.verify_message}"
+        case socket.gaierror():
+            return "the host name cannot be resolved"
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case TimeoutError():
+            return "it does not answer"
+        case _:
+            return str(error)
