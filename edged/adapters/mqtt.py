@@ -47,6 +47,9 @@ CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
 RETRY_MAX_S = 4.0
 """Longest wait between two tries, before jitter: a node shall be back within 5 s of its broker."""
+STEADY_S, SHORT_LIVES = 10.0, 3
+"""So many connections in a row that lasted less than so long: two daemons of one name push each other off the
+broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
 QUEUED_MAX = 1_000
 """Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
 TICK_S = 0.5
@@ -106,6 +109,8 @@ class Mqtt:
         self._connection = 0
         self._connack_due = 0.0
         self._failures = 0
+        self._short_lives = 0
+        self._connected_at = 0.0
         self._last_reason = ""
         self._told = False
         self._stopping = threading.Event()
@@ -137,7 +142,11 @@ class Mqtt:
         self._stopping.set()
         self._wake()
         self._thread.join(timeout_s + CONNECT_TIMEOUT_S)
-        return not self._thread.is_alive()
+        if self._thread.is_alive():
+            return False
+        self._wake_in.close()
+        self._wake_out.close()
+        return True
 
     def _put(self, item: Outgoing | Delivery) -> None:
         self._out.append(item)
@@ -146,8 +155,8 @@ class Mqtt:
     def _wake(self) -> None:
         try:
             self._wake_out.send(b"\0")
-        except BlockingIOError:
-            pass  # thousands of bytes already tell it to wake
+        except OSError:
+            pass  # thousands of bytes already tell it to wake, or there is nobody left to be woken
 
     # MQTT thread ----------------------------------------------------------------------------------------
 
@@ -331,6 +340,14 @@ class Mqtt:
     def _lost(self, reason: str) -> None:
         if self.connected:
             self.connected = False
+            self._told = True  # paho tells it twice
+            if time.monotonic() - self._connected_at >= STEADY_S:
+                self._failures = self._short_lives = 0
+            else:
+                self._short_lives += 1
+            if self._short_lives >= SHORT_LIVES:
+                name = self._link.client_id
+                reason += f"; again soon after connecting: does another daemon use this node.id (as {name})?"
             self._emit(Disconnected(reason))
         elif not self._stopping.is_set():
             self._failed(reason)
@@ -365,7 +382,7 @@ class Mqtt:
             self._failed(f"the broker refused us: {reason}")
             return
         self._connection += 1
-        self._failures = 0
+        self._connected_at = time.monotonic()
         self._last_reason = ""
         self.connected = True
         for topic in self._link.subscriptions:

@@ -51,7 +51,7 @@ from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsRead
 
 TICK_S = 0.25
-GRACE_S = 5.0
+GRACE_S = 4.0
 """After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
 FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
