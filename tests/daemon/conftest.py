@@ -1,0 +1,61 @@
+"""Fixtures for tests of the whole daemon: `daemon` starts nodes, `device` connects devices; both clean up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Mosquitto
+from daemon_process import DaemonProcess, MakeDaemon, Sections
+from device import Device, MakeDevice
+
+
+@pytest.fixture
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeDaemon]:
+    """Makes nodes; at the end all are ended, and none may have left a process behind."""
+    made: list[DaemonProcess] = []
+
+    def make(
+        broker: Mosquitto,
+        sections: Sections | None = None,
+        *,
+        scripted: bool = False,
+        environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> DaemonProcess:
+        folder: Path = tmp_path_factory.mktemp("node")
+        made.append(
+            DaemonProcess(
+                folder,
+                broker.host,
+                broker.port,
+                sections,
+                scripted=scripted,
+                environment=environment,
+                wrapper=wrapper,
+            )
+        )
+        return made[-1]
+
+    yield make
+    strays = [pid for process in made for pid in process.close()]
+    assert strays == [], "an engine outlived its daemon"
+    for process in made:
+        tracebacks = [line for line in process.raw if line.startswith(b"Traceback")]
+        assert tracebacks == [], b"".join(process.raw[-60:]).decode(errors="replace")
+
+
+@pytest.fixture
+def device() -> Iterator[MakeDevice]:
+    """Makes connected devices."""
+    made: list[Device] = []
+
+    def make(broker: Mosquitto, name: str, **options: Any) -> Device:
+        made.append(Device(broker.host, broker.port, name, **options))
+        return made[-1].start()
+
+    yield make
+    for each in made:
+        each.stop()

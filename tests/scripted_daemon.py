@@ -1,0 +1,15 @@
+"""`python -m scripted_daemon FILE`: the daemon as `edged run --config FILE` starts it, with the scripted engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edged import daemon, logs, settings
+
+ENGINE = (sys.executable, "-m", "scripted_engine")
+
+if __name__ == "__main__":
+    loaded = settings.load(Path(sys.argv[1]))
+    logs.configure(loaded.log.level, loaded.log.format)
+    sys.exit(daemon.run(loaded, engine=ENGINE))
