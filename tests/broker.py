@@ -30,7 +30,6 @@ SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin"
 CONFIG = """\
 listener {port} 127.0.0.1
 allow_anonymous true
-{user}
 # What a broker must be told so that nothing it acknowledged is lost to kill -9.
 persistence true
 persistence_location {folder}/
@@ -95,6 +94,9 @@ class Mosquitto:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
 
+    def _settings(self, port: int) -> str:
+        return CONFIG.format(port=port, folder=self._folder)
+
     def _try(self, port: int) -> bool:
         program = shutil.which("mosquitto", path=SEARCH_PATH)
         if program is None:
@@ -102,7 +104,7 @@ class Mosquitto:
         config = self._folder / "mosquitto.conf"
         # Started as root it would change to the user mosquitto, who may not write into our folder.
         user = "user root" if os.geteuid() == 0 else ""
-        config.write_text(CONFIG.format(port=port, folder=self._folder, user=user) + self._extra)
+        config.write_text(f"{user}\n{self._settings(port)}{self._extra}")
         logged = len(self.log())
         with (self._folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen(
