@@ -43,15 +43,15 @@ _SPLIT = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + ")")
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the model says: `thinking` (where the prompt opened it), then `answer`, then the end.
+    """What the model says, bytes or tokens: `thinking` (where the prompt opened it), then `answer`, then the end.
 
     Attributes:
         closes: the model ends its thinking by itself; else it says `END` there and waits to be told.
         opens: the model opens its thinking by itself, under a template that does not.
     """
 
-    answer: bytes
-    thinking: bytes = b""
+    answer: Sequence[int]
+    thinking: Sequence[int] = b""
     closes: bool = True
     opens: bool = False
 
@@ -217,7 +217,7 @@ class ScriptedModel:
             if CLOSE in said:
                 at = said.index(CLOSE) + 1
                 said = said[at:]
-                story = Story(b"\n\n" + story.answer)  # we close with these, and so does the model
+                story = Story((*b"\n\n", *story.answer))  # we close with these, and so does the model
             else:
                 thoughts: list[int] = [*story.thinking, CLOSE if story.closes else END]
                 return thoughts[len(said)]

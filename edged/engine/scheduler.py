@@ -302,12 +302,15 @@ class Scheduler:
 
     def _force(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
         """Append what the schema leaves no choice about: one pass reads it all, instead of one for each token."""
-        forced = constraint.forced()[: sequence.room]
+        forced = constraint.forced()
+        if len(forced) > sequence.room:  # the constraint counts them as written: only here is it seen
+            self._refuse_broken(sequence, "length")
+            return
         for token in forced:
             self._reports.extend(sequence.deltas(now, sequence.write(token, self._vocabulary.piece(token))))
         sequence.room -= len(forced)
         self.counters.written += len(forced)
-        if constraint.closed and sequence.room >= 0:
+        if constraint.closed:
             self._end(sequence, "stop", now)
         elif sequence.room <= 0:
             self._end(sequence, "length", now)
@@ -329,7 +332,7 @@ class Scheduler:
         if (
             constraint is not None
             and outcome != "cancelled"
-            and not (constraint.closed or constraint.complete)
+            and (sequence.text.stopped or not (constraint.closed or constraint.complete))
         ):
             self._refuse_broken(sequence, outcome)
             return

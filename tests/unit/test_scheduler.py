@@ -1,0 +1,566 @@
+"""The scheduler over a scripted model that checks every row: one end for each question, whatever happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scripted import PLAIN, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
+from scripted_rig import DECODE, PREFILL, Rig
+
+from edged.core.question import Message
+from edged.engine.constraint import Constraint
+from edged.engine.messages import Ended, Piece, Refused, Started
+from edged.engine.scheduler import LONG_PASS_ROWS, TEMPERATURE, TOP_P
+from edged.errors import EngineError
+
+
+def rig(answer: str = "yes", thinking: str = "", template: str = PLAIN, **shape: Any) -> Rig:
+    """A rig whose model says one thing."""
+    return Rig(ScriptedModel(say(answer, thinking), **shape), template)
+
+
+# one question ---------------------------------------------------------------------------------------------
+
+
+def test_answer() -> None:
+    """A question starts, its answer comes in pieces, and it ends with all of it and the right counts."""
+    one = rig("yes é🙂")
+    one.ask(1)
+    one.run()
+    assert one.reports[0] == Started(1)
+    assert [piece.text for piece in one.reports[1:-1] if isinstance(piece, Piece)] == list("yes é🙂")
+    ended = one.ended(1)
+    assert (ended.outcome, ended.text, ended.reasoning) == ("stop", "yes é🙂", "")
+    assert (ended.usage.prompt_tokens, ended.usage.completion_tokens) == (4, len("yes é🙂".encode()))
+    assert (ended.usage.cached_tokens, ended.usage.reasoning_tokens, ended.trimmed) == (0, 0, 0)
+    one.check_idle()
+    assert not one.scheduler.step()
+
+
+def test_empty_answer() -> None:
+    """A model that has nothing to say ends with nothing."""
+    one = rig("")
+    one.ask(1)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "")
+    assert one.ended(1).usage.completion_tokens == 0
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_max_tokens(wanted: int) -> None:
+    """The device's bound ends the answer, exactly there."""
+    one = rig("abcdef")
+    one.ask(1, max_tokens=wanted)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("length", "abcdef"[:wanted])
+    assert one.ended(1).usage.completion_tokens == wanted
+    one.check_idle()
+
+
+def test_context_ends_the_answer() -> None:
+    """Without a bound of its own an answer ends where the context does."""
+    one = rig("a" * 500, context=64)
+    one.ask(1)
+    one.run()
+    usage = one.ended(1).usage
+    assert one.ended(1).outcome == "length"
+    assert usage.prompt_tokens + usage.completion_tokens == 64
+    one.check_idle()
+
+
+def test_stop_string() -> None:
+    """A stop string over several tokens ends the answer and shows nowhere."""
+    one = rig("one STOP two")
+    one.ask(1, stop=("STOP",))
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "one ")
+    assert one.pieces(1) == "one "
+    assert one.ended(1).usage.completion_tokens == len("one STOP")
+
+
+def test_no_stream() -> None:
+    """A device that wants no deltas gets none, and the whole answer at the end."""
+    one = rig("yes")
+    one.ask(1, stream=False)
+    one.run()
+    assert one.pieces(1) == ""
+    assert one.ended(1).text == "yes"
+
+
+def test_sampling() -> None:
+    """The device's numbers reach the sampler, zeros too; the node's stand in where there are none."""
+    one = rig()
+    one.ask(1, temperature=0.0, top_p=0.5, seed=0)
+    one.ask(2, seed=None)
+    one.run()
+    assert one.model.asked[0] == {"temperature": 0.0, "top_p": 0.5, "seed": 0}
+    assert (one.model.asked[1]["temperature"], one.model.asked[1]["top_p"]) == (TEMPERATURE, TOP_P)
+    assert 0 <= one.model.asked[1]["seed"] < 2**31
+
+
+def test_threads() -> None:
+    """Reading has its own number of threads."""
+    one = rig("abc")
+    one.ask(1)
+    one.run()
+    assert one.model.passes.threads == [PREFILL, DECODE, DECODE, DECODE]
+
+
+def test_timings() -> None:
+    """Waiting, reading and writing are told apart."""
+    one = rig("a" * 11, streams=1)
+    one.ask(1)
+    one.ask(2, "b" * 40)
+    one.run()
+    assert one.ended(1).timings.queue_ms == 0
+    assert (one.ended(1).timings.prefill_ms, one.ended(1).timings.decode_ms) == (4, 11)
+    second = one.ended(2).timings
+    assert (second.queue_ms, second.prefill_ms, second.decode_ms) == (
+        15,
+        41,
+        11,
+    )  # the mark before the text is shared
+    assert second.prefill_tokens_per_s == 1000
+    assert second.decode_tokens_per_s == pytest.approx(10 / 0.011, rel=0.01)
+
+
+def test_gathered_deltas() -> None:
+    """Deltas are gathered over the interval, and all of them come before the end."""
+    one = Rig(ScriptedModel(say("a" * 50)), delta_interval_s=0.01)
+    one.ask(1)
+    one.run()
+    assert 1 < sum(isinstance(report, Piece) for report in one.reports) <= 7
+    assert one.pieces(1) == "a" * 50
+    assert isinstance(one.reports[-1], Ended)
+
+
+def test_failure() -> None:
+    """A pass that fails for good is no answer: the engine gives up."""
+    one = rig()
+    one.model.passes.fail = {0: -3}
+    one.ask(1)
+    with pytest.raises(EngineError, match="-3"):
+        one.run()
+
+
+# thinking -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "reasoning"),
+    [
+        ("separate", "yes", "hm hm"),
+        ("hide", "yes", ""),
+        ("inline", "<think>hm hm</think>\n\nyes", ""),
+    ],
+)
+def test_reasoning_modes(mode: str, text: str, reasoning: str) -> None:
+    """The thinking is sent apart, hidden, or left in the text; deltas and end agree."""
+    one = rig("yes", "hm hm", THINKING)
+    one.ask(1, reasoning_mode=mode)
+    one.run()
+    ended = one.ended(1)
+    assert (ended.outcome, ended.text, ended.reasoning) == ("stop", text, reasoning)
+    assert one.pieces(1) == text
+    assert one.pieces(1, "reasoning") == reasoning
+    assert ended.usage.reasoning_tokens == len("hm hm") + 1
+    assert ended.usage.completion_tokens == len("hm hm") + 1 + len("\n\nyes")
+
+
+def test_budget_closes_the_thinking() -> None:
+    """A model that thinks for ever is told to answer when its budget is spent."""
+    one = rig("yes", "hm " * 200, THINKING)
+    sequence = one.ask(1, reasoning_budget=10)
+    one.run()
+    ended = one.ended(1)
+    assert (ended.outcome, ended.text) == ("stop", "yes")
+    assert ended.reasoning == ("hm " * 4)[:10] + "\n"
+    assert ended.usage.reasoning_tokens == 10 + len(sequence.closing)
+    assert one.pieces(1, "reasoning") == ended.reasoning
+
+
+def test_default_budget() -> None:
+    """Without any budget named an answer comes all the same, within the context."""
+    one = rig("yes", "hm " * 200, THINKING, context=96)
+    one.ask(1)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "yes")
+
+
+def test_no_thinking_at_all() -> None:
+    """A budget of nothing goes straight to the answer."""
+    one = rig("yes", "hm", THINKING)
+    one.ask(1, reasoning_budget=0)
+    one.run()
+    assert (one.ended(1).text, one.ended(1).reasoning) == ("yes", "")
+    assert one.ended(1).usage.reasoning_tokens == 0
+
+
+def test_end_inside_the_thinking() -> None:
+    """A model that stops inside its thinking is made to answer."""
+    one = Rig(ScriptedModel(lambda _: Story(b"yes", b"hm", closes=False)), THINKING)
+    one.ask(1)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "yes")
+    assert one.ended(1).reasoning == "hm\n"
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 6])
+def test_end_reasoning(after: int) -> None:
+    """The device may end the thinking: in line, while its prompt is read, or in the middle."""
+    one = rig("yes", "hm " * 20, THINKING, batch_tokens=8)
+    one.ask(1, "hello" * 3)
+    for _ in range(after):
+        one.scheduler.step()
+    one.scheduler.end_reasoning(1)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "yes")
+    assert len(one.ended(1).reasoning) <= 1 + max(1, after)
+    one.check_idle()
+
+
+def test_end_reasoning_of_others() -> None:
+    """Ending the thinking of a question that does not think, is over, or never was, does nothing."""
+    one = rig("yes")
+    one.ask(1)
+    one.scheduler.end_reasoning(1)
+    one.scheduler.step()
+    one.scheduler.end_reasoning(1)
+    one.scheduler.end_reasoning(7)
+    one.run()
+    one.scheduler.end_reasoning(1)
+    assert one.ended(1).text == "yes"
+
+
+def test_end_reasoning_after_the_thinking() -> None:
+    """Once the answer has begun there is no thinking to end."""
+    one = rig("yes and no", "hm", THINKING)
+    one.ask(1)
+    while not one.pieces(1):
+        one.scheduler.step()
+    one.scheduler.end_reasoning(1)
+    one.run()
+    assert one.ended(1).text == "yes and no"
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 9))
+def test_no_room_to_close(max_tokens: int) -> None:
+    """A model that opens its thinking itself stays within max_tokens, where closing it has no room as well."""
+    one = Rig(ScriptedModel(lambda _: Story(b"yes", b"hm", opens=True)), TAGGED)
+    one.ask(1, max_tokens=max_tokens)
+    one.run()
+    usage = one.ended(1).usage
+    assert usage.completion_tokens <= max_tokens
+    assert usage.reasoning_tokens <= usage.completion_tokens
+    assert "<think>" not in one.ended(1).text
+    one.check_idle()
+
+
+def test_model_that_opens_its_thinking() -> None:
+    """The opening tag of the model's own is no text."""
+    one = Rig(ScriptedModel(lambda _: Story(b"yes", b"hm", opens=True)), TAGGED)
+    one.ask(1)
+    one.run()
+    assert (one.ended(1).text, one.ended(1).reasoning) == ("yes", "\nhm")
+
+
+def test_control_tokens_are_not_shown() -> None:
+    """A control token in an answer has no text."""
+    one = Rig(ScriptedModel(lambda _: Story((*b"ab", USER, *b"c"))))
+    one.ask(1)
+    one.run()
+    assert one.ended(1).text == "abc"
+    assert one.ended(1).usage.completion_tokens == 4
+
+
+# cancel, deadlines, aborts --------------------------------------------------------------------------------
+
+
+def test_cancel_in_line() -> None:
+    """A question that waits is taken back without having run."""
+    one = rig(streams=1)
+    one.ask(1)
+    one.ask(2)
+    one.scheduler.step()
+    one.scheduler.cancel(2)
+    assert one.reports[-1] == one.ended(2)
+    assert (one.ended(2).outcome, one.ended(2).text) == ("cancelled", "")
+    assert one.ended(2).usage.completion_tokens == 0
+    one.run()
+    assert one.started() == [1]
+
+
+def test_cancel_running() -> None:
+    """A running question ends at once with what there is of its answer, also what was held back."""
+    one = rig("one ST and more")
+    one.ask(1, stop=("STOP",))
+    while one.pieces(1) != "one ":
+        one.scheduler.step()
+    one.scheduler.step()
+    one.scheduler.step()
+    one.scheduler.cancel(1)
+    assert (one.ended(1).outcome, one.ended(1).text) == ("cancelled", "one ST")
+    assert one.pieces(1) == "one ST"
+    one.check_idle()
+
+
+def test_cancel_what_is_over() -> None:
+    """Cancelling twice, or what never was, says nothing."""
+    one = rig()
+    one.ask(1)
+    one.run()
+    told = len(one.reports)
+    one.scheduler.cancel(1)
+    one.scheduler.cancel(7)
+    assert len(one.reports) == told
+
+
+def test_cancel_stops_a_prompt() -> None:
+    """The running pass is aborted when the prompt that it reads is taken back."""
+    one = rig(batch_tokens=64)
+    one.ask(1, "a" * 60)
+
+    def interrupt() -> None:
+        one.scheduler.interrupt(1)
+
+    one.model.passes.during = interrupt
+    assert one.scheduler.step()
+    assert one.scheduler.counters.aborted == 1
+    one.scheduler.cancel(1)
+    assert one.ended(1).outcome == "cancelled"
+    assert not one.scheduler.step()
+    one.check_idle()
+
+
+def test_others_survive_an_abort() -> None:
+    """An aborted pass is run again for those that were in it, and their text is what it would have been."""
+    one = rig("abcdefgh", batch_tokens=64)
+    one.ask(1)
+    one.scheduler.step()
+    one.scheduler.step()
+    one.ask(2, "b" * 60)
+    one.model.passes.during = lambda: one.scheduler.interrupt(2)
+    one.scheduler.step()
+    one.model.passes.during = lambda: None
+    assert one.scheduler.counters.aborted == 1
+    one.scheduler.cancel(2)
+    one.run()
+    assert one.ended(1).text == one.pieces(1) == "abcdefgh"
+    one.check_idle()
+
+
+@pytest.mark.parametrize("whose", [1, 7])
+def test_short_and_foreign_passes_go_on(whose: int) -> None:
+    """A pass that is over in a moment is not aborted, and one that does not read this prompt neither."""
+    one = rig("abc", batch_tokens=64)
+    one.model.passes.during = lambda: one.scheduler.interrupt(whose)
+    one.ask(1, "a" * (LONG_PASS_ROWS - 3) if whose == 1 else "a" * 60)
+    one.run()
+    assert one.scheduler.counters.aborted == 0
+    assert one.ended(1).text == "abc"
+
+
+def test_stale_interrupt() -> None:
+    """An interrupt that comes too late does not hurt the next pass."""
+    one = rig("abc")
+    one.ask(1)
+    one.model.passes.stop_pass()
+    one.run()
+    assert one.scheduler.counters.aborted == 0
+
+
+def test_deadline_in_line() -> None:
+    """A question whose deadline passes before its turn is refused as expired."""
+    one = rig("a" * 40, streams=1)
+    one.ask(1)
+    one.ask(2, deadline=one.clock() + 0.01)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert (refused.number, refused.code) == (2, "expired")
+    assert one.started() == [1]
+    one.check_idle()
+
+
+def test_deadline_running() -> None:
+    """A question whose deadline passes while it runs ends with what there is."""
+    one = rig("a" * 100)
+    one.ask(1, deadline=one.clock() + 0.02)
+    one.run()
+    assert one.ended(1).outcome == "deadline"
+    assert 0 < len(one.ended(1).text) < 100
+    assert one.pieces(1) == one.ended(1).text
+    one.check_idle()
+
+
+# several --------------------------------------------------------------------------------------------------
+
+
+def test_side_by_side() -> None:
+    """As many run as there are slots; the next one starts when one ends."""
+    one = rig("abc", streams=2)
+    for number in range(1, 4):
+        one.ask(number)
+    one.scheduler.step()
+    assert (one.scheduler.running, one.scheduler.waiting) == (2, 1)
+    one.run()
+    assert [one.ended(number).text for number in range(1, 4)] == ["abc"] * 3
+    one.check_idle()
+
+
+def test_priorities() -> None:
+    """The class of a priority goes first, then the client that had least, then who came first."""
+    one = rig("a" * 30, streams=1)
+    one.ask(1, client="greedy")
+    one.scheduler.step()
+    one.ask(2, client="greedy", priority="background")
+    one.ask(3, client="greedy")
+    one.ask(4, client="modest")
+    one.ask(5, client="greedy", priority="interactive")
+    one.run()
+    assert one.started() == [1, 5, 4, 3, 2]
+
+
+def test_reuse() -> None:
+    """A conversation that goes on reads only what is new; a question that wants no reuse reads everything."""
+    one = rig("yes", streams=1)
+    one.ask(1, "a" * 40)
+    one.run()
+    answered = [Message("user", "a" * 40), Message("assistant", "yes"), Message("user", "b")]
+    one.submit(submit(2, *answered))
+    one.run()
+    assert one.ended(2).usage.cached_tokens >= 41
+    one.submit(submit(3, *answered, reuse=False))
+    one.run()
+    assert one.ended(3).usage.cached_tokens == 0
+    assert one.ended(2).text == one.ended(3).text == "yes"
+
+
+def test_answers_go_on_beside_a_long_prompt() -> None:
+    """While a long prompt is read the running answer gets its token in every pass."""
+    one = rig("a" * 60, batch_tokens=32)
+    one.ask(1)
+    for _ in range(5):
+        one.scheduler.step()
+    before = len(one.pieces(1))
+    one.ask(2, "b" * 150)
+    passes = 0
+    while not one.pieces(2):
+        one.scheduler.step()
+        passes += 1
+    assert passes >= 4
+    assert len(one.pieces(1)) - before == passes
+
+
+def test_estimate() -> None:
+    """An estimate tells how many go first, counts those just announced, and grows with the line."""
+    one = rig("a" * 20, streams=2)
+    one.ask(1)
+    one.run()
+    measured = [
+        one.preparation.prepare(submit(number, Message("user", "b" * 30)), 0.0) for number in range(2, 6)
+    ]
+    seen = []
+    for sequence in measured:
+        seen.append(one.scheduler.estimate(sequence))
+        one.scheduler.announce(sequence)
+    assert [ahead for ahead, _ in seen] == [0, 0, 1, 2]
+    times = [eta_s for _, eta_s in seen]
+    assert times == sorted(times)
+    assert times[0] > 0
+    for sequence in measured:
+        one.scheduler.submit(sequence)
+    one.run()
+    assert one.scheduler.estimate(measured[0])[0] == 0
+
+
+# schema ---------------------------------------------------------------------------------------------------
+
+
+class Template:
+    """A stand-in for llguidance's matcher: the answer must be one text, of which parts are forced.
+
+    Args:
+        text: the only answer there is.
+        free: how many of its first tokens are left to the model.
+    """
+
+    def __init__(self, text: bytes, free: int) -> None:
+        self._text = text
+        self._free = free
+        self._at = 0
+
+    def validate_tokens(self, tokens: list[int]) -> int:
+        """How many of the tokens fit."""
+        return int(bytes(self._text[self._at : self._at + 1]) == bytes(t for t in tokens if t < USER - 4)[:1])
+
+    def compute_bitmask(self) -> bytes:
+        """The one token that fits."""
+        bits = bytearray(40)
+        token = self._text[self._at]
+        bits[token // 8] |= 1 << token % 8
+        return bytes(bits)
+
+    def consume_token(self, token: int) -> bool:
+        """Go on."""
+        fits = self._at < len(self._text) and self._text[self._at] == token
+        self._at += fits
+        return fits
+
+    def compute_ff_tokens(self) -> list[int]:
+        """What is forced."""
+        return list(self._text[self._at :]) if self._at >= self._free else []
+
+    def try_consume_tokens(self, tokens: list[int]) -> int:
+        """Go on with several."""
+        self._at += len(tokens)
+        return len(tokens)
+
+    def is_accepting(self) -> bool:
+        """Whether it is complete."""
+        return self._at == len(self._text)
+
+    def is_stopped(self) -> bool:
+        """Whether nothing can follow."""
+        return self._at == len(self._text)
+
+
+def constrained(one: Rig, number: int, text: bytes, free: int, **changes: Any) -> None:
+    """Ask a question whose answer is held to a text."""
+    sequence = one.preparation.prepare(submit(number, Message("user", "hi"), **changes), one.clock())
+    matcher: Any = Template(text, free)
+    sequence.constraint = Constraint(matcher)
+    one.scheduler.submit(sequence)
+
+
+def test_schema() -> None:
+    """An answer follows its schema, whatever the model would say, and forced tokens come in one pass."""
+    one = rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 2)
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", '{"a":1}')
+    assert one.ended(1).usage.completion_tokens == 7
+    assert len(one.model.passes.rows_of) == 2
+    one.check_idle()
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 7))
+def test_schema_cut_short(max_tokens: int) -> None:
+    """An answer that its schema's forced end has no room for is refused, never sent as if it were whole."""
+    one = rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 2, max_tokens=max_tokens)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert refused.code == "too_long"
+    assert not any(isinstance(report, Ended) for report in one.reports)
+    one.check_idle()
+
+
+def test_schema_and_stop_string() -> None:
+    """A stop string that cuts a value in two makes it a refusal as well."""
+    one = rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 2, stop=(":",))
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert "leave out stop" in refused.message
+    one.check_idle()
