@@ -10,6 +10,7 @@ our thread ends unasked, the node is told and ends the process.
 
 from __future__ import annotations
 
+import logging
 import random
 import select
 import socket
@@ -29,6 +30,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edged.core import link_advice
 from edged.core.link import (
     Arrived,
     Connected,
@@ -42,6 +44,7 @@ from edged.core.link import (
     Undelivered,
 )
 from edged.core.question import Properties
+from edged.errors import SettingsError
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
@@ -50,6 +53,10 @@ RETRY_MAX_S = 4.0
 STEADY_S, SHORT_LIVES = 10.0, 3
 """So many connections in a row that lasted less than so long: two daemons of one name push each other off the
 broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
+PACKET_BYTES_MAX = 268_435_460
+"""Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
+PACKET_HEAD_BYTES = 64
+"""More than a PUBLISH of ours has beside topic, payload and correlation data."""
 QUEUED_MAX = 1_000
 """Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
 TICK_S = 0.5
@@ -96,6 +103,9 @@ class Mqtt:
     Args:
         link: where and how.
         emit: the node's inbox; called from the MQTT thread.
+
+    Raises:
+        SettingsError: a file for TLS is missing or is not what it should be.
     """
 
     def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
@@ -111,8 +121,10 @@ class Mqtt:
         self._failures = 0
         self._short_lives = 0
         self._connected_at = 0.0
-        self._last_reason = ""
+        self._reasons_told: set[str] = set()
         self._told = False
+        self._log = _LastWord()
+        self._packet_bytes_max = PACKET_BYTES_MAX
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -174,11 +186,8 @@ class Mqtt:
         if link.username is not None:
             client.username_pw_set(link.username, link.password)
         if link.tls is not None:
-            context = ssl.create_default_context(cafile=str(link.tls.ca))
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if link.tls.cert is not None:
-                context.load_cert_chain(str(link.tls.cert), str(link.tls.key) if link.tls.key else None)
-            client.tls_set_context(context)
+            client.tls_set_context(_tls_context(link.tls))
+        client.enable_logger(self._log.logger)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -225,7 +234,7 @@ class Mqtt:
                 properties=self._connect_properties(),
             )
         except (OSError, ValueError) as error:
-            self._failed(f"{link.host}:{link.port}: {_words(error)}")
+            self._failed(f"{link.host}:{link.port}: {_words(error, tls=link.tls is not None)}")
             return False
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._failed(f"{link.host}:{link.port}: {paho.error_string(code)}")
@@ -287,20 +296,22 @@ class Mqtt:
                 self._emit(Undelivered(item.token))
 
     def _send(self, message: Outgoing) -> None:
-        properties: PahoProperties | None = None
-        if message.correlation is not None or message.content_type or message.expiry_s is not None:
-            properties = PahoProperties(PacketTypes.PUBLISH)
-            if message.correlation is not None:
-                properties.CorrelationData = message.correlation
-            if message.content_type:
-                properties.ContentType = message.content_type
-            if message.expiry_s is not None:
-                properties.MessageExpiryInterval = message.expiry_s
+        size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
+        if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
+            # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
+            if message.token is not None:
+                reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
+                self._emit(Delivered(message.token, refused=reason))
+            return
         try:
             sent = self._client.publish(
-                message.topic, message.payload, qos=message.qos, retain=message.retain, properties=properties
+                message.topic,
+                message.payload,
+                qos=message.qos,
+                retain=message.retain,
+                properties=_publish_properties(message),
             )
-        except ValueError as error:  # larger than the broker's Maximum Packet Size, or no legal topic
+        except ValueError as error:  # no legal topic
             if message.token is not None:
                 self._emit(Delivered(message.token, refused=str(error)))
             return
@@ -349,12 +360,16 @@ class Mqtt:
                 name = self._link.client_id
                 reason += f"; again soon after connecting: does another daemon use this node.id (as {name})?"
             self._emit(Disconnected(reason))
-        elif not self._stopping.is_set():
-            self._failed(reason)
+        elif not self._stopping.is_set() and not self._told:
+            tls = self._link.tls
+            closing = link_advice.on_closing(
+                reason, tls=tls is not None, certificate=tls is not None and tls.cert is not None
+            )
+            self._failed(f"{self._link.host}:{self._link.port}: {closing}")
 
     def _failed(self, reason: str) -> None:
-        if not self._told and reason != self._last_reason:
-            self._last_reason = reason
+        if not self._told and reason not in self._reasons_told:
+            self._reasons_told.add(reason)
             self._emit(ConnectFailed(reason))
         self._told = True  # what follows from a refusal (a closed connection, say) is no news
 
@@ -376,14 +391,15 @@ class Mqtt:
         _userdata: Any,  # noqa: ANN401 - paho's signature
         flags: paho.ConnectFlags,
         reason: ReasonCode,
-        _properties: PahoProperties | None,
+        properties: PahoProperties | None,
     ) -> None:
         if reason.is_failure:
-            self._failed(f"the broker refused us: {reason}")
+            self._failed(link_advice.on_refusal(str(reason), self._link.username))
             return
+        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         self._connection += 1
         self._connected_at = time.monotonic()
-        self._last_reason = ""
+        self._reasons_told.clear()
         self.connected = True
         for topic in self._link.subscriptions:
             # No retained questions from before our time, and the flag as published on those of our time: the
@@ -405,7 +421,7 @@ class Mqtt:
         _properties: PahoProperties | None,
     ) -> None:
         if not self._stopping.is_set():
-            self._lost(str(reason))
+            self._lost(self._log.take() or str(reason))
         self.connected = False
 
     def _on_subscribe(
@@ -448,6 +464,19 @@ class Mqtt:
             self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
 
 
+def _publish_properties(message: Outgoing) -> PahoProperties | None:
+    if message.correlation is None and not message.content_type and message.expiry_s is None:
+        return None
+    properties = PahoProperties(PacketTypes.PUBLISH)
+    if message.correlation is not None:
+        properties.CorrelationData = message.correlation
+    if message.content_type:
+        properties.ContentType = message.content_type
+    if message.expiry_s is not None:
+        properties.MessageExpiryInterval = message.expiry_s
+    return properties
+
+
 def _properties_of(properties: PahoProperties | None) -> Properties:
     if properties is None:
         return Properties()
@@ -461,11 +490,56 @@ def _properties_of(properties: PahoProperties | None) -> Properties:
     )
 
 
-def _words(error: Exception) -> str:
+class _LastWord(logging.Handler):
+    """Keeps the last error that paho logs: it hands a broken connection's cause to its logger and nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - ours alone: not in the tree of loggers
+        self.logger.addHandler(self)
+        self._text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self._text = record.getMessage()
+
+    def take(self) -> str:
+        """The last error, once."""
+        text, self._text = self._text, ""
+        return text.removeprefix("failed to receive on socket: ")
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    """What is demanded of the broker: TLS 1.2 or newer, a certificate of our authority, in the host's name."""
+    key = "ca"
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.cert is not None:
+            key = "cert and mqtt.tls.key"
+            # The empty passphrase: OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key), lambda: "")
+    except OSError as error:  # SSLError too
+        named = [
+            str(path) for path in ((tls.ca,) if key == "ca" else (tls.cert, tls.key)) if path is not None
+        ]
+        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else str(error)
+        raise SettingsError(
+            f"mqtt.tls.{key}: {' and '.join(named)}: {reason}; accepted: PEM files that belong together, the key "
+            "without a passphrase"
+        ) from error
+    return context
+
+
+def _words(error: Exception, *, tls: bool) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the broker's certificate is not accepted: {error.verify_message}"
+        return link_advice.on_certificate(error.verify_message)
     if isinstance(error, socket.gaierror):
         return "the host name cannot be resolved; correct mqtt.host"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
-    return f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    cut = isinstance(error, ConnectionResetError) or "handshake" in text
+    if isinstance(error, ssl.SSLError) or (tls and cut):
+        return link_advice.on_handshake(text)
+    return text

@@ -1,0 +1,89 @@
+"""What a person can do about a broker that cannot be reached or does not take us in: words for the log. Pure.
+
+Reasons come as OpenSSL, the kernel and the broker give them; each ends in the setting to change. Settings are read
+once, so a change needs a restart.
+"""
+
+from __future__ import annotations
+
+WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca"
+OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key"
+
+BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (
+    ("has expired", "renew it at the broker, or set this board's clock if that is wrong"),
+    ("not yet valid", "set this board's clock if that is wrong"),
+    ("mismatch", "set mqtt.host to a name in the certificate, or have one made for this name"),
+    ("revoked", "give the broker a new one"),
+    ("issuer", WRONG_CA),
+    ("self-signed", WRONG_CA),
+    ("self signed", WRONG_CA),
+    ("signature", WRONG_CA),
+)
+"""Parts of OpenSSL's words on a certificate (X509_verify_cert_error_string) and what helps."""
+
+ALERTS: tuple[tuple[str, str], ...] = (
+    (
+        "CERTIFICATE_REQUIRED",
+        "the broker wants a certificate of this board: set mqtt.tls.cert and mqtt.tls.key",
+    ),
+    ("CERTIFICATE_REVOKED", f"the broker has this board's certificate as revoked: {OWN_CERTIFICATE}"),
+    ("CERTIFICATE_EXPIRED", f"this board's certificate has expired: {OWN_CERTIFICATE}"),
+    ("UNKNOWN_CA", f"the broker does not know who signed this board's certificate: {OWN_CERTIFICATE}"),
+    ("ALERT", "the broker refuses TLS with us: see its log, and mqtt.tls"),
+)
+"""Parts of the names of TLS alerts (RFC 8446, 6.2) as Python shows them; the first that fits counts."""
+
+
+def on_certificate(verdict: str) -> str:
+    """The broker's certificate was not accepted; `verdict` is OpenSSL's."""
+    told = verdict.rstrip(".")
+    return f"the broker's certificate is not accepted: {told}; {_find(BROKER_CERTIFICATE, told) or WRONG_CA}"
+
+
+def on_handshake(reason: str) -> str:
+    """TLS did not come about, for another reason than the broker's certificate."""
+    return _find(ALERTS, reason) or (
+        "there is no TLS at this port; set mqtt.port to the broker's port for TLS (8883 is usual), "
+        f"or remove [mqtt.tls] if it has none ({reason})"
+    )
+
+
+def on_closing(reason: str, *, tls: bool, certificate: bool) -> str:
+    """The connection ended before the broker answered CONNECT.
+
+    Args:
+        reason: of the connection's end.
+        tls: whether it was one over TLS.
+        certificate: whether we have a certificate of our own.
+    """
+    if not tls:
+        return (
+            "the broker closed the connection without an answer; if this is its port for TLS, set mqtt.tls.ca "
+            f"({reason})"
+        )
+    # With TLS 1.3 the broker looks at our certificate when the handshake is over for us; its alert may get lost.
+    doubt = (
+        "it may not accept mqtt.tls.cert (revoked, expired, of another authority)"
+        if certificate
+        else "it may want a certificate: set mqtt.tls.cert and mqtt.tls.key"
+    )
+    return _find(ALERTS, reason) or (
+        f"the broker closed the connection without an answer; {doubt}; its log says more ({reason})"
+    )
+
+
+def on_refusal(reason: str, username: str | None) -> str:
+    """The broker answered CONNECT with a refusal; `reason` is MQTT's word for it."""
+    told = f"the broker refused us: {reason}"
+    if reason not in {"Not authorized", "Bad user name or password"}:
+        return told
+    if username is None:
+        return f"{told}; set mqtt.username and mqtt.password_file"
+    return (
+        f"{told}; give the broker the account {username!r} with the password in mqtt.password_file, or correct "
+        "mqtt.username and that file and restart edged"
+    )
+
+
+def _find(table: tuple[tuple[str, str], ...], text: str) -> str | None:
+    return next((advice for part, advice in table if part in text), None)
