@@ -139,7 +139,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     if recovered.set_aside:
         log.error("journal_set_aside", file=recovered.set_aside)
     now = read_instant()
-    desk.recover(recovered.jobs, now.boot_id, now.monotonic_s)
+    desk.recover(recovered, now.boot_id, now.monotonic_s)
     outbox.owe(recovered.outbox)
     supervision.start()
     line.start()

@@ -92,12 +92,14 @@ class Recovered(msgspec.Struct, frozen=True):
         outbox: terminal messages that the broker has not acknowledged, in the order of their questions.
         set_aside: path of a corrupt or foreign file that was moved out of the way; None when all was well.
         unreadable: finished questions whose stored answer could not be read and was dropped.
+        stopped: the last life of the node ended in order: the runs that were going on then crashed nothing.
     """
 
     jobs: tuple[RecoveredJob, ...] = ()
     outbox: Outbox = ()
     set_aside: str | None = None
     unreadable: int = 0
+    stopped: bool = False
 
 
 class Depth(msgspec.Struct, frozen=True):

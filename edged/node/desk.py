@@ -6,7 +6,7 @@ it goes into the journal first and from there, through the outbox, to the broker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import msgspec
 from edged.core import reply
 from edged.core.job import Happening, Job, State
 from edged.core.question import Question
-from edged.core.records import Finished, Publish, RecoveredJob, remaining_s
+from edged.core.records import Finished, Publish, Recovered, remaining_s
 from edged.engine.messages import Cancel, Ended, Order, Piece, Prepared, Refused, Started, Submit
 from edged.errors import Refusal
 from edged.node.outbox import Outbox
@@ -90,9 +90,12 @@ class Desk:
         job.move(Happening.REFUSED)
         self.roster.remove(job)
 
-    def recover(self, jobs: Iterable[RecoveredJob], boot_id: str, boot_now_s: float) -> None:
-        """Take up the questions that an earlier life of this node left unfinished, in their old order."""
-        for old in jobs:
+    def recover(self, recovered: Recovered, boot_id: str, boot_now_s: float) -> None:
+        """Take up the questions that an earlier life of this node left unfinished, in their old order.
+
+        Runs that ended with an orderly stop of the node are no sign that the question crashes it.
+        """
+        for old in recovered.jobs:
             question = msgspec.msgpack.decode(old.row.body, type=Question)
             left_s = remaining_s(old.row, boot_id, boot_now_s)
             now = self.clock()

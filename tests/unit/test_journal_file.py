@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from typing import TYPE_CHECKING
@@ -227,3 +228,21 @@ def test_damage_at_run_time_ends_the_writer(path: Path) -> None:
     assert isinstance(events[-1], Broken)
     assert "SQLITE_CORRUPT" in events[-1].reason
     journal.close(5)
+
+
+def test_an_orderly_end_is_known_once(tmp_path: Path) -> None:
+    """After a close the next life hears of it; the one after a kill does not."""
+    path = tmp_path / "journal.db"
+    first = Journal(path, lambda _event: None)
+    assert not first.open().stopped
+    first.close()
+    second = Journal(path, lambda _event: None)
+    assert second.open().stopped
+    copy = tmp_path / "copy" / "journal.db"  # what a power loss leaves of the second life
+    copy.parent.mkdir()
+    for file in tmp_path.glob("journal.db*"):
+        shutil.copy(file, copy.parent / file.name)
+    second.close()
+    third = Journal(copy, lambda _event: None)
+    assert not third.open().stopped
+    third.close()

@@ -93,7 +93,12 @@ class Store:
         self.counts = Counts(unfinished=len(jobs), outbox=len(outbox))
         for job in jobs:
             self._record_deadline(job.number, job.row)
-        return Recovered(jobs=tuple(jobs), outbox=tuple(outbox), unreadable=unreadable)
+        stopped = self._sql.execute("DELETE FROM meta WHERE key = 'stopped'").rowcount > 0
+        return Recovered(jobs=tuple(jobs), outbox=tuple(outbox), unreadable=unreadable, stopped=stopped)
+
+    def mark_stopped(self) -> None:
+        """Tell the next life that this one ended in order; it forgets that as soon as it has begun."""
+        self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('stopped', 1)")
 
     def accept(self, ticket: object, row: JobRow, attempts: int = 0) -> Accepted | Duplicate | Conflict:
         """Store a question of which `attempts` runs begin with it, or tell that its id is taken."""

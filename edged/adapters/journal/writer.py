@@ -199,4 +199,5 @@ class Writer:
         with suppress(sqlite3.OperationalError), self._store.transaction():
             now = self._clock()
             self._store.save_deadlines(now)
+            self._store.mark_stopped()
             self._upkeep.save_clock(now)
