@@ -122,7 +122,8 @@ has_extras() {
 
 install_edged() {
     local extras="$1" wanted there_line='' there_extras='' wheel
-    wanted="$(stamp "$extras" | head -n 1)"
+    wanted="$(stamp "$extras")"
+    wanted="${wanted%%$'\n'*}" # no pipe to head: under pipefail its early end would end us
     if [ -r "$venv/edged-stamp" ]; then
         { read -r there_line && read -r there_extras; } <"$venv/edged-stamp" || true
     fi
