@@ -8,7 +8,7 @@ Nothing here was copied from a running board.
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - resolved at run time by whoever asks for type hints
+from pathlib import Path
 
 from boards import tree
 from boards.tree import BOOT_ID

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path  # noqa: TC003 - resolved at run time by whoever asks for type hints
+from pathlib import Path
 
 from ...core.topology import parse_cores
 
