@@ -121,10 +121,8 @@ class Progress:
             return
         self._told = now
         elapsed_s = now - self._begun
-        if self._fraction:
-            what = f"compiling llama.cpp: {self._fraction:4.0%}"
-        else:
-            what = "fetching llama.cpp's source"
+        compiling = f"compiling llama.cpp: {self._fraction:4.0%}"
+        what = compiling if self._fraction else "fetching llama.cpp's source"
         expected_s = self._expected_s
         if self._fraction > 0.5:  # noqa: PLR2004 - half done: by now the pace says more than the guess
             expected_s = elapsed_s / self._fraction
