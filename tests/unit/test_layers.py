@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2] / "edged"
 FILES = sorted(ROOT.rglob("*.py"))
 
 ONE_PLACE = {
-    "llama_cpp": ("engine/llama.py", "engine/quantize.py"),
-    "llguidance": ("engine/llama.py", "engine/constraint.py"),
+    "llama_cpp": ("engine/llama/", "engine/quantize.py"),
+    "llguidance": ("engine/llama/", "engine/constraint.py"),
     "paho": ("adapters/mqtt.py", "client/"),
     "psutil": ("adapters/vitals/",),
     "sqlite3": ("adapters/journal/",),

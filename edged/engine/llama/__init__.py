@@ -1,0 +1,25 @@
+"""llama.cpp through llama-cpp-python's low-level bindings: the one room that imports llama_cpp for inference.
+
+Three owners of C memory: `Model` (weights and vocabulary), `Context` (KV cache and batch), `Sampler` (one
+sequence's choice of tokens). `Model`'s tokenizer may be called from any thread; all the rest belongs to the
+model thread. Nothing here knows of questions, slots or policy. Symbols named here are those of llama.h.
+"""
+
+from .context import ABORTED, KV_TYPES, NO_SLOT, Context
+from .library import LogLine, start, system_info
+from .model import Model, Token, read_tokens
+from .sampler import Sampler
+
+__all__ = [
+    "ABORTED",
+    "KV_TYPES",
+    "NO_SLOT",
+    "Context",
+    "LogLine",
+    "Model",
+    "Sampler",
+    "Token",
+    "read_tokens",
+    "start",
+    "system_info",
+]

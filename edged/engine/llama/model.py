@@ -1,0 +1,187 @@
+"""Weights and vocabulary. The tokenizer may be called from any thread."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
+from llguidance import LLTokenizer
+from llguidance.llamacpp import lltokenizer_from_vocab
+
+from edged.errors import ModelError
+
+Token = int
+TOKEN_BYTES_MAX = 256
+"""Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
+KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
+"""Bits of one number in the KV cache: q8_0 has a scale for each 32 (ggml-common.h)."""
+
+
+class Model:
+    """Weights and vocabulary of one GGUF file.
+
+    Args:
+        path: the file.
+        gpu_layers: layers to offload; 0 leaves all on the CPU.
+        lock_memory: keep the weights from being paged out (mlock(2); needs LimitMEMLOCK).
+
+    Raises:
+        ModelError: llama.cpp would not load it.
+    """
+
+    def __init__(self, path: Path, *, gpu_layers: int = 0, lock_memory: bool = False) -> None:
+        params = C.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        if lock_memory:
+            params.load_mode = C.LLAMA_LOAD_MODE_MLOCK
+        self._model = C.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise ModelError(f"{path}: llama.cpp cannot load this file; it must be a complete GGUF model")
+        self._vocab = C.llama_model_get_vocab(self._model)
+        self._pieces: dict[Token, bytes] = {}
+        self.vocabulary: int = C.llama_vocab_n_tokens(self._vocab)
+        self.context_trained: int = C.llama_model_n_ctx_train(self._model)
+        self.parameters: int = C.llama_model_n_params(self._model)
+        self.metadata = self._read_metadata()
+        if self.vocabulary == 0:
+            raise ModelError(f"{path}: this model has no vocabulary; use a text-generation model")
+
+    @property
+    def pointer(self) -> object:
+        """The C model, for `Context`."""
+        return self._model
+
+    def close(self) -> None:
+        """Free the weights; every `Context` on them must be closed before."""
+        C.llama_model_free(self._model)
+
+    def _read_metadata(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for index in range(C.llama_model_meta_count(self._model)):
+            key = self._meta(C.llama_model_meta_key_by_index, index, 256)
+            found[key] = self._meta(C.llama_model_meta_val_str_by_index, index, 4096)
+        return found
+
+    def _meta(self, read: Callable[..., int], index: int, room: int) -> str:
+        buffer = ctypes.create_string_buffer(room)
+        length = read(self._model, index, buffer, room)
+        if length >= room:  # it was cut; the return value is the true length
+            buffer = ctypes.create_string_buffer(length + 1)
+            read(self._model, index, buffer, length + 1)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def description(self) -> str:
+        """Architecture, size and quantisation, such as `llama 134M Q4_0`."""
+        buffer = ctypes.create_string_buffer(256)
+        C.llama_model_desc(self._model, buffer, 256)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def file_type(self) -> str:
+        """Quantisation of most weights, such as `Q4_0`."""
+        name = C.llama_ftype_name(C.llama_model_ftype(self._model))
+        return str(name.decode()) if name else "unknown"
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that the file brings for conversations."""
+        text = C.llama_model_chat_template(self._model, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def kv_bytes_per_token(self, kv_type: str) -> int:
+        """Bytes that one token occupies in the KV cache, over all layers, keys and values."""
+        heads = C.llama_model_n_head(self._model)
+        per_head = C.llama_model_n_embd(self._model) // max(1, heads)
+        per_layer = 2 * per_head * C.llama_model_n_head_kv(self._model)
+        return int(C.llama_model_n_layer(self._model) * per_layer * KV_TYPE_BITS[kv_type] / 8)
+
+    def tokenize(self, text: str, *, special: bool) -> list[Token]:
+        """Tokens of `text`, without a begin-of-sequence token.
+
+        Args:
+            text: any text; NUL characters are kept.
+            special: True lets `<|im_start|>` and its like become control tokens. Only text of the template
+                itself may be read so; a user's text never.
+        """
+        tokens = self._tokenize(text, special=special)
+        tags = set() if special else {self._text(token) for token in tokens if self._is_tag(token)}
+        # llama.cpp looks for user-defined tokens, R1's `<think>` among them, whatever it is told. A tag that
+        # is cut behind its bracket is text like any other.
+        cuts = [at.start() + 1 for tag in tags for at in re.finditer(re.escape(tag), text)]
+        if not cuts:
+            return tokens
+        parts = [text[begin:end] for begin, end in itertools.pairwise((0, *sorted(cuts), len(text)))]
+        return [token for part in parts for token in self.tokenize(part, special=False)]
+
+    def _is_tag(self, token: Token) -> bool:
+        if not C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            return False
+        text = self._text(token)
+        return len(text) > 1 and (text[0], text[-1]) in {("<", ">"), ("[", "]")}
+
+    def _text(self, token: Token) -> str:
+        return self.piece(token).decode("utf-8", "replace")
+
+    def _tokenize(self, text: str, *, special: bool) -> list[Token]:
+        if not text:
+            return []
+        data = text.encode("utf-8")
+        room = len(data) + 8
+        tokens = (C.llama_token * room)()
+        count = C.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        if count < 0:
+            room = -count
+            tokens = (C.llama_token * room)()
+            count = C.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        return list(tokens[:count])
+
+    def piece(self, token: Token) -> bytes:
+        """Text of one token, control tokens included; not always whole UTF-8 characters."""
+        known = self._pieces.get(token)
+        if known is not None:
+            return known
+        room = TOKEN_BYTES_MAX
+        buffer = ctypes.create_string_buffer(room)
+        length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
+        if length < 0:
+            room = -length
+            buffer = ctypes.create_string_buffer(room)
+            length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
+        self._pieces[token] = text = buffer.raw[:length]
+        return text
+
+    def ends_answer(self, token: Token) -> bool:
+        """True for the tokens with which the model says that it is finished."""
+        return bool(C.llama_vocab_is_eog(self._vocab, token))
+
+    def is_control(self, token: Token) -> bool:
+        """True for tokens that steer and have no text of their own to show."""
+        return bool(C.llama_vocab_is_control(self._vocab, token))
+
+    def grammar_tables(self) -> LLTokenizer:
+        """Tables of the vocabulary as llguidance wants them, for `edged.engine.constraint`; takes a second."""
+        ends = [token for token in range(self.vocabulary) if self.ends_answer(token)]
+        return lltokenizer_from_vocab(self._vocab, eos_token=ends)
+
+    @property
+    def begin(self) -> Token | None:
+        """Token to begin a sequence with, where the file asks for one."""
+        wanted = C.llama_vocab_get_add_bos(self._vocab)
+        token = int(C.llama_vocab_bos(self._vocab))
+        return token if wanted and token >= 0 else None
+
+    def special_text(self, name: str) -> str:
+        """Text of a special token, for the template: `name` is `bos` or `eos`; empty where there is none."""
+        token = int(C.llama_vocab_bos(self._vocab) if name == "bos" else C.llama_vocab_eos(self._vocab))
+        return self.piece(token).decode("utf-8", "replace") if token >= 0 else ""
+
+
+def read_tokens(model: Model, tokens: Sequence[Token]) -> str:
+    """Text of tokens, for people to read."""
+    return b"".join(model.piece(token) for token in tokens).decode("utf-8", "replace")

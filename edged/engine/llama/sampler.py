@@ -1,0 +1,56 @@
+"""How one sequence chooses its tokens. Belongs to the model thread."""
+
+from __future__ import annotations
+
+import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
+import numpy as np
+
+from .context import Context
+from .model import Token
+
+
+class Sampler:
+    """How one sequence chooses its tokens.
+
+    Args:
+        context: whose logits it reads.
+        temperature: 0 takes the most likely token, always; else at most 2.
+        top_p: nucleus, above 0 and at most 1.
+        seed: makes a run repeatable on one machine.
+        top_k: candidates looked at; 40 is llama.cpp's own default and keeps a large vocabulary cheap.
+    """
+
+    def __init__(
+        self, context: Context, *, temperature: float, top_p: float, seed: int, top_k: int = 40
+    ) -> None:
+        self._context = context.pointer
+        self._vocabulary = context.vocabulary
+        self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
+        if temperature == 0:
+            C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_greedy())
+            return
+        C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_k(top_k))
+        if top_p < 1:
+            C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_p(top_p, 1))
+        C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_temp(temperature))
+        C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_dist(seed))
+
+    def choose(self, row: int) -> Token:
+        """The next token, from the logits of `row` of the last forward pass."""
+        return int(C.llama_sampler_sample(self._chain, self._context, row))
+
+    def choose_among(self, row: int, mask: bytes) -> Token:
+        """The next token among those whose bit is set in `mask`, lowest bit of the first byte first.
+
+        The masked logits stay masked: call it after `choose` has been tried. Both together draw from the
+        model's distribution restricted to the mask, as rejection sampling does.
+        """
+        pointer = C.llama_get_logits_ith(self._context, row)
+        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self._vocabulary, bitorder="little")
+        logits[bits == 0] = -np.inf
+        return self.choose(row)
+
+    def close(self) -> None:
+        """Free the chain."""
+        C.llama_sampler_free(self._chain)
