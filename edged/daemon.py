@@ -21,7 +21,7 @@ from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.systemd import Notifier
 from edged.adapters.vitals import VitalsReader
 from edged.core.admission import Bound, Load
-from edged.core.question import Bounds
+from edged.core.parsing import Bounds
 from edged.core.topics import Topics
 from edged.core.topology import Choice, big_cores, format_cores, named_cores, threads
 from edged.engine.client import COMMAND, EngineClient

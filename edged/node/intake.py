@@ -19,7 +19,8 @@ from edged.core import admission, reply
 from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
 from edged.core.link import Arrived, Delivery, Outgoing
-from edged.core.question import Address, Bounds, Envelope, Misread, Question, parse
+from edged.core.parsing import Address, Bounds, Envelope, Misread, parse
+from edged.core.question import Question
 from edged.core.records import (
     Accepted,
     Conflict,

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edged.core.question import Bounds, Envelope, Message, Misread, Properties, Question, parse
+from edged.core.parsing import Bounds, Envelope, Misread, parse
+from edged.core.question import Message, Properties, Question
 from edged.core.topics import Topics, is_job_id
 from edged.errors import CODES
 
