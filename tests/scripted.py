@@ -8,8 +8,9 @@ only, no choice from a row that has no logits, every sampler freed once. Runs in
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,8 +210,8 @@ class ScriptedModel:
 
     def next_token(self, tokens: Sequence[int]) -> int:
         """What the model says after these tokens."""
-        opened = len(tokens) - 1 - list(reversed(tokens)).index(ASSISTANT)
-        asked = bytes(t for t in _since(tokens[:opened], USER) if t < BEGIN)
+        opened = _last(tokens, ASSISTANT)
+        asked = bytes(tokens[_last(tokens, USER) + 1 : opened])
         story, said = self.script(asked), tokens[opened + 1 :]
         if said[:2] == (OPEN, ord("\n")):  # the template opened the thinking
             said = said[2:]
@@ -275,7 +276,12 @@ def preparation(model: ScriptedModel, template: str = PLAIN, **changes: Any) -> 
         "reasoning_budget": None,
         "delta_interval_s": 0.0,
     }
-    return Preparation(vocabulary=model.vocabulary, template=ChatTemplate(template), **(settings | changes))
+    return Preparation(vocabulary=model.vocabulary, template=_compiled(template), **(settings | changes))
+
+
+@functools.cache
+def _compiled(template: str) -> ChatTemplate:
+    return ChatTemplate(template)  # it has no state, and Jinja takes its time
 
 
 def submit(number: int, *messages: Any, **changes: Any) -> Submit:
@@ -298,9 +304,6 @@ def submit(number: int, *messages: Any, **changes: Any) -> Submit:
     return Submit(**(order | changes))
 
 
-def _since(tokens: Sequence[int], mark: int) -> Iterator[int]:
-    """Tokens behind the last `mark`."""
-    for at in range(len(tokens) - 1, -1, -1):
-        if tokens[at] == mark:
-            yield from tokens[at + 1 :]
-            return
+def _last(tokens: Sequence[int], mark: int) -> int:
+    """Where the last `mark` stands."""
+    return len(tokens) - 1 - tokens[::-1].index(mark)
