@@ -10,7 +10,6 @@ our thread ends unasked, the node is told and ends the process.
 
 from __future__ import annotations
 
-import logging
 import random
 import select
 import socket
@@ -19,8 +18,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -43,8 +40,9 @@ from edged.core.link import (
     ThreadDied,
     Undelivered,
 )
-from edged.core.question import Properties
-from edged.errors import SettingsError
+
+from .link import Link, tls_context, words
+from .translation import LastWord, properties_of, publish_properties
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
@@ -60,41 +58,6 @@ PACKET_HEAD_BYTES = 64
 QUEUED_MAX = 1_000
 """Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
 TICK_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Files for a connection over TLS 1.2 or newer; `cert` and `key` for mutual TLS."""
-
-    ca: Path
-    cert: Path | None = None
-    key: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """How to reach the broker.
-
-    Attributes:
-        client_id: fixed, so that the broker keeps this node's session.
-        receive_max: unacknowledged messages that the broker may have under way to us.
-        packet_bytes_max: the broker drops larger packets; its own limit should be below this one.
-        will_topic, will: retained last will, QoS 1.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    keepalive_s: int
-    session_expiry_s: int
-    receive_max: int
-    packet_bytes_max: int
-    will_topic: str
-    will: bytes
-    subscriptions: tuple[str, ...]
-    username: str | None = None
-    password: str | None = None
-    tls: Tls | None = None
 
 
 class Mqtt:
@@ -123,7 +86,7 @@ class Mqtt:
         self._connected_at = 0.0
         self._reasons_told: set[str] = set()
         self._told = False
-        self._log = _LastWord()
+        self._log = LastWord()
         self._packet_bytes_max = PACKET_BYTES_MAX
         self._stopping = threading.Event()
         self._stop_by = float("inf")
@@ -186,7 +149,7 @@ class Mqtt:
         if link.username is not None:
             client.username_pw_set(link.username, link.password)
         if link.tls is not None:
-            client.tls_set_context(_tls_context(link.tls))
+            client.tls_set_context(tls_context(link.tls))
         client.enable_logger(self._log.logger)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -234,7 +197,7 @@ class Mqtt:
                 properties=self._connect_properties(),
             )
         except (OSError, ValueError) as error:
-            self._failed(f"{link.host}:{link.port}: {_words(error, tls=link.tls is not None)}")
+            self._failed(f"{link.host}:{link.port}: {words(error, tls=link.tls is not None)}")
             return False
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._failed(f"{link.host}:{link.port}: {paho.error_string(code)}")
@@ -309,7 +272,7 @@ class Mqtt:
                 message.payload,
                 qos=message.qos,
                 retain=message.retain,
-                properties=_publish_properties(message),
+                properties=publish_properties(message),
             )
         except ValueError as error:  # no legal topic
             if message.token is not None:
@@ -445,7 +408,7 @@ class Mqtt:
             Arrived(
                 topic=topic,
                 payload=bytes(message.payload),
-                properties=_properties_of(message.properties),
+                properties=properties_of(message.properties),
                 retained=message.retain,
                 delivery=Delivery(message.mid, message.qos, self._connection),
             )
@@ -462,84 +425,3 @@ class Mqtt:
         token = self._tokens.pop(mid, None)
         if token is not None:
             self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
-
-
-def _publish_properties(message: Outgoing) -> PahoProperties | None:
-    if message.correlation is None and not message.content_type and message.expiry_s is None:
-        return None
-    properties = PahoProperties(PacketTypes.PUBLISH)
-    if message.correlation is not None:
-        properties.CorrelationData = message.correlation
-    if message.content_type:
-        properties.ContentType = message.content_type
-    if message.expiry_s is not None:
-        properties.MessageExpiryInterval = message.expiry_s
-    return properties
-
-
-def _properties_of(properties: PahoProperties | None) -> Properties:
-    if properties is None:
-        return Properties()
-    get = vars(properties).get
-    return Properties(
-        response_topic=get("ResponseTopic"),
-        correlation=get("CorrelationData"),
-        expiry_s=get("MessageExpiryInterval"),
-        content_type=get("ContentType"),
-        is_utf8=get("PayloadFormatIndicator") == 1,
-    )
-
-
-class _LastWord(logging.Handler):
-    """Keeps the last error that paho logs: it hands a broken connection's cause to its logger and nobody else."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - ours alone: not in the tree of loggers
-        self.logger.addHandler(self)
-        self._text = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
-        self._text = record.getMessage()
-
-    def take(self) -> str:
-        """The last error, once."""
-        text, self._text = self._text, ""
-        return text.removeprefix("failed to receive on socket: ")
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    """What is demanded of the broker: TLS 1.2 or newer, a certificate of our authority, in the host's name."""
-    key = "ca"
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.cert is not None:
-            key = "cert and mqtt.tls.key"
-            # The empty passphrase: OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key), lambda: "")
-    except OSError as error:  # SSLError too
-        named = [
-            str(path) for path in ((tls.ca,) if key == "ca" else (tls.cert, tls.key)) if path is not None
-        ]
-        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else str(error)
-        raise SettingsError(
-            f"mqtt.tls.{key}: {' and '.join(named)}: {reason}; accepted: PEM files that belong together, the key "
-            "without a passphrase"
-        ) from error
-    return context
-
-
-def _words(error: Exception, *, tls: bool) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return link_advice.on_certificate(error.verify_message)
-    if isinstance(error, socket.gaierror):
-        return "the host name cannot be resolved; correct mqtt.host"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
-    text = f"{type(error).__name__}: {error}"
-    cut = isinstance(error, ConnectionResetError) or "handshake" in text
-    if isinstance(error, ssl.SSLError) or (tls and cut):
-        return link_advice.on_handshake(text)
-    return text

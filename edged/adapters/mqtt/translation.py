@@ -1,0 +1,58 @@
+"""Between the node's values and paho's: properties of a PUBLISH, and the cause of a broken connection."""
+
+from __future__ import annotations
+
+import logging
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties as PahoProperties
+
+from edged.core.link import Outgoing
+from edged.core.question import Properties
+
+
+def publish_properties(message: Outgoing) -> PahoProperties | None:
+    """MQTT 5 properties of a message of ours; None where it has none."""
+    if message.correlation is None and not message.content_type and message.expiry_s is None:
+        return None
+    properties = PahoProperties(PacketTypes.PUBLISH)
+    if message.correlation is not None:
+        properties.CorrelationData = message.correlation
+    if message.content_type:
+        properties.ContentType = message.content_type
+    if message.expiry_s is not None:
+        properties.MessageExpiryInterval = message.expiry_s
+    return properties
+
+
+def properties_of(properties: PahoProperties | None) -> Properties:
+    """What the contract honours of a device's message."""
+    if properties is None:
+        return Properties()
+    get = vars(properties).get
+    return Properties(
+        response_topic=get("ResponseTopic"),
+        correlation=get("CorrelationData"),
+        expiry_s=get("MessageExpiryInterval"),
+        content_type=get("ContentType"),
+        is_utf8=get("PayloadFormatIndicator") == 1,
+    )
+
+
+class LastWord(logging.Handler):
+    """Keeps the last error that paho logs: it hands a broken connection's cause to its logger and nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.logger = logging.Logger("paho", logging.ERROR)  # noqa: LOG001 - ours alone: not in the tree of loggers
+        self.logger.addHandler(self)
+        self._text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self._text = record.getMessage()
+
+    def take(self) -> str:
+        """The last error, once."""
+        text, self._text = self._text, ""
+        return text.removeprefix("failed to receive on socket: ")
