@@ -219,6 +219,7 @@ class Node:
             case Started():
                 desk.started(report)
             case Ended():
+                self.supervision.answered()
                 desk.ended(report)
             case Refused():
                 desk.refused(report)

@@ -22,7 +22,7 @@ LOOK_S = 2.0
 """How often a model file that cannot be used is looked at again."""
 RETRY_MAX_S = 30.0
 STEADY_S = 60.0
-"""An engine that lived this long was well: the next crash begins the back-off anew."""
+"""An engine that lived this long, or answered a question, was well: the next crash begins the back-off anew."""
 BROKEN_AFTER = 3
 """Crashes in a row, before ever being ready, after which new questions are refused."""
 
@@ -84,6 +84,7 @@ class Supervision:
     restarts: int = 0
     stopping: bool = False
     _alive: bool = False
+    _answered: bool = False
     _oom_kills: int | None = None
     _heard_at: float = 0.0
     _started_at: float = 0.0
@@ -108,7 +109,7 @@ class Supervision:
         self._signature = _signature(Path(self.setup.model_path))
         self._next_start = None
         self._heard_at = self._started_at = now
-        self._alive = True
+        self._alive, self._answered = True, False
         self._oom_kills = self.oom_kills()
         if self.phase != "broken":
             self.phase = "starting"
@@ -123,6 +124,10 @@ class Supervision:
     def heard(self) -> None:
         """The process said something."""
         self._heard_at = self.clock()
+
+    def answered(self) -> None:
+        """A question was answered."""
+        self._answered = True
 
     def became_ready(self, report: Ready) -> None:
         """The model is loaded and warm."""
@@ -157,7 +162,8 @@ class Supervision:
         how = _words(event.code)
         if event.code == -signal.SIGKILL and self.oom_kills() != self._oom_kills:
             self._shrink()
-        self._crashes = 1 if self.ready and now - self._started_at > STEADY_S else self._crashes + 1
+        was_well = self._answered or now - self._started_at > STEADY_S
+        self._crashes = 1 if self.ready and was_well else self._crashes + 1
         was_ready = self.ready
         self.reason = f"it ended with {how}"
         if not was_ready and self._crashes >= BROKEN_AFTER:
