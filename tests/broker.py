@@ -79,6 +79,12 @@ class Mosquitto:
         """End it as a power cut would (SIGKILL). No matter if it has ended."""
         self._end(signal.SIGKILL)
 
+    def wipe(self) -> None:
+        """Take its store away, as a broker without persistence would lose it; it does not run then."""
+        assert not self.is_running
+        for path in self._folder.glob("mosquitto.db*"):
+            path.unlink()
+
     def restart(self) -> None:
         """Stop and start on the same port with the same store."""
         self.stop()
