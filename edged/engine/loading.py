@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def check_file(path: Path, sha256: str | None) -> int:
         ModelError: it is missing, no GGUF, or not the file whose SHA-256 the settings name.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would wait for ever
+            raise ModelError(f"{path}: this is no regular file; put the model there or correct model.path")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             magic = file.read(len(MAGIC))
