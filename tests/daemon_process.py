@@ -80,7 +80,8 @@ class DaemonProcess:
             "node": {"id": "n1"},
             "mqtt": {"host": host, "port": port},
             "model": {"path": str(folder / "model.gguf")},
-            "engine": {"slots": 2},
+            # One thread: several wait for each other in every layer, which on a busy machine takes for ever.
+            "engine": {"slots": 2, "decode_threads": 1, "prefill_threads": 1},
             "health": {"interval_s": 1.0},
             "log": {"level": "info", "format": "json"},
             "paths": {"state": str(folder / "state")},

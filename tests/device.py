@@ -105,7 +105,14 @@ class Listener:
         self._client.loop_stop()
 
     def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1, **properties: object
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        qos: int = 1,
+        wait_s: float = WAIT_S,
+        **properties: object,
     ) -> None:
         """Send, and return when the broker has it. Properties by paho's names, for MQTT 5."""
         packed = None
@@ -114,7 +121,7 @@ class Listener:
             for key, value in properties.items():
                 setattr(packed, key, value)
         sent = self._client.publish(topic, payload, qos=qos, retain=retain, properties=packed)
-        sent.wait_for_publish(WAIT_S)
+        sent.wait_for_publish(wait_s)
         assert sent.is_published(), f"the broker did not take {topic}"
 
     def clear(self, topic: str) -> None:

@@ -102,7 +102,7 @@ def test_sigterm_with_a_frozen_broker(broker: Mosquitto, daemon: MakeDaemon, dev
     """The broker takes no more packets, not even an answer's last: the daemon ends in time all the same."""
     node = daemon(broker, scripted=True).start()
     asking = device(broker, "c1")
-    job, short = asking.ask("tokens=400 step_ms=20"), asking.ask("tokens=80 step_ms=20")
+    job, short = asking.ask("tokens=320 step_ms=20"), asking.ask("tokens=80 step_ms=20")
     asking.wait_reply(job, "delta", count=2)
     asking.wait_reply(short, "delta", count=2)
     mosquitto = broker_process(broker)
@@ -154,7 +154,7 @@ def test_many_orderly_restarts_are_no_poison(
     node = daemon(broker, ONE_SLOT, scripted=True)
     asking = device(broker, "c1")
     node.start()
-    job = asking.ask("tokens=200 step_ms=40")
+    job = asking.ask("tokens=160 step_ms=40")
     asking.wait_reply(job, "delta")
     for count in range(2, 5):
         if count == 2:
