@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import llama_cpp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -229,3 +230,20 @@ def test_a_story_is_told_token_by_token() -> None:
     assert text == f"\n one two</think>\n\n The.{SPECIALS[END][0]}"
     with pytest.raises(ValueError, match="twice"):
         Story(thinking=(" one", " one")).successors(tokens)
+
+
+def test_greedy_choice_is_llama_cpps(model: llama.Model) -> None:
+    """Temperature 0 takes the token that llama.cpp's own greedy sampler takes, on every row of a pass."""
+    rows = 32
+    context = llama.Context(model, sequences=1, context=256, batch_tokens=rows, threads=1, kv_type="f16")
+    for position in range(rows):
+        context.add(1000 + 37 * position, position, 0, logits=True)
+    assert context.decode(1) == 0
+    theirs = llama_cpp.llama_sampler_init_greedy()
+    ours = llama.Sampler(context, temperature=0, top_p=1, seed=1)
+    expected = [llama_cpp.llama_sampler_sample(theirs, context.pointer, row) for row in range(rows)]
+    assert len(set(expected)) > rows // 2, "the rows hardly differ: this would prove nothing"
+    assert [ours.choose(row) for row in range(rows)] == expected
+    ours.close()
+    llama_cpp.llama_sampler_free(theirs)
+    context.close()

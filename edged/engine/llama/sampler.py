@@ -25,9 +25,9 @@ class Sampler:
     ) -> None:
         self._context = context.pointer
         self._vocabulary = context.vocabulary
+        self._greedy = temperature == 0
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
-        if temperature == 0:
-            C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_greedy())
+        if self._greedy:
             return
         C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_k(top_k))
         if top_p < 1:
@@ -37,6 +37,10 @@ class Sampler:
 
     def choose(self, row: int) -> Token:
         """The next token, from the logits of `row` of the last forward pass."""
+        if self._greedy:
+            # A chain copies the whole vocabulary into a list of candidates first: 75 us of 49k tokens and 280 of
+            # 152k against 20 and 80 for this, a token and sequence (measured on x86); the same token comes out.
+            return int(self._logits(row).argmax())
         return int(C.llama_sampler_sample(self._chain, self._context, row))
 
     def choose_among(self, row: int, mask: bytes) -> Token:
@@ -45,11 +49,14 @@ class Sampler:
         The masked logits stay masked: call it after `choose` has been tried. Both together draw from the
         model's distribution restricted to the mask, as rejection sampling does.
         """
-        pointer = C.llama_get_logits_ith(self._context, row)
-        logits = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        logits = self._logits(row)
         bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self._vocabulary, bitorder="little")
         logits[bits == 0] = -np.inf
         return self.choose(row)
+
+    def _logits(self, row: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        pointer = C.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
 
     def close(self) -> None:
         """Free the chain."""
