@@ -220,7 +220,7 @@ def _complete(
     _check_numbers(fields, bounds)
     stop = _stop(fields, bounds)
     schema = schema_text(fields.response_format)
-    if fields.tools:
+    if fields.tools or fields.tool_choice not in (None, "auto", "none"):
         raise Refusal("unsupported", "tools are not supported by this version; leave them out")
     if fields.session is not None:
         raise Refusal("unsupported", "session is not supported by this version; send the turns as messages")

@@ -128,6 +128,7 @@ class Engine:
         self._model = model
         self._channel = channel
         self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | Shutdown] = queue.SimpleQueue()
+        self._context_max = setup.context
         self._pulsed_at = 0.0
         self.scheduler = Scheduler(
             model.vocabulary,
@@ -161,7 +162,7 @@ class Engine:
                 if isinstance(order, Cancel):
                     self.scheduler.interrupt(order.number)
             case SetContext():
-                self._model.preparation.context = order.context
+                self._model.preparation.context = min(order.context, self._context_max)
             case Shutdown():
                 os._exit(0)
             case _:

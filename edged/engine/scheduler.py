@@ -186,8 +186,9 @@ class Scheduler:
         self.counters.rates.passed(ended - begun, written=written, read=read)
         for sequence, count, row in rows:
             self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
+            if sequence.past >= sequence.prompt_tokens:
+                self._ledger.add(sequence.order.client, count)
             sequence.past += count
-            self._ledger.add(sequence.order.client, count)
             if row is not None:
                 self._write(sequence, row, ended)
         self._flush()
@@ -218,6 +219,8 @@ class Scheduler:
             order = sequence.order
             sequence.slot, sequence.past = self._slots.take(sequence.tokens, reuse=order.reuse)
             sequence.cached = sequence.past
+            # Charged now, not as it is read: else one client could take every slot that comes free at once.
+            self._ledger.add(order.client, sequence.prompt_tokens - sequence.cached)
             sequence.started = now
             sequence.chooser = self._make_chooser(
                 temperature=TEMPERATURE if order.temperature is None else order.temperature,

@@ -108,7 +108,7 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     ),
     "response_format": st.sampled_from([{"type": "text"}, {"type": "json_object"}, {"type": "json_schema"}]),
     "tools": st.lists(JSON, max_size=2),
-    "tool_choice": st.sampled_from(["auto", "none"]),
+    "tool_choice": st.sampled_from(["auto", "none", "required", {"type": "function"}]),
     "cache": st.sampled_from(["use", "bypass", "refresh"]),
     "overflow": st.sampled_from(["error", "trim_history", "cut"]),
     "reply_to": st.sampled_from(["edged/v1/client/c1/x", "edged/v1/client/c2/x", "a/#", ""]),
@@ -265,6 +265,14 @@ def test_all_fields() -> None:
 def test_harmless_fields(fields: dict[str, Any]) -> None:
     """One stop string needs no list; the defaults of unsupported fields are no reason to refuse."""
     assert read({"prompt": "a"} | fields).stop in {("x",), ()}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "clock"}}])
+def test_tool_choice_is_not_passed_over(choice: object) -> None:
+    """A device that insists on a tool hears that there are none, instead of getting text."""
+    with pytest.raises(Misread) as told:
+        read({"prompt": "a", "tool_choice": choice})
+    assert told.value.refusal.code == "unsupported"
 
 
 @pytest.mark.parametrize(
