@@ -1,0 +1,328 @@
+"""The shipped Mosquitto configuration keeps what it promises; a real Mosquitto runs on the shipped files.
+
+Nothing acknowledged is lost, nothing is too large without a word, every account can do what it must and no more.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon_process import DaemonProcess, MakeDaemon
+from secured import PASSWORDS, SHIPPED, Account, ShippedBroker, knock
+
+from edged.daemon import PACKET_SLACK_BYTES
+from edged.settings.tree import Limits
+
+SAVED_S = 0.1
+"""The store is written in the turn of the broker's loop that acknowledged: a moment after."""
+CONF = (SHIPPED / "mosquitto.conf").read_text()
+MAX_PACKET = int(re.findall(r"^max_packet_size (\d+)$", CONF, re.MULTILINE)[0])
+NOT_A_DEVICES = (
+    "edged/v1/node/n1/ask/d2",
+    "edged/v1/pool/hall-2/ask/d2",
+    "edged/v1/node/n1/control/d2",
+    "edged/v1/node/n1/ask",
+    "edged/v1/node/n1/ask/d1/more",
+    "edged/v1/client/d2/answer/1",
+    "edged/v1/client/d1/answer/1",
+    "edged/v1/node/n1/status",
+    "edged/v1/node/n1/info",
+    "edged/v1/node/n1/health",
+    "edged/v1/node/n1/event",
+    "edged/v1/node/n1/admin/drain",
+    "edged/v1/node/d1/status",
+    "homeassistant/device/n1/config",
+    "homeassistant/status",
+    "elsewhere",
+    "$SYS/broker/uptime",
+)
+NOT_A_BOARDS = (
+    "edged/v1/node/n2/ask/n1",
+    "edged/v1/node/n2/ask/d1",
+    "edged/v1/pool/hall-2/ask/n1",
+    "edged/v1/node/n2/control/n1",
+    "edged/v1/node/n2/status",
+    "edged/v1/node/n2/health",
+    "edged/v1/node/n1/admin/drain",
+    "homeassistant/device/n1/config",
+)
+READY = '"engine":"ready"'
+
+MakeAccount = Callable[..., Account]
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Iterator[ShippedBroker]:
+    """A broker on the shipped configuration, running."""
+    broker = ShippedBroker(tmp_path)
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def account(shipped: ShippedBroker) -> Iterator[MakeAccount]:
+    """Makes clients with accounts, not connected yet."""
+    made: list[Account] = []
+
+    def make(name: str, **options: Any) -> Account:
+        made.append(Account(shipped, name, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def start(daemon: MakeDaemon, broker: ShippedBroker, **limits: int) -> DaemonProcess:
+    """A node n1 of the pool hall-2 under its account."""
+    sections: dict[str, dict[str, Any]] = dict(broker.mqtt_section("n1"))
+    sections["node"] = {"id": "n1", "pools": ["hall-2"]}
+    sections["limits"] = limits
+    node = daemon(broker, sections, scripted=True).launch()
+    node.wait_log("mqtt_connected")
+    return node
+
+
+def board(account: MakeAccount, *topics: str) -> Account:
+    """A client in a board's place, with a session that is kept."""
+    return account("n1", persistent=True, extra_topics=topics)
+
+
+def ask_a_board(account: MakeAccount, name: str = "d1", **options: Any) -> Account:
+    """A device that is connected, and knows that the node answers."""
+    asking = account(name, extra_topics=("edged/v1/node/n1/info",), **options)
+    asking.start()
+    asking.wait_for("/info", lambda heard: READY in heard.payload.decode())
+    return asking
+
+
+# what is acknowledged is kept ------------------------------------------------------------------------------
+
+
+def test_kill_9_with_questions_waiting(
+    shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon
+) -> None:
+    """100 questions that the broker acknowledged for an absent node are answered although the broker is killed."""
+    node = start(daemon, shipped, queue_jobs=200, client_jobs=200)
+    ask_a_board(account, persistent=True).stop()
+    assert node.terminate() == 0
+    asking = account("d1", persistent=True).start()
+    jobs = [asking.ask("x") for _ in range(100)]
+    time.sleep(SAVED_S)
+    shipped.kill()
+    asking.stop()
+    shipped.start()
+    # The node's session came back with its rights, before the node did.
+    later = account("d2").start()
+    job = later.ask("x")
+    back = account("d1", persistent=True).start()
+    node.launch()
+    assert {back.answer(one).last["type"] for one in jobs} == {"done"}
+    assert later.answer(job).last["type"] == "done"
+
+
+def test_room_for_what_waits(account: MakeAccount) -> None:
+    """More questions than Mosquitto's own 1,000 wait for a board that is away."""
+    ask_topic = "edged/v1/node/n1/ask/d1"
+    board(account, "edged/v1/node/n1/ask/+").start().stop()
+    asking = account("d1").start()
+    for number in range(1050):
+        asking.publish(ask_topic, b"%d" % number)
+    back = board(account, "edged/v1/node/n1/ask/+").start()
+    back.wait(lambda: len(back.heard) >= 1050)
+    assert {heard.payload for heard in back.heard} == {b"%d" % number for number in range(1050)}
+
+
+def test_a_session_is_its_accounts_own(shipped: ShippedBroker, account: MakeAccount) -> None:
+    """Whoever connects under a board's client id gets a session of their own; the board's questions stay."""
+    board(account, "edged/v1/node/n1/ask/+").start().stop()
+    asking = account("d1").start()
+    asking.publish("edged/v1/node/n1/ask/d1", b"kept")
+    for client_id in ("n1", "edged-n1", "dev-n1"):
+        assert knock(shipped, client_id, "d3", PASSWORDS["d3"]) == "Success"
+    back = board(account, "edged/v1/node/n1/ask/+").start()
+    assert back.wait_for("/ask/d1").payload == b"kept"
+
+
+# sizes -----------------------------------------------------------------------------------------------------
+
+
+def test_the_limits_fit() -> None:
+    """The broker's limit lies between a board's largest question and its largest packet, with room to both."""
+    payload_bytes = Limits().payload_bytes
+    assert 2 * payload_bytes < MAX_PACKET
+    assert 16 * payload_bytes + PACKET_SLACK_BYTES > MAX_PACKET + 32 * 1024
+
+
+def test_too_large(shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon) -> None:
+    """Everything from one byte too many up to the broker's limit gets `too_large`."""
+    start(daemon, shipped)
+    asking = ask_a_board(account)
+    most = Limits().payload_bytes
+    for size in (most + 1, 2 * most, MAX_PACKET - 100):
+        head = f'{{"id": "b{size}", "prompt": "'.encode()
+        payload = head + b"x" * (size - len(head) - 2) + b'"}'
+        since = asking.mark
+        assert asking.send("edged/v1/node/n1/ask/d1", payload) == "Success"
+        # Beyond its limit a node does not read the id: the answer comes under one of its own.
+        refused = asking.wait_for("", lambda heard: heard.json.get("type") == "error", since=since)
+        assert refused.json["code"] == "too_large"
+
+
+@pytest.mark.parametrize("version", [5, 4])
+def test_larger_than_the_broker_takes(account: MakeAccount, version: int) -> None:
+    """A packet above the broker's limit is not acknowledged: its sender is cut off, and told before if MQTT 5."""
+    asking = account("d1", version=version).start()
+    assert asking.packet_bytes_max == (MAX_PACKET if version == 5 else None)
+    assert asking.send("edged/v1/node/n1/ask/d1", b"x" * MAX_PACKET) not in {
+        "Success",
+        "No matching subscribers",
+    }
+    assert asking.disconnects
+
+
+def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaemon) -> None:
+    """A node keeps its connection when an answer is too large for the broker, and says so in the log."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    small = ShippedBroker(
+        folder, change=lambda text: text.replace(f"max_packet_size {MAX_PACKET}", "max_packet_size 3000")
+    )
+    small.start()
+    asking = Account(small, "d1", extra_topics=("edged/v1/node/n1/info",))
+    try:
+        node = start(daemon, small)
+        asking.start()
+        asking.ask("tokens=1000")
+        line = node.wait_log("reply_refused_by_broker")
+        assert "3000 bytes" in line["reason"]
+        assert asking.answer(asking.ask("x")).last["type"] == "done"
+        assert node.log("mqtt_disconnected") == []
+    finally:
+        asking.stop()
+        small.kill()
+
+
+# who may do what ------------------------------------------------------------------------------------------
+
+
+def test_a_device_can_ask_and_read(shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon) -> None:
+    """Under the shipped ACL a node answers a device's questions, its own and its pool's, and control messages."""
+    start(daemon, shipped)
+    asking = ask_a_board(account)
+    assert asking.answer(asking.ask("x")).check().text == "w0 w1 w2 "
+    asking.publish("edged/v1/pool/hall-2/ask/d1", b'{"id": "p1", "prompt": "x"}')
+    assert asking.answer("p1").check().last["node"] == "n1"
+    job = asking.ask("tokens=400 step_ms=20")
+    asking.wait_reply(job, "accepted")
+    asking.control("cancel", job)
+    assert asking.answer(job).last["type"] == "cancelled"
+    asking.ask_text("x")
+    asking.wait(asking.texts)
+
+
+def test_a_device_cannot_publish_elsewhere(account: MakeAccount) -> None:
+    """Other clients' topics, a node's words, operators' orders: refused, and the device is told."""
+    device = account("d1").start()
+    told = {topic: device.send(topic, b"x") for topic in NOT_A_DEVICES}
+    assert told == dict.fromkeys(NOT_A_DEVICES, "Not authorized")
+
+
+def test_a_device_cannot_read_elsewhere(
+    shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon
+) -> None:
+    """Whatever a device subscribes to: beside its own answers it hears status, info and health of nodes."""
+    everything = (
+        "#",
+        "edged/#",
+        "edged/v1/client/d1/#",
+        "edged/v1/client/+/answer/+",
+        "edged/v1/node/n1/ask/+",
+        "edged/v1/node/+/event",
+        "edged/v1/node/n1/control/d1",
+        "$share/mine/edged/v1/node/n1/ask/+",
+        "$SYS/#",
+    )
+    spy = account("d3", extra_topics=everything).start()
+    start(daemon, shipped)
+    asking = ask_a_board(account)
+    for _ in range(3):
+        asking.answer(asking.ask("x")).check()
+    asking.ask_text("x")
+    asking.wait(asking.texts)
+    spy.answer(spy.ask("x"))  # whatever was to come has come
+    heard = {message.topic for message in spy.heard}
+    own = {topic for topic in heard if topic.startswith("edged/v1/client/d3/")}
+    assert own
+    assert heard - own <= {f"edged/v1/node/n1/{what}" for what in ("status", "info", "health")}
+
+
+def test_a_board_cannot_publish_elsewhere(account: MakeAccount) -> None:
+    """A board that was broken into asks nobody and speaks for no other board."""
+    broken_into = account("n1").start()
+    told = {topic: broken_into.send(topic, b"x") for topic in NOT_A_BOARDS}
+    assert told == dict.fromkeys(NOT_A_BOARDS, "Not authorized")
+
+
+def test_a_board_cannot_read_elsewhere(account: MakeAccount) -> None:
+    """A board hears its own questions; not other boards', nor what they answer."""
+    spy = account("n1", extra_topics=("#", "edged/v1/node/+/ask/+", "edged/v1/client/#")).start()
+    asking, other = account("d1").start(), account("n2").start()
+    assert asking.send("edged/v1/node/n2/ask/d1", b"not for n1") != "Not authorized"
+    assert other.send("edged/v1/client/d1/answer/1", b"not for n1") == "Success"
+    assert asking.send("edged/v1/node/n1/ask/d1", b"for n1") == "Success"
+    assert spy.wait_for("/ask/d1").payload == b"for n1"
+    assert {heard.topic for heard in spy.heard} == {"edged/v1/node/n1/ask/d1"}
+
+
+def test_a_last_will_is_no_way_round(account: MakeAccount) -> None:
+    """A device cannot have a node declared offline by its own last will."""
+    n1 = account("n1").start()
+    n1.publish("edged/v1/node/n1/status", b"online", retain=True)
+    account("d1", will="edged/v1/node/n1/status").start()
+    watching = account("d2", extra_topics=("edged/v1/node/n1/status",)).start()
+    # A second connection of an account ends the first, without a DISCONNECT of its own.
+    account("d1").start()
+    assert n1.send("edged/v1/node/n1/status", b"still online", retain=True) == "Success"
+    watching.wait_for("/status", lambda heard: heard.payload == b"still online")
+    assert b"offline" not in {heard.payload for heard in watching.heard}
+
+
+def test_strangers(shipped: ShippedBroker) -> None:
+    """No account, no connection; and none with another account's password."""
+    assert knock(shipped, "x", "d1", PASSWORDS["d1"]) == "Success"
+    assert knock(shipped, "x", None) == "Not authorized"
+    assert knock(shipped, "x", "nobody", PASSWORDS["d1"]) == "Not authorized"
+    assert knock(shipped, "x", "d1", PASSWORDS["d2"]) == "Not authorized"
+    assert knock(shipped, "x", "d1") == "Not authorized"
+
+
+def test_wrong_password(shipped: ShippedBroker, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """A node with a wrong password says once what to do, tries on, and is in as soon as the broker knows it."""
+    sections = shipped.mqtt_section("n1")
+    (tmp_path / "n1.password").write_text("not the one\n")
+    node = daemon(shipped, sections, scripted=True).launch()
+    line = node.wait_log("mqtt_failed")
+    assert "'n1'" in line["reason"]
+    assert "mqtt.password_file" in line["reason"]
+    end = time.monotonic() + 20
+    while shipped.log().count("not authorised") < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert shipped.log().count("not authorised") >= 3
+    assert len(node.log("mqtt_failed")) == 1
+    subprocess.run(
+        ["mosquitto_passwd", "-b", str(tmp_path / "edged.passwd"), "n1", "not the one"],
+        check=True,
+        timeout=20,
+    )
+    shipped.restart()
+    node.wait_log("mqtt_connected")
+    assert not any(b"not the one" in line for line in node.raw)

@@ -1,0 +1,50 @@
+"""What the log tells a person to change when the broker does not take a node in."""
+
+from __future__ import annotations
+
+import pytest
+
+from edged.core.link_advice import on_certificate, on_closing, on_handshake, on_refusal
+
+
+@pytest.mark.parametrize(
+    ("verdict", "advice"),
+    [
+        ("certificate has expired", "renew it at the broker"),
+        ("certificate is not yet valid", "set this board's clock"),
+        ("self-signed certificate in certificate chain", "mqtt.tls.ca"),
+        ("unable to get local issuer certificate", "mqtt.tls.ca"),
+        ("Hostname mismatch, certificate is not valid for 'x'.", "mqtt.host"),
+        ("IP address mismatch, certificate is not valid for '192.0.2.1'.", "mqtt.host"),
+        ("certificate revoked", "give the broker a new one"),
+        ("something that OpenSSL says in ten years", "mqtt.tls.ca"),
+    ],
+)
+def test_certificates(verdict: str, advice: str) -> None:
+    """OpenSSL's verdict is repeated, and followed by what helps."""
+    told = on_certificate(verdict)
+    assert verdict.rstrip(".") in told
+    assert advice in told.partition(verdict.rstrip("."))[2]
+
+
+def test_an_alert_is_better_than_a_guess() -> None:
+    """Where the broker's alert came through, its meaning is told; else what may be the matter."""
+    alert = "[SSL: SSLV3_ALERT_CERTIFICATE_REVOKED] sslv3 alert certificate revoked"
+    assert "revoked" in on_closing(alert, tls=True, certificate=True)
+    assert "its log" not in on_closing(alert, tls=True, certificate=True)
+    assert "may not accept mqtt.tls.cert" in on_closing("EOF", tls=True, certificate=True)
+    assert "may want a certificate" in on_closing("EOF", tls=True, certificate=False)
+    assert "set mqtt.tls.ca" in on_closing("EOF", tls=False, certificate=False)
+
+
+def test_handshakes() -> None:
+    """No TLS at the port and a version that the broker does not speak are different mistakes."""
+    assert "mqtt.port" in on_handshake("SSLEOFError: EOF occurred in violation of protocol")
+    assert "see its log" in on_handshake("[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert protocol version")
+
+
+def test_refusals() -> None:
+    """Accounts lead to the settings of the account; another reason stands for itself."""
+    assert "set mqtt.username" in on_refusal("Not authorized", None)
+    assert "'n1'" in on_refusal("Bad user name or password", "n1")
+    assert on_refusal("Server busy", "n1") == "the broker refused us: Server busy"
