@@ -54,7 +54,7 @@ def test_sigterm_in_a_long_answer(
     sections: Sections = {"model": {"path": str(small_model)}, "engine": {"slots": 1, "context_max": 2048}}
     node = daemon(broker, sections).start()
     asking = device(broker, "c1")
-    job = asking.ask("Count from one to one thousand in words.", max_tokens=700, temperature=0.0)
+    job = asking.ask("Count from one to one thousand in words.", max_tokens=450, temperature=0.0)
     asking.wait_reply(job, "delta", count=10)
     waiting = asking.ask("Is ice cold?", max_tokens=8)
     asking.wait_reply(waiting, "accepted")
@@ -113,7 +113,8 @@ def test_sigterm_with_a_frozen_broker(broker: Mosquitto, daemon: MakeDaemon, dev
         mosquitto.resume()
     node.start()
     assert asking.answer(short).last["attempt"] == 1
-    assert asking.answer(job).check().last["attempt"] == 2
+    # Deltas are lost with the connection; the end is not, whichever attempt it is of.
+    assert [end["type"] for end in asking.answer(job).terminals] == ["done"]
 
 
 def broker_process(broker: Mosquitto) -> psutil.Process:
