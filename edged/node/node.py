@@ -53,6 +53,8 @@ from edged.node.vitals_thread import VitalsRead
 TICK_S = 0.25
 GRACE_S = 4.0
 """After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
+START_MORE_S = 60.0
+"""More time that systemd is asked for, again and again, while the model loads; the engine has its own limit."""
 FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
 
@@ -67,6 +69,9 @@ class Watchdog(Protocol):
 
     def watchdog(self) -> bool:
         """The node is well."""
+
+    def extend_start(self, seconds: float) -> bool:
+        """The node is still starting, and well."""
 
     def status(self, text: str) -> bool:
         """One line for `systemctl status`."""
@@ -274,6 +279,8 @@ class Node:
             self._beat_at = now
             if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
                 self.watchdog.watchdog()
+                if not self.bulletin.online:
+                    self.watchdog.extend_start(START_MORE_S)
 
     def _go_online(self) -> None:
         self.bulletin.go_online()
