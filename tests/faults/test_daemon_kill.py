@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from broker import Mosquitto
-from daemon_process import DaemonProcess
+from daemon_process import DaemonProcess, Sections
 from faults.load import Load, MakeLoad
 from faults.nursery import ForkedDaemon, MakeNode
 from faults.record import Trial
@@ -73,7 +73,7 @@ def test_kill_with_the_real_model(
     broker: Mosquitto, node: MakeNode, load: MakeLoad, small_model: object, trial: Trial
 ) -> None:
     """The same for the daemon as it is installed, with llama.cpp and a real model."""
-    sections = {"model": {"path": str(small_model)}, "engine": SMALL, **LIMITS}
+    sections: Sections = {"model": {"path": str(small_model)}, "engine": SMALL, **LIMITS}
     process = node(broker, "n1", sections, forked=False, scripted=False).start()
     asking = load(
         broker,

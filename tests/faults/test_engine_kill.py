@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from broker import Mosquitto
-from daemon_process import DaemonProcess
+from daemon_process import DaemonProcess, Sections
 from device import Device
 from faults.load import Load, MakeLoad
 from faults.nursery import MakeNode
@@ -17,7 +17,7 @@ from faults.record import Trial
 
 FAULT = "kill -9, SIGSEGV, SIGSTOP of the engine"
 HANG_S = 5.0
-SECTIONS = {"engine": {"hang_s": HANG_S, "slots": 2}, "limits": {"attempts": 10}}
+SECTIONS: Sections = {"engine": {"hang_s": HANG_S, "slots": 2}, "limits": {"attempts": 10}}
 """Kills come faster here than answers: what is killed along three times shall not count as poison."""
 NODES = 5
 
@@ -71,7 +71,7 @@ def test_real_engine_ends(
 ) -> None:
     """The same with llama.cpp and a real model."""
     engine = {"context_max": 512, "context_min": 512, "decode_threads": 1, "prefill_threads": 1}
-    sections = {"model": {"path": str(small_model)}, "engine": engine}
+    sections: Sections = {"model": {"path": str(small_model)}, "engine": engine}
     process = node(broker, "n1", sections, forked=False, scripted=False).start()
     asking = load(
         broker,
