@@ -55,8 +55,8 @@ class AnswerText:
         return self._advance(self._decoder.decode(data), last=False)
 
     def finish(self) -> list[tuple[Kind, str]]:
-        """The stream is over: return what was held back."""
-        return self._advance(self._decoder.decode(b"", final=True), last=True)
+        """The stream is over: return what was held back; a character that was cut off is no text."""
+        return self._advance("", last=True)
 
     def _advance(self, more: str, *, last: bool) -> list[tuple[Kind, str]]:
         out: list[tuple[Kind, str]] = []
