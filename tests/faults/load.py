@@ -85,7 +85,8 @@ class Asker:
     def __init__(self, host: str, port: int, name: str, node: str, load: Load) -> None:
         self.name = name
         self.open = 0
-        self.mids: dict[int, str] = {}
+        self.sent: dict[int, Entry] = {}
+        self.early: set[int] = set()
         self.topic = f"edged/v1/node/{node}/ask/{name}"
         self._load = load
         self._address = (host, port)
@@ -219,11 +220,11 @@ class Load:
 
     def ask_again(self) -> int:
         """Publish all questions without a terminal message once more, as devices do; returns how many."""
-        with self._changed:
-            entries = self.unended()
-            askers = {asker.name: asker for asker in self._askers}
-            for entry in entries:
-                askers[entry.device].publish(self._payload(entry.id, entry.words))
+        entries = self.unended()
+        askers = {asker.name: asker for asker in self._askers}
+        for entry in entries:
+            asker = askers[entry.device]
+            self._published(asker, asker.publish(self._payload(entry.id, entry.words)), entry)
         return len(entries)
 
     def verdict(self) -> Verdict:
@@ -269,11 +270,19 @@ class Load:
                 )
                 self.ledger[entry.id] = entry
                 asker.open += 1
-                # under the lock, so that an acknowledgement meets the entry it is for
-                asker.mids[asker.publish(self._payload(entry.id, entry.words))] = entry.id
+            # Not under the lock: paho holds one of its own here, and in its callbacks.
+            self._published(asker, asker.publish(self._payload(entry.id, entry.words)), entry)
             due_s = max(due_s + self._pause_s, time.monotonic() - 1.0)
             if due_s > time.monotonic():
                 time.sleep(due_s - time.monotonic())
+
+    def _published(self, asker: Asker, mid: int, entry: Entry) -> None:
+        with self._changed:
+            if mid in asker.early:
+                asker.early.discard(mid)
+                entry.acked_s = entry.acked_s or time.monotonic()
+            else:
+                asker.sent[mid] = entry
 
     def _payload(self, job_id: str, words: int) -> bytes:
         return json.dumps({"id": job_id, "prompt": self._prompt(words), **self._fields}).encode()
@@ -287,8 +296,10 @@ class Load:
     def acknowledged(self, asker: Asker, mid: int) -> None:
         """The broker has taken a question."""
         with self._changed:
-            entry = self.ledger.get(asker.mids.pop(mid, ""))
-            if entry is not None:
+            entry = asker.sent.pop(mid, None)
+            if entry is None:
+                asker.early.add(mid)  # faster than `publish` could tell its packet's id
+            else:
                 entry.acked_s = entry.acked_s or time.monotonic()
 
     def heard(self, asker: Asker, payload: bytes) -> None:
