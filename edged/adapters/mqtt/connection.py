@@ -191,7 +191,8 @@ class Mqtt:
             code = self._client.connect(
                 link.host,
                 link.port,
-                keepalive=link.keepalive_s,
+                # paho pings after this much silence and gives up after as much again: in all 1.5 of what is wanted
+                keepalive=max(1, 3 * link.keepalive_s // 4),
                 # False and a session expiry: only both together keep the broker's queue for us
                 clean_start=False,
                 properties=self._connect_properties(),
@@ -339,7 +340,7 @@ class Mqtt:
     # paho's callbacks, in the MQTT thread -----------------------------------------------------------------
 
     def _on_socket_open(self, _client: paho.Client, _userdata: Any, sock: Any) -> None:  # noqa: ANN401
-        # A half-open connection shows as sent bytes that nobody acknowledges. paho gives up after two keepalive
+        # A half-open connection shows as sent bytes that nobody acknowledges. paho gives up after two of its
         # intervals; with this the kernel tells us half an interval after the ping (tcp(7)).
         timeout_ms = self._link.keepalive_s * 500
         try:
