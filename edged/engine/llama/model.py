@@ -37,8 +37,10 @@ class Model:
     def __init__(self, path: Path, *, gpu_layers: int = 0, lock_memory: bool = False) -> None:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        if lock_memory:
-            params.load_mode = C.LLAMA_LOAD_MODE_MLOCK
+        # Not mapped: for Q4_0, llama.cpp keeps a copy of its own that suits the CPU's instructions, and the mapped
+        # file would stand in memory beside it (2.1 instead of 1.4 GB for 1.5B parameters, at the same speed). And
+        # a file that is overwritten or cut short while it is mapped kills the process.
+        params.load_mode = C.LLAMA_LOAD_MODE_MLOCK if lock_memory else C.LLAMA_LOAD_MODE_NONE
         self._model = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load this file; it must be a complete GGUF model")
