@@ -96,6 +96,12 @@ class Mosquitto:
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
+    def pid(self) -> int:
+        """Process id of the running broker."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None

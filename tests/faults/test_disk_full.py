@@ -1,0 +1,74 @@
+"""The disk full under a running daemon: questions are not acknowledged and not lost; it goes on with room.
+
+The journal alone is filled at every write point in test_power_loss.py; here it is the whole path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from broker import Mosquitto
+from device import Device
+from faults.nursery import MakeNode
+from faults.record import Trial
+
+PAGE = b"\0" * 4096
+MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
+
+
+def test_disk_full(broker: Mosquitto, node: MakeNode, tmp_path: Path, trial: Trial) -> None:
+    """With 0, 4, 8, ... KiB of room what cannot be stored waits unacknowledged; with room again it is answered."""
+    isolated = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here: a tiny file system cannot be made")
+    state = tmp_path / "state"
+    sections = {"paths": {"state": str(state)}}
+    wrapper = [*isolated, "sh", "-c", MOUNT, str(state)]
+    process = node(broker, "n1", sections, forked=False, wrapper=wrapper).start()
+    pid = process.pid
+    filler = Path(f"/proc/{pid}/root{state}/filler")
+    asking = Device(broker.host, broker.port, "d1").start()
+    turns, kept_waiting = 20 * trial.factor, 0
+    asked: list[str] = []
+    for turn in range(turns):
+        _fill(filler, turn % 20 * len(PAGE))
+        fresh = [asking.ask("x" * 20_000 + " tokens=3") for _ in range(4)]
+        if turn == 0:
+            process.wait_health(lambda h: "failing" in h["journal"])
+        time.sleep(0.2)
+        answered = asking.answers()
+        kept_waiting += sum(job not in answered for job in fresh)
+        filler.unlink()
+        asked += fresh
+        for job in fresh:
+            assert asking.answer(job).check().last["type"] == "done"
+    since = process.watcher.mark
+    process.wait_health(
+        lambda h: "failing" not in h["journal"] and not h["journal"]["unfinished"], since=since
+    )
+    assert process.running
+    assert process.pid == pid
+    assert kept_waiting >= turns, "the disk was not full"
+    asking.stop()
+    trial.note(
+        "disk full",
+        turns,
+        "times full",
+        also=f"{len(asked)} questions, {kept_waiting} kept waiting, none lost",
+    )
+
+
+def _fill(filler: Path, room_bytes: int) -> None:
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(PAGE)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+        file.truncate(max(0, file.tell() - room_bytes))
