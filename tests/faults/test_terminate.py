@@ -27,7 +27,7 @@ def test_terminate(broker: Mosquitto, node: MakeNode, load: MakeLoad, trial: Tri
             name=f"{n.node}-",
             devices=2,
             open_each=3,
-            rate_per_s=10.0,
+            rate_per_s=5.0,
             words=(1, 9),
             prompt=lambda words: f"tokens={words} step_ms={600 if words > 8 else 20}",
         ).start()

@@ -1,0 +1,154 @@
+"""What it costs to lose nothing: the whole path with the scripted engine, on the cores of this machine.
+
+    python tests/bench/durable.py [--questions 10000] [--folder FOLDER] [--json FILE]
+
+Mosquitto, the daemon with its journal, and the devices share the machine. Printed: questions a second that were
+accepted, answered and journaled; milliseconds and bytes written for each, and whose; memory of the daemon after 100
+questions and at the end; how far `eta_ms` was off. Bytes are `write_bytes` of /proc/PID/io (proc(5)): what the daemon sent to the
+block layer, zero on tmpfs, so choose a FOLDER on the medium in question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from broker import Mosquitto  # noqa: E402 - found through the path above
+from daemon_process import DaemonProcess, Sections  # noqa: E402 - likewise
+from faults.load import Load, Verdict  # noqa: E402 - likewise
+
+QUIET = "log_type error\nlog_type warning\nlog_type notice\n"
+WARM_UP = 100
+SLOTS = 8
+DEVICES, OPEN_EACH = 8, 32
+LIMITS = {"queue_jobs": 512, "client_jobs": 64}
+
+
+def main() -> None:
+    """Run both parts and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--questions", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        figures = {**throughput(Path(folder), given.questions), **honesty(Path(folder))}
+    for name, value in figures.items():
+        print(f"{name:38} {value:12,.2f}")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def throughput(folder: Path, questions: int) -> dict[str, float]:
+    """As many questions as fit, each answered in one step of the engine."""
+    broker, daemon = _started(folder / "fast")
+    process = psutil.Process(daemon.pid)
+    load = Load(
+        broker.host,
+        broker.port,
+        devices=DEVICES,
+        open_each=OPEN_EACH,
+        rate_per_s=None,
+        words=(3, 3),
+        prompt=lambda words: f"tokens={words}",
+        fields={"stream": False},
+    )
+    try:
+        load.start(WARM_UP + questions)
+        load.wait_ended(WARM_UP)
+        before_bytes, written = process.memory_info().rss, process.io_counters().write_bytes
+        first, began_s = load.ended(), time.monotonic()
+        shares = {
+            "daemon": process,
+            "engine": psutil.Process(daemon.engine_pid()),
+            "broker": psutil.Process(broker.pid),
+            "devices": psutil.Process(),
+        }
+        before_s = {name: _cpu_s(share) for name, share in shares.items()}
+        load.wait(lambda: load.ended() >= WARM_UP + questions, 600.0)
+        took_s = time.monotonic() - began_s
+        n = load.ended() - first
+        spent = {name: _cpu_s(share) - before_s[name] for name, share in shares.items()}
+        _sound(load.settle())
+        return {
+            "questions": n,
+            "questions per second": n / took_s,
+            "median ms from question to answer": 1000 * statistics.median(_durations(load)),
+            **{f"CPU ms per question, {name}": 1000 * cpu_s / n for name, cpu_s in spent.items()},
+            "KiB written per question": (process.io_counters().write_bytes - written) / 1024 / n,
+            "MiB of memory after 100": before_bytes / 2**20,
+            f"MiB of memory after {WARM_UP + n}": process.memory_info().rss / 2**20,
+        }
+    finally:
+        load.close()
+        daemon.close()
+        broker.kill()
+
+
+def honesty(folder: Path) -> dict[str, float]:
+    """Questions of some length in a queue: what `accepted` promised against what came."""
+    broker, daemon = _started(folder / "slow")
+    load = Load(
+        broker.host,
+        broker.port,
+        devices=4,
+        open_each=8,
+        rate_per_s=None,
+        words=(10, 60),
+        prompt=lambda words: f"tokens={words} step_ms=5",
+        fields={"stream": False},
+    )
+    try:
+        load.start(400)
+        load.wait(lambda: load.ended() >= 400, 120.0)
+        _sound(load.settle())
+        pairs = [
+            (entry.accepted[0] / 1000, entry.ended_s - entry.accepted[1])
+            for entry in list(load.ledger.values())[50:]
+            if entry.accepted and entry.ended_s
+        ]
+        return {
+            "eta: promised s, median": statistics.median(promised for promised, _ in pairs),
+            "eta: actual s, median": statistics.median(actual for _, actual in pairs),
+            "eta: off by s, median": statistics.median(abs(actual - promised) for promised, actual in pairs),
+            "eta: actual / promised, in all": sum(a for _, a in pairs) / max(1e-9, sum(p for p, _ in pairs)),
+        }
+    finally:
+        load.close()
+        daemon.close()
+        broker.kill()
+
+
+def _started(folder: Path) -> tuple[Mosquitto, DaemonProcess]:
+    (folder / "broker").mkdir(parents=True)
+    (folder / "node").mkdir()
+    broker = Mosquitto(folder / "broker", QUIET).start()
+    sections: Sections = {"limits": LIMITS, "engine": {"slots": SLOTS}, "log": {"level": "warning"}}
+    daemon = DaemonProcess(folder / "node", broker.host, broker.port, sections, scripted=True)
+    return broker, daemon.start()
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _durations(load: Load) -> list[float]:
+    return [entry.ended_s - entry.asked_s for entry in load.ledger.values() if entry.ended_s]
+
+
+def _sound(verdict: Verdict) -> None:
+    verdict.check()
+
+
+if __name__ == "__main__":
+    main()
