@@ -94,7 +94,9 @@ def test_splits_do_not_matter(data: bytes, stop: list[str], model: dict[str, boo
 def test_nothing_is_lost(data: bytes, model: dict[str, bool]) -> None:
     """Without stop strings every character comes out, but the tags and the space behind them."""
     text, _ = run([bytes([byte]) for byte in data], (), thinks=False, thinking=False)
-    seen = codecs.getincrementaldecoder("utf-8")("replace").decode(data)  # whole characters: no cut one at the end
+    seen = codecs.getincrementaldecoder("utf-8")("replace").decode(
+        data
+    )  # whole characters: no cut one at the end
     assert text.text == seen
     text, _ = run([data], (), **model)
     assert len(seen) - len(text.text) - len(text.reasoning) <= len("<think></think>") + sum(
