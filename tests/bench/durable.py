@@ -4,8 +4,8 @@
 
 Mosquitto, the daemon with its journal, and the devices share the machine. Printed: questions a second that were
 accepted, answered and journaled; milliseconds and bytes written for each, and whose; memory of the daemon after 100
-questions and at the end; how far `eta_ms` was off. Bytes are `write_bytes` of /proc/PID/io (proc(5)): what the daemon sent to the
-block layer, zero on tmpfs, so choose a FOLDER on the medium in question.
+questions and at the end; how far `eta_ms` was off. Bytes are `write_bytes` of /proc/PID/io (proc(5)): what the
+daemon sent to the block layer, zero on tmpfs, so choose a FOLDER on the medium in question.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from broker import Mosquitto  # noqa: E402 - found through the path above
 from daemon_process import DaemonProcess, Sections  # noqa: E402 - likewise
 from faults.load import Load, Verdict  # noqa: E402 - likewise
 
-QUIET = "log_type error\nlog_type warning\nlog_type notice\n"
+QUIET = "log_type none\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n"
 WARM_UP = 100
 SLOTS = 8
 DEVICES, OPEN_EACH = 8, 32

@@ -106,8 +106,10 @@ def answers(device: BenchDevice, bare: Worker, rounds: int, tokens: int) -> dict
         for name in (
             *("bare_decode", "engine_decode", "device_decode", "tokens"),
             *("bare_short_ms", "device_short_ms", "bare_long_ms", "device_long_ms"),
+            "others",
         )
     }
+    neighbours = rig.Neighbours()
     for number in range(rounds + 1):
         asked = device.ask(SHORT, max_tokens=tokens, reasoning={"budget": 0}).wait()
         usage = asked.done["usage"]
@@ -115,8 +117,10 @@ def answers(device: BenchDevice, bare: Worker, rounds: int, tokens: int) -> dict
         long = device.ask(LONG, max_tokens=2, reasoning={"budget": 0}).wait()
         read = long.done["usage"]["prompt_tokens"]
         bare_long = bare.call({"prompt": LONG, "prompt_tokens": read, "count": 1})
+        others = neighbours.share()
         if number == 0:
             continue  # warm caches and clocks
+        found["others"].append(others)
         found["tokens"].append(asked.tokens)
         found["bare_decode"].append((asked.tokens - 1) / run["decode_s"])
         found["engine_decode"].append(asked.done["timings"]["decode_tokens_per_s"])
@@ -197,7 +201,8 @@ def tell(result: dict[str, Any]) -> None:
     threads = f"{result['decode_threads']} and {result['prefill_threads']} threads"
     rig.show(
         f"{result['model']}, {threads}, {len(result['answers']['rounds']['tokens'])} rounds, "
-        f"{median['tokens']:g} tokens each; medians, ratio to the bare loop",
+        f"{median['tokens']:g} tokens each, others took {median['others']:.0%} of the cores; "
+        "medians, ratio to the bare loop",
         [
             ("", "bare loop", "edged", ""),
             *(

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -105,18 +106,23 @@ class BenchDevice:
         )
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
+        self._client.on_socket_open = lambda *given: given[-1].setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+        )
         self._client.connect(broker.host, broker.port)
         self._client.loop_start()
         self._client.subscribe(f"{self._answers}#", 1)
         if not self._subscribed.wait(10):
             raise RuntimeError("the broker does not answer")
 
-    def ask(self, prompt: str, **fields: Any) -> Asked:
+    def ask(self, prompt: str | None, **fields: Any) -> Asked:
         """Publish a question; greedy and uncached unless told otherwise."""
         self._count += 1
         asked = Asked(f"{self._name}-{self._count}", 0.0)
         self._asked[asked.id] = asked
-        question = {"id": asked.id, "prompt": prompt, "temperature": 0, "cache": "bypass", **fields}
+        question = {"id": asked.id, "temperature": 0, "cache": "bypass", **fields}
+        if prompt is not None:
+            question["prompt"] = prompt
         payload = json.dumps(question)
         asked.sent = time.monotonic()
         self._client.publish(self._topic, payload, qos=1)
@@ -152,16 +158,24 @@ class BenchDevice:
             asked.over.set()
 
 
+class Node(DaemonProcess):
+    """A daemon with the product's own defaults, where tests have some of theirs."""
+
+    def _defaults(self, folder: Path, host: str, port: int) -> dict[str, dict[str, Any]]:
+        return {**super()._defaults(folder, host, port), "engine": {}, "health": {}}
+
+
 @contextlib.contextmanager
-def node(sections: Sections, environment: Mapping[str, str] | None = None) -> Iterator[tuple[Mosquitto, Any]]:
+def node(
+    sections: Sections, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[Mosquitto, Node]]:
     """A Mosquitto and a daemon with these settings; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as folder:
         for name in ("broker", "node"):
             (Path(folder) / name).mkdir()
-        broker = Mosquitto(Path(folder) / "broker").start()
-        daemon = DaemonProcess(
-            Path(folder) / "node", broker.host, broker.port, sections, environment=environment
-        )
+        # As in the shipped configuration: else Nagle's algorithm holds small packets back for 40 ms.
+        broker = Mosquitto(Path(folder) / "broker", "set_tcp_nodelay true\n").start()
+        daemon = Node(Path(folder) / "node", broker.host, broker.port, sections, environment=environment)
         try:
             yield broker, daemon.start(timeout_s=300)
             daemon.terminate()
@@ -231,6 +245,28 @@ def cpu_percent(pids: Sequence[int], seconds: float) -> list[float]:
     elapsed = time.monotonic() - begun
     after = [sum(process.cpu_times()[:2]) for process in processes]
     return [round(100 * (late - early) / elapsed, 2) for early, late in zip(before, after, strict=True)]
+
+
+class Neighbours:
+    """How much of the machine others take meanwhile: two threads that wait for each other suffer badly."""
+
+    def __init__(self) -> None:
+        self._at = self._read()
+
+    def share(self) -> float:
+        """Share of all cores that processes outside this one's tree took since the last call, 0 to 1."""
+        before, self._at = self._at, self._read()
+        elapsed, busy, ours = (late - early for early, late in zip(before, self._at, strict=True))
+        return max(0.0, (busy - ours) / (elapsed * (os.cpu_count() or 1)))
+
+    def _read(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times()
+        us = psutil.Process()
+        ours = 0.0
+        for process in (us, *us.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ours += sum(process.cpu_times()[:2])
+        return time.monotonic(), sum(times) - times.idle - times.iowait - times.guest, ours
 
 
 def percentile(values: Sequence[float], share: float) -> float:

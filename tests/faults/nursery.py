@@ -79,6 +79,7 @@ class Nursery:
                 pass_fds=[theirs.fileno()],
                 env=environment,
             )
+        self._spawning = threading.Lock()
         self._changed = threading.Condition()
         self._started: list[int] = []
         self._children: dict[int, ForkedProcess] = {}
@@ -90,7 +91,7 @@ class Nursery:
         """Start a daemon. Its standard error can be read from `stderr`."""
         read, write = os.pipe()
         order = json.dumps({"config": str(config), "environment": environment}).encode()
-        with self._changed:
+        with self._spawning, self._changed:  # one at a time: else two nodes could take each other's process
             socket.send_fds(self._socket, [order], [write])
             os.close(write)
             assert self._changed.wait_for(lambda: self._started, 20), "the nursery does not answer"
