@@ -27,6 +27,12 @@ from daemon_process import DaemonProcess, Sections  # noqa: E402 - likewise
 from faults.load import Load, Verdict  # noqa: E402 - likewise
 
 QUIET = "log_type none\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n"
+BROKERS = {
+    "that saves every change": "",
+    "that saves every 50 changes": "autosave_interval 50\n",
+    "in memory": "persistence false\n",
+}
+"""Mosquitto rewrites its whole store at each save: as configs/mosquitto has it, and two that promise less."""
 WARM_UP = 100
 SLOTS = 8
 DEVICES, OPEN_EACH = 8, 32
@@ -41,16 +47,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        figures = {**throughput(Path(folder), given.questions), **honesty(Path(folder))}
-    for name, value in figures.items():
-        print(f"{name:38} {value:12,.2f}")
+        figures = {
+            f"broker {name}": throughput(Path(folder) / name.replace(" ", "-"), given.questions, extra)
+            for name, extra in BROKERS.items()
+        }
+        figures["promises"] = honesty(Path(folder))
+    for part, values in figures.items():
+        print(f"\n{part}")
+        for name, value in values.items():
+            print(f"  {name:38} {value:12,.2f}")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def throughput(folder: Path, questions: int) -> dict[str, float]:
+def throughput(folder: Path, questions: int, broker_settings: str) -> dict[str, float]:
     """As many questions as fit, each answered in one step of the engine."""
-    broker, daemon = _started(folder / "fast")
+    broker, daemon = _started(folder, broker_settings)
     process = psutil.Process(daemon.pid)
     load = Load(
         broker.host,
@@ -96,7 +108,7 @@ def throughput(folder: Path, questions: int) -> dict[str, float]:
 
 def honesty(folder: Path) -> dict[str, float]:
     """Questions of some length in a queue: what `accepted` promised against what came."""
-    broker, daemon = _started(folder / "slow")
+    broker, daemon = _started(folder / "promises", "")
     load = Load(
         broker.host,
         broker.port,
@@ -128,10 +140,10 @@ def honesty(folder: Path) -> dict[str, float]:
         broker.kill()
 
 
-def _started(folder: Path) -> tuple[Mosquitto, DaemonProcess]:
+def _started(folder: Path, broker_settings: str) -> tuple[Mosquitto, DaemonProcess]:
     (folder / "broker").mkdir(parents=True)
     (folder / "node").mkdir()
-    broker = Mosquitto(folder / "broker", QUIET).start()
+    broker = Mosquitto(folder / "broker", QUIET + broker_settings).start()
     sections: Sections = {"limits": LIMITS, "engine": {"slots": SLOTS}, "log": {"level": "warning"}}
     daemon = DaemonProcess(folder / "node", broker.host, broker.port, sections, scripted=True)
     return broker, daemon.start()
