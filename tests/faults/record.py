@@ -66,9 +66,10 @@ def soak_factor(*, soak: bool) -> int:
 
 def recorded(path: Path = RECORD) -> list[Figures]:
     """The last line of each test, in the order in which they ran."""
-    last: dict[str, Figures] = {}
+    last: dict[tuple[str, str], Figures] = {}
     for line in path.read_bytes().splitlines():
         figures = msgspec.json.decode(line, type=Figures)
-        last.pop(figures.test, None)
-        last[figures.test] = figures
+        key = figures.fault, figures.test
+        last.pop(key, None)
+        last[key] = figures
     return list(last.values())

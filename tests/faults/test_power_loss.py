@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults.record import Trial
 from journals import Desk, answer, desk, row
 
 from edged.core.records import Publish
@@ -29,18 +30,15 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{CHILD.parents[2]}:{CHILD.parents[1
 pytestmark = pytest.mark.timeout(1800)  # enough for ten times the CI sizes on a slow card
 
 
-@pytest.fixture
-def factor(request: pytest.FixtureRequest) -> int:
-    """Return how many times the CI size to run."""
-    return 10 if request.config.getoption("--soak") else 1
+FAULT = "power loss and torn writes"
 
 
-def test_kill_at_failpoints(tmp_path: Path, factor: int) -> None:
+def test_kill_at_failpoints(tmp_path: Path, trial: Trial) -> None:
     """Killed at each point around its commits, 20 times on one file, the journal keeps all that it promised."""
     path = tmp_path / "journal.db"
     stored: set[str] = set()
     done: set[str] = set()
-    for turn in range(20 * factor):
+    for turn in range(20 * trial.factor):
         failpoint = FAILPOINTS[turn % 4]
         first = turn * 1000
         child = subprocess.run(
@@ -66,15 +64,18 @@ def test_kill_at_failpoints(tmp_path: Path, factor: int) -> None:
                 assert d.status(following).state == expected
     assert len(stored) >= 20
     assert len(done) >= 10
+    trial.note(
+        FAULT, 20 * trial.factor, "kills of the journal at failpoints", also=f"{len(stored)} questions"
+    )
 
 
-def test_kill_at_random_moments(tmp_path: Path, factor: int) -> None:
+def test_kill_at_random_moments(tmp_path: Path, trial: Trial) -> None:
     """Killed at any moment under load, the journal keeps all that it promised."""
     path = tmp_path / "journal.db"
     rng = random.Random(7)  # noqa: S311 - moments, not secrets
     stored: set[str] = set()
     done: set[str] = set()
-    for turn in range(10 * factor):
+    for turn in range(10 * trial.factor):
         with subprocess.Popen(
             [sys.executable, CHILD, "load", path, str(turn * 100_000)],
             env=ENVIRONMENT,
@@ -90,9 +91,10 @@ def test_kill_at_random_moments(tmp_path: Path, factor: int) -> None:
     with desk(path) as d:
         assert d.recovered.set_aside is None
         _check_whole(d, stored, done, clearable={name for name in stored if int(name[1:]) % 2 == 0})
+    trial.note(FAULT, 10 * trial.factor, "kills of the journal under load", also=f"{len(stored)} questions")
 
 
-def test_power_cut_at_every_commit(tmp_path: Path, factor: int) -> None:
+def test_power_cut_at_every_commit(tmp_path: Path, trial: Trial) -> None:
     """At each of 200 commits the power goes, and what was being written is torn: nothing promised is lost."""
     rng = random.Random(11)  # noqa: S311 - tears, not secrets
     path, replay = tmp_path / "journal.db", tmp_path / "replay" / "journal.db"
@@ -103,7 +105,7 @@ def test_power_cut_at_every_commit(tmp_path: Path, factor: int) -> None:
     with desk(path) as d:
         acknowledged: int | None = None
         running: tuple[int, str] | None = None
-        for turn in range(200 * factor):
+        for turn in range(200 * trial.factor):
             promised = (set(stored), set(done))
             before = _files(path)
             if acknowledged is not None:
@@ -131,7 +133,8 @@ def test_power_cut_at_every_commit(tmp_path: Path, factor: int) -> None:
             with desk(replay) as again:
                 assert again.recovered.set_aside is None
                 _check_whole(again, *promised, clearable=stored)
-    assert checkpoints >= 2 * factor, "the database itself was never torn"
+    assert checkpoints >= 2 * trial.factor, "the database itself was never torn"
+    trial.note(FAULT, 200 * trial.factor, "power cuts with torn writes", also=f"{len(stored)} questions")
 
 
 def test_disk_full_at_every_write_point(tmp_path: Path) -> None:
