@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess
-from device import Answer, Device, Listener
+from device import Answer, Device
 from r1model import SPECIALS, Story, write_model
 
 ROUND = " one two three four"
@@ -37,8 +37,6 @@ def running(
     write_model(folder / "model.gguf", story=story)
     sections = {"node": {"id": name}, "engine": {"slots": 1, "context_max": CONTEXT, **engine}}
     node = DaemonProcess(folder, broker.host, broker.port, sections)
-    topics = (f"edged/v1/node/{name}/+",)
-    node.watcher = Listener(broker.host, broker.port, topics, name=f"watch-{name}")
     try:
         yield node.start()
         assert node.terminate() == 0
@@ -50,8 +48,10 @@ def running(
 def asking(broker: Mosquitto, node: str) -> Iterator[Device]:
     """A device with a name of its own: its ids are then new to the node."""
     device = Device(broker.host, broker.port, f"device-{next(numbers)}", node=node)
-    yield device.start()
-    device.stop()
+    try:
+        yield device.start()
+    finally:
+        device.stop()
 
 
 @pytest.fixture(scope="module")
