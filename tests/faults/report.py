@@ -5,7 +5,8 @@
     python tests/faults/report.py --json FILE     write the figures there as well
 
 The bound: when none of N independent trials loses anything, at most 3/N of all such trials do, at 95 % ("rule of
-three": (1 - p)^N = 0.05). It speaks for trials like these ones and no others.
+three": (1 - p)^N = 0.05). It speaks for trials like these ones and no others. "Lost" means lost by the node; what a
+broker forgot that it had acknowledged stands beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BOUND_FROM = 10
 def table(rows: list[Figures]) -> str:
     """The table in Markdown, the rows of a fault together."""
     faults = list(dict.fromkeys(row.fault for row in rows))
-    lines = ["| fault | ran | lost | proves at 95 % | besides | s |", "|---|---|---|---|---|---|"]
+    lines = ["| fault | ran | lost by the node | proves at 95 % | besides | s |", "|---|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: faults.index(row.fault)):
         cells = (row.fault, f"{row.trials:,} {row.unit}", row.lost, bound(row), row.also, round(row.seconds))
         lines.append(f"| {' | '.join(map(str, cells))} |")

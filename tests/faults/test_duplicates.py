@@ -35,7 +35,8 @@ def test_duplicates(broker: Mosquitto, node: MakeNode, trial: Trial) -> None:
     total = len(deck) + len(late)
 
     def all_counted(health: dict[str, Counter[str]]) -> bool:
-        return health["counts"]["accepted"] + health["counts"]["duplicates"] >= total
+        counts = health["counts"]
+        return counts["accepted"] + counts["duplicates"] >= total and counts["done"] >= ids
 
     counts = process.wait_health(all_counted)["counts"]
     assert counts["accepted"] == counts["done"] == ids
