@@ -46,7 +46,7 @@ def brokers(tmp_path: Path) -> Iterator[list[Mosquitto]]:
 
 
 def test_broker_kill(brokers: list[Mosquitto], node: MakeNode, load: MakeLoad, trial: Trial) -> None:
-    """The node loses nothing and is back within 5 s of the port opening; what a broker forgot may be asked again."""
+    """The node loses nothing and is back 5 s after the port opens; what a broker forgot may be asked again."""
     nodes = [node(broker, "n1", {"log": {"level": "debug"}}).start() for broker in brokers]
     loads = [load(broker, rate_per_s=30.0).start() for broker in brokers]
 
