@@ -23,6 +23,7 @@ __all__ = [
     "rk3588_mainline",
     "rk3588_vendor",
     "set_temp_c",
+    "stuck",
     "x86",
 ]
 
@@ -57,6 +58,7 @@ def rk3588_mainline(root: Path) -> Path:
         tree.zone(root, number, name, millidegrees, trips)
     for number, name in enumerate(("cpufreq-cpu0", "cpufreq-cpu4", "cpufreq-cpu6", "pwm-fan")):
         tree.cooling(root, number, name, 1 if name == "pwm-fan" else 0)
+    tree.devfreq(root, "fb000000.gpu", 300_000_000, 1_000_000_000, "simple_ondemand")
     tree.policy(root, 0, range(4), 408000, 1800000)
     tree.policy(root, 4, range(4, 6), 2400000, 2400000)
     tree.policy(root, 6, range(6, 8), 2400000, 2400000)
@@ -77,6 +79,9 @@ def rk3588_vendor(root: Path) -> Path:
     tree.zone(root, 0, "soc-thermal", 51769, trips)
     for number, name in enumerate(("thermal-cpufreq-0", "thermal-cpufreq-1", "thermal-cpufreq-2")):
         tree.cooling(root, number, name, 0)
+    tree.devfreq(root, "dmc", 528_000_000, 2_112_000_000, "dmc_ondemand")
+    tree.devfreq(root, "fb000000.gpu", 300_000_000, 1_000_000_000, "simple_ondemand")
+    tree.devfreq(root, "fdab0000.npu", 1_000_000_000, 1_000_000_000, "rknpu_ondemand")
     tree.policy(root, 0, range(4), 1008000, 1800000, governor="ondemand")
     tree.policy(root, 4, range(4, 6), 408000, 2352000, governor="ondemand")
     tree.policy(root, 6, range(6, 8), 408000, 2304000, governor="ondemand")
@@ -143,15 +148,32 @@ def x86(root: Path) -> Path:
             root, core, [core], 1200000 + core, 4700000 if core < 2 else 4500000, governor="powersave"
         )
         tree.put(root / f"sys/devices/system/cpu/cpu{core}/topology/core_id", f"{core}\n")
+        tree.put(root / f"sys/devices/system/cpu/cpufreq/policy{core}/scaling_driver", "intel_pstate\n")
     tree.cooling(root, 4, "intel_powerclamp", -1)
-    tree.put(root / "sys/devices/system/cpu/online", "0-3\n")
+    for file in ("online", "present", "possible"):
+        tree.put(root / "sys/devices/system/cpu" / file, "0-3\n")
     tree.put(root / "sys/class/dmi/id/product_name", "NUC11PAHi5\n")
     blocks = [
-        f"processor\t: {core}\nmodel name\t: 11th Gen Intel(R) Core(TM) i5\nflags\t\t: fpu\n"
+        f"processor\t: {core}\nmodel name\t: 11th Gen Intel(R) Core(TM) i5\n"
+        "flags\t\t: fpu fma f16c avx2 avx512f avx512_vnni\n"
         for core in range(4)
     ]
     tree.put(root / "proc/cpuinfo", "\n".join(blocks) + "\n")
     tree.system(root, memory_kib=16_166_520)
+    return root
+
+
+def stuck(root: Path) -> Path:
+    """A ROCK 5B in trouble: one zone at -273 C, one at 0, two cores of a cluster off-line, six cores allowed.
+
+    Its process lives in a cgroup with cores 2 to 5 and the time of one and a half of them.
+    """
+    rk3588_mainline(root)
+    set_temp_c(root, "bigcore0-thermal", -273.0)
+    set_temp_c(root, "gpu-thermal", 0.0)
+    tree.put(root / "sys/devices/system/cpu/online", "0-5\n")
+    tree.put(root / "sys/devices/system/cpu/cpufreq/policy6/affected_cpus", "\n")
+    tree.confined(root, "2-5", "system.slice/edged.service", "150000 100000")
     return root
 
 
@@ -185,8 +207,13 @@ def broken(root: Path) -> Path:
     tree.put(thermal / "thermal_zonex/temp", "60000\n")
     tree.put(thermal / "cooling_device0/type", "Processor\n")
     tree.put(thermal / "cooling_device0/cur_state", "some\n")
+    tree.put(root / "sys/class/devfreq/dmc/cur_freq", "fast\n")
+    tree.put(root / "sys/class/devfreq/dmc/max_freq", "-1\n")
+    tree.put(root / "proc/self/status", "Cpus_allowed_list:\t7-0,99999\n")
+    tree.put(root / "proc/self/cgroup", "0::/../../escape\n")
     cpu = root / "sys/devices/system/cpu"
     tree.put(cpu / "online", "all of them\n")
+    tree.put(cpu / "present", "0-\n")
     for core in range(2):
         tree.put(cpu / f"cpu{core}/cpu_capacity", "-1\n" if core else "much\n")
     tree.put(cpu / "cpufreq/policy0/affected_cpus", "0-99999999\n")

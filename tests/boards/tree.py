@@ -12,6 +12,12 @@ BOOT_ID = "3f8a1c52-90b7-4d1e-8c66-0a5be7d2f913"
 
 CORTEX_A53, CORTEX_A55, CORTEX_A72, CORTEX_A76 = 0xD03, 0xD05, 0xD08, 0xD0B
 
+ARMV8_0 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+ARMV8_2 = f"{ARMV8_0} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+FEATURES = {CORTEX_A53: ARMV8_0, CORTEX_A72: ARMV8_0, CORTEX_A55: ARMV8_2, CORTEX_A76: ARMV8_2}
+"""What arm64 kernels name in /proc/cpuinfo (arch/arm64/kernel/cpuinfo.c); the Raspberry Pis' A53 and A72 lack
+`aes` to `sha2`, which nothing here reads."""
+
 Builder = Callable[[Path], Path]
 """Fills a root with a board and returns it."""
 
@@ -36,11 +42,27 @@ def zone(root: Path, number: int, name: str, millidegrees: int | None, trips: Tr
             put(directory / f"trip_point_{index}_{file}", f"{value}\n")
 
 
-def cooling(root: Path, number: int, name: str, state: int) -> None:
+def cooling(root: Path, number: int, name: str, state: int, highest: int = 4) -> None:
     """A cooling device; a `state` above 0 cools."""
     device = root / f"sys/class/thermal/cooling_device{number}"
     put(device / "type", f"{name}\n")
     put(device / "cur_state", f"{state}\n")
+    put(device / "max_state", f"{highest}\n")
+
+
+def devfreq(root: Path, name: str, now_hz: int, max_hz: int, governor: str) -> None:
+    """A device's clock; these are in hertz."""
+    for file, value in {"cur_freq": now_hz, "max_freq": max_hz, "governor": governor}.items():
+        put(root / "sys/class/devfreq" / name / file, f"{value}\n")
+
+
+def confined(root: Path, cores: str, cgroup: str | None = None, quota: str | None = None) -> None:
+    """This process may use these cores only; its cgroup is named where there is one, with its `cpu.max`."""
+    put(root / "proc/self/status", f"Name:\tedged\nCpus_allowed:\tff\nCpus_allowed_list:\t{cores}\n")
+    if cgroup is not None:
+        put(root / "proc/self/cgroup", f"0::/{cgroup}\n")
+        put(root / "sys/fs/cgroup" / cgroup / "cpuset.cpus.effective", f"{cores}\n")
+        put(root / "sys/fs/cgroup" / cgroup / "cpu.max", f"{quota or 'max 100000'}\n")
 
 
 def policy(
@@ -63,13 +85,14 @@ def policy(
 def arm_cores(root: Path, parts: Sequence[int], capacities: Sequence[int] | None) -> None:
     """Online cores by CPU part, in sysfs and as arm64 prints them in /proc/cpuinfo."""
     cpu = root / "sys/devices/system/cpu"
-    put(cpu / "online", f"0-{len(parts) - 1}\n")
+    for file in ("online", "present", "possible"):
+        put(cpu / file, f"0-{len(parts) - 1}\n")
     for core, capacity in enumerate(capacities or [None] * len(parts)):
         (cpu / f"cpu{core}").mkdir(parents=True, exist_ok=True)
         if capacity is not None:
             put(cpu / f"cpu{core}/cpu_capacity", f"{capacity}\n")
     blocks = [
-        f"processor\t: {core}\nBogoMIPS\t: 48.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
+        f"processor\t: {core}\nBogoMIPS\t: 48.00\nFeatures\t: {FEATURES[part]}\nCPU implementer\t: 0x41\n"
         f"CPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: {part:#x}\nCPU revision\t: 1\n"
         for core, part in enumerate(parts)
     ]

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import psutil
 
+from ...core.board import Board, describe
 from ...core.topology import Core, Topology
 from ...core.vitals import Clock, Trip, Vitals, Zone, plausible_c, plausible_trip, without_sleepers
 from . import files
+from .rest import read_rest
 
 CPUINFO_BYTES_MAX = 1 << 20
 """An x86 core takes about 1.5 KiB of /proc/cpuinfo."""
@@ -93,6 +95,10 @@ class VitalsReader:
             for index in self._online() or sorted(parts)
         )
         return Topology(self._board(dict(reversed(cpuinfo))), cores)  # reversed: the first core's word counts
+
+    def board(self) -> Board:
+        """Read all that describes the board: name, clusters, limits, brakes, memory."""
+        return describe(self.topology(), self.read(), read_rest(self._sys, self._proc))
 
     def boot_id(self) -> str | None:
         """Return the random name of this boot, a lower-case UUID; a clock set wrong cannot change it."""
