@@ -75,14 +75,17 @@ install_packages() {
         guard="trap 'rm -f $policy' EXIT; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy;"
     fi
     quietly "installing Debian packages: $*" "${as_root[@]}" sh -c "$guard $command"
-    case " $* " in
-    *" mosquitto "*)
-        if command -v systemctl >/dev/null; then
-            "${as_root[@]}" systemctl disable mosquitto.service >/dev/null 2>&1 || true
-        fi
-        say "Mosquitto's own service is left switched off: tests start brokers of their own"
-        ;;
-    esac
+    local service
+    for service in mosquitto prometheus; do
+        case " $* " in
+        *" $service "*)
+            if command -v systemctl >/dev/null; then
+                "${as_root[@]}" systemctl disable "$service.service" >/dev/null 2>&1 || true
+            fi
+            say "the service of the package $service is left switched off: tests start their own"
+            ;;
+        esac
+    done
 }
 
 # Debian packages that are missing here, into $packages. Arguments: COMMAND:PACKAGE.

@@ -19,6 +19,7 @@ from edged import __version__
 from edged.adapters.journal import Journal, JournalError, read_instant
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.systemd import Notifier
+from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core.admission import Bound, Load
 from edged.core.parsing import Bounds
@@ -32,6 +33,7 @@ from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
+from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
@@ -132,6 +134,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
         daemon_rss=memory,
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
+        meter=Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile)),
     )
     vitals = VitalsThread(reader.read, settings.health.interval_s, inbox.put)
 

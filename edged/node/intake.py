@@ -187,7 +187,7 @@ class Intake:
             self.arrived(event)
 
     def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
-        self.desk.replies.counts.refused += 1
+        self.desk.replies.counts.refuse(refusal.code)
         log.info(
             "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
         )

@@ -46,6 +46,7 @@ from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
+from edged.node.meter import Meter
 from edged.node.outbox import Outbox
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsRead
@@ -111,6 +112,7 @@ class Node:
     link_limit_s: float
     daemon_rss: Callable[[], dict[str, int]]
     watchdog_every_s: float
+    meter: Meter = field(default_factory=Meter)
     clock: Callable[[], float] = time.monotonic
     vitals: Vitals = field(default_factory=Vitals)
     level: str = "cool"
@@ -150,6 +152,7 @@ class Node:
         self._serve_until(
             self.clock() + FLUSH_S, lambda: self.bulletin.offline_told or not self.desk.replies.line.connected
         )
+        self.meter.close()
 
     def _serve_until(self, end: float, over: Callable[[], bool]) -> None:
         while not over() and (left := end - self.clock()) > 0:
@@ -293,17 +296,18 @@ class Node:
         self.bulletin.tell_info(news.info(self.about, self.supervision))
 
     def _tell_health(self) -> None:
-        self.bulletin.tell_health(
-            {
-                "level": self.level,
-                "reason": self.reason,
-                "uptime_s": round(self.clock() - self._started),
-                **news.work(self.desk, self.supervision),
-                "journal": news.journal(self.journal_depth()),
-                "memory": self.daemon_rss(),
-                "board": news.board(self.vitals),
-            }
-        )
+        health = {
+            "level": self.level,
+            "reason": self.reason,
+            "uptime_s": round(self.clock() - self._started),
+            **news.work(self.desk, self.supervision),
+            "journal": news.journal(self.journal_depth()),
+            "memory": self.daemon_rss(),
+            "board": news.board(self.vitals),
+        }
+        self.bulletin.tell_health(health)
+        info = news.info(self.about, self.supervision)
+        self.meter.tell(info, health, self.desk.replies.latencies, online=self.bulletin.online)
 
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""

@@ -14,6 +14,7 @@ import structlog
 from edged.core import reply
 from edged.core.job import Job
 from edged.core.link import Outgoing
+from edged.core.metrics import Latencies
 from edged.core.records import Publish
 from edged.core.topics import Topics
 from edged.node.outbox import Line
@@ -37,6 +38,18 @@ class Counts:
     dropped: int = 0
     retained_ignored: int = 0
     tokens: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def refuse(self, code: str) -> None:
+        """Count a question that was turned away at the door, and why."""
+        self.refused += 1
+        self.refusals[code] = self.refusals.get(code, 0) + 1
+
+    def fail(self, code: str) -> None:
+        """Count an accepted question that ended in an error, and why."""
+        self.errors += 1
+        self.failures[code] = self.failures.get(code, 0) + 1
 
 
 @dataclass(slots=True)
@@ -47,6 +60,7 @@ class Replies:
     line: Line
     clock: Callable[[], float]
     counts: Counts = field(default_factory=Counts)
+    latencies: Latencies = field(default_factory=Latencies)
 
     def send(self, job: Job, message: reply.Reply, *, qos: int) -> None:
         """Publish a reply that need not survive: the terminal message repeats all that matters."""
@@ -83,16 +97,18 @@ class Replies:
 
     def _tell(self, job: Job, last: reply.Terminal) -> None:
         """One line a question."""
+        duration_s = self.clock() - job.arrived
         fields: dict[str, object] = {
             "job_id": job.question.id,
             "client": job.question.client,
             "attempt": job.attempts,
-            "duration_s": round(self.clock() - job.arrived, 3),
+            "duration_s": round(duration_s, 3),
         }
         match last:
             case reply.Done():
                 self.counts.done += 1
                 usage, timings = last.usage, last.timings
+                self.latencies.answered(duration_s, timings)
                 log.info(
                     "job_finished",
                     **fields,
@@ -109,5 +125,5 @@ class Replies:
                 self.counts.cancelled += 1
                 log.info("job_cancelled", **fields, tokens=last.usage.completion_tokens)
             case reply.Failed():
-                self.counts.errors += 1
+                self.counts.fail(last.code)
                 log.warning("job_failed", **fields, code=last.code, reason=last.message)

@@ -173,6 +173,20 @@ class Health(Section):
     """Time between two readings of the board's vitals."""
 
 
+class Metrics(Section):
+    """Numbers for Prometheus."""
+
+    textfile: Place | None = None
+    """File for node_exporter's textfile collector, written anew with every `health`; its name ends in `.prom`."""
+
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, value: Path | None) -> Path | None:
+        if value is not None and value.suffix != ".prom":
+            raise refuse("a file whose name ends in .prom is accepted: node_exporter passes over all others")
+        return value
+
+
 class Log(Section):
     """The log, on standard error."""
 
@@ -205,6 +219,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     journal: Journal = Journal()
     health: Health = Health()
+    metrics: Metrics = Metrics()
     log: Log = Log()
     paths: Paths = Paths()
 

@@ -103,6 +103,12 @@ def test_it_owns_a_state_folder_and_no_account(unit: dict[str, list[str]]) -> No
     assert unit["Service.StateDirectory"] == ["edged"]
 
 
+def test_metrics_have_a_folder_that_others_may_read(unit: dict[str, list[str]]) -> None:
+    """node_exporter runs as another user; RuntimeDirectoryMode= is 0755 unless the unit says otherwise."""
+    assert unit["Service.RuntimeDirectory"] == ["edged"]
+    assert "Service.RuntimeDirectoryMode" not in unit
+
+
 def test_credentials_are_optional(unit: dict[str, list[str]]) -> None:
     """systemd.exec(5): only names without a path may be absent; a path that is absent fails the start."""
     names = dict(value.split(":") for value in unit["Service.LoadCredential"])

@@ -1,0 +1,271 @@
+"""The shapes of what a node says of itself: `info`, `health` and `event`, as they stand on the wire. Pure.
+
+`edged.node.news` fills them in; metrics, Home Assistant and the published specification read them from here. A
+field that is not known is absent on the wire and None here. Newer nodes may say more than is read here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from edged.core.vitals import Level
+
+Phase = Literal["starting", "ready", "failed", "broken"]
+Status = Literal["online", "offline"]
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all shapes share."""
+
+
+class Trip(Shape, frozen=True):
+    """A trip point of a zone, degrees Celsius.
+
+    Attributes:
+        kind: the kernel's word: `active` starts a fan, `passive` throttles, `hot` warns, `critical` switches off.
+    """
+
+    kind: str
+    temp_c: float
+    hysteresis_c: float | None = None
+
+
+class Zone(Shape, frozen=True):
+    """A thermal zone; `temp_c` is absent where the sensor says nothing plausible."""
+
+    temp_c: float | None = None
+    trips: list[Trip] = []
+
+
+class Clock(Shape, frozen=True):
+    """The clock that these cores share.
+
+    Attributes:
+        now_hz: the clock asked for.
+        max_hz: the highest that is allowed at the moment.
+        hardware_max_hz: the highest that the hardware has.
+        governor: cpufreq's.
+    """
+
+    cores: list[int]
+    now_hz: int | None = None
+    max_hz: int | None = None
+    hardware_max_hz: int | None = None
+    governor: str | None = None
+
+
+class Board(Shape, frozen=True):
+    """What was read from the board; what it has no sensor for is absent.
+
+    Attributes:
+        zones: thermal zones by the kernel's name.
+        clocks: one for each group of cores that change it together.
+        headroom_c: degrees to the nearest trip point, the smallest over all zones; negative beyond it.
+        throttled: the kernel holds a clock below the hardware's maximum.
+        under_voltage: the supply fell too low within the last two seconds (Raspberry Pi).
+        load_1m: load average of a minute.
+        memory_total_bytes: of the board.
+        memory_available_bytes: what can be had without swapping.
+    """
+
+    zones: dict[str, Zone] = {}
+    clocks: list[Clock] = []
+    headroom_c: float | None = None
+    throttled: bool | None = None
+    under_voltage: bool | None = None
+    load_1m: float | None = None
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+
+
+class Counts(Shape, frozen=True, omit_defaults=False):
+    """What came and went since the daemon's start.
+
+    Attributes:
+        accepted: questions taken into the journal.
+        done, cancelled, errors: how questions ended.
+        refused: questions turned away at the door.
+        duplicates: second copies of a question.
+        dropped: messages that nobody could be answered for.
+        retained_ignored: retained questions, which are never asked.
+        tokens: tokens of all answers.
+        refusals: `refused` by error code.
+        failures: `errors` by error code.
+    """
+
+    accepted: int = 0
+    done: int = 0
+    cancelled: int = 0
+    errors: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    dropped: int = 0
+    retained_ignored: int = 0
+    tokens: int = 0
+    refusals: dict[str, int] = {}
+    failures: dict[str, int] = {}
+
+
+class JournalDepth(Shape, frozen=True, omit_defaults=False):
+    """How full the journal is.
+
+    Attributes:
+        unfinished: questions accepted and not finished.
+        outbox: terminal messages that the broker has not acknowledged.
+        bytes: on disk.
+        failing: why the disk refuses, while it does.
+    """
+
+    unfinished: int = 0
+    outbox: int = 0
+    bytes: int = 0
+    failing: str | None = None
+
+
+class Memory(Shape, frozen=True):
+    """Resident memory of the two processes."""
+
+    daemon_rss_bytes: int | None = None
+    engine_rss_bytes: int | None = None
+
+
+class Health(Shape, frozen=True):
+    """How a node is.
+
+    Attributes:
+        level: how hot the board is, in one word.
+        reason: why it is that hot.
+        uptime_s: of the daemon.
+        engine: `ready` answers; `starting` keeps questions waiting; `failed` has no usable model; `broken` keeps
+            crashing.
+        engine_restarts: since the daemon's start.
+        queue: questions waiting.
+        active: questions being answered.
+        counts: since the daemon's start.
+        context: tokens of prompt and answer together that a question may have just now.
+        kv_tokens: tokens in the key-value cache.
+        decode_tokens_per_s: written lately, all answers together.
+        prefill_tokens_per_s: read lately.
+    """
+
+    level: Level = "cool"
+    reason: str | None = None
+    uptime_s: int | None = None
+    engine: Phase = "starting"
+    engine_restarts: int = 0
+    queue: int = 0
+    active: int = 0
+    counts: Counts = Counts()
+    context: int | None = None
+    kv_tokens: int | None = None
+    decode_tokens_per_s: float | None = None
+    prefill_tokens_per_s: float | None = None
+    journal: JournalDepth = JournalDepth()
+    memory: Memory = Memory()
+    board: Board = Board()
+
+
+class Model(Shape, frozen=True):
+    """The model that answers, from its file's own metadata.
+
+    Attributes:
+        sha256: of the file, where the settings name it.
+        context_trained: tokens that the model was trained for.
+        reasoning: whether it thinks before it answers.
+    """
+
+    name: str
+    architecture: str
+    quantisation: str
+    sha256: str | None = None
+    bytes: int | None = None
+    parameters: int | None = None
+    context_trained: int | None = None
+    reasoning: bool | None = None
+
+
+class Cores(Shape, frozen=True):
+    """Where the node computes.
+
+    Attributes:
+        engine: cores that the engine is pinned to.
+        daemon: cores that the daemon may use.
+        reason: why these.
+        allowed: as the kernel writes the daemon's.
+    """
+
+    engine: list[int]
+    daemon: list[int]
+    reason: str
+    allowed: str
+
+
+class Rates(Shape, frozen=True):
+    """Speeds that were measured before the first question; `source` tells how."""
+
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    source: str
+
+
+class BoundsTold(Shape, frozen=True):
+    """What one question, one client and all together may take."""
+
+    payload_bytes: int
+    queue_jobs: int
+    client_jobs: int
+
+
+class Info(Shape, frozen=True):
+    """Who a node is.
+
+    Attributes:
+        contract: version of the wire contract.
+        boot_id: names one run of the kernel.
+        board: the device tree's model name.
+        pools: pools whose questions it shares.
+        context_max, context_min: tokens of prompt and answer together, cool and when heat has taken all it may.
+        slots: questions answered at the same time.
+        engine: see `health`.
+        reason: why the engine is not ready.
+        capabilities: what a question may ask for.
+    """
+
+    node: str
+    version: str
+    contract: int
+    boot_id: str | None = None
+    board: str | None = None
+    pools: list[str] = []
+    context_max: int | None = None
+    context_min: int | None = None
+    slots: int | None = None
+    decode_threads: int | None = None
+    prefill_threads: int | None = None
+    cores: Cores | None = None
+    limits: BoundsTold | None = None
+    capabilities: list[str] = []
+    engine: Phase = "starting"
+    reason: str | None = None
+    model: Model | None = None
+    rates: Rates | None = None
+
+
+def health(told: dict[str, Any]) -> Health:
+    """Read a health object; what is not known here is passed over.
+
+    Raises:
+        msgspec.ValidationError: a field has another type than it should.
+    """
+    return msgspec.convert(told, Health, strict=False)
+
+
+def info(told: dict[str, Any]) -> Info:
+    """Read an info object; what is not known here is passed over.
+
+    Raises:
+        msgspec.ValidationError: a field has another type than it should.
+    """
+    return msgspec.convert(told, Info, strict=False)

@@ -1,0 +1,61 @@
+"""The node's metrics as text, made anew with every health. Made by the dispatcher thread, read by any.
+
+A scrape gets the newest text as it is: it is as old as `health.interval_s` at most, and however often a scraper
+asks, the dispatcher has nothing to do with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from edged.core import metrics, news
+from edged.core.metrics import Latencies
+
+log = structlog.get_logger()
+
+
+class Sink(Protocol):
+    """`edged.adapters.textfile.Textfile`, as far as the meter needs it. It never raises."""
+
+    def write(self, text: str) -> None:
+        """Take a new text in place of the last one."""
+
+    def remove(self) -> None:
+        """Show none any more."""
+
+
+class Meter:
+    """Keeps the newest text.
+
+    Args:
+        sink: where each text goes as well.
+    """
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._text = ""
+        self._sink = sink
+
+    def read(self) -> str:
+        """The newest text; empty before the first health. Any thread."""
+        return self._text
+
+    def tell(
+        self, info: dict[str, Any], health: dict[str, Any], latencies: Latencies, *, online: bool
+    ) -> None:
+        """Make the text of what is told just now."""
+        try:
+            told = news.info(info), news.health(health)
+        except msgspec.ValidationError as error:  # a defect, but none that should cost an answer
+            log.error("metrics_failed", reason=str(error))  # noqa: TRY400 - the reason says it all
+            return
+        self._text = metrics.exposition(*told, latencies, online=online)
+        if self._sink is not None:
+            self._sink.write(self._text)
+
+    def close(self) -> None:
+        """The orderly end of the node."""
+        if self._sink is not None:
+            self._sink.remove()

@@ -1,0 +1,200 @@
+"""Metrics are what Prometheus' own client reads and promtool finds in order, and say what health says."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from edged.core import metrics, news
+from edged.core.exposition import Family, Histogram, Sample, text
+from edged.core.metrics import BOUNDS_S, Latencies
+from edged.core.reply import Timings
+from edged.errors import CODES
+
+INFO: dict[str, Any] = {"node": "shed", "version": "1.0", "contract": 1, "board": 'Radxa "5\\B"\n'}
+HEALTH: dict[str, Any] = {
+    "level": "hot",
+    "uptime_s": 3600,
+    "engine": "ready",
+    "engine_restarts": 2,
+    "queue": 3,
+    "active": 2,
+    "counts": {
+        "accepted": 10,
+        "done": 6,
+        "cancelled": 1,
+        "errors": 2,
+        "refused": 4,
+        "tokens": 900,
+        "refusals": {"busy": 3, "hot": 1},
+        "failures": {"expired": 2},
+    },
+    "context": 2048,
+    "decode_tokens_per_s": 12.5,
+    "journal": {"unfinished": 5, "outbox": 0, "bytes": 40960},
+    "memory": {"daemon_rss_bytes": 50_000_000},
+    "board": {
+        "zones": {
+            "bigcore0-thermal": {
+                "temp_c": 81.2,
+                "trips": [
+                    {"kind": "passive", "temp_c": 75.0, "hysteresis_c": 2.0},
+                    {"kind": "passive", "temp_c": 85.0},
+                    {"kind": "critical", "temp_c": 115.0},
+                ],
+            },
+            "npu-thermal": {"trips": []},
+        },
+        "clocks": [{"cores": [4, 5], "now_hz": 2_256_000_000, "governor": "schedutil"}],
+        "headroom_c": -6.2,
+        "throttled": True,
+    },
+    "something_newer": {"than": "this"},
+}
+
+
+def latencies() -> Latencies:
+    """Two answers, one of them slow."""
+    kept = Latencies()
+    kept.answered(1.5, Timings(queue_ms=100, prefill_ms=300, decode_ms=1000))
+    kept.answered(3000.0, Timings(prefill_ms=1000, decode_ms=1_000_000))
+    return kept
+
+
+def exposition(health: dict[str, Any], kept: Latencies | None = None) -> str:
+    """The text of such a node."""
+    return metrics.exposition(news.info(INFO), news.health(health), kept or Latencies(), online=True)
+
+
+def samples(exposed: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample, as Prometheus' client reads it."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(exposed)
+        for sample in family.samples
+    }
+
+
+def value(exposed: str, name: str, **labels: str) -> float:
+    """One sample."""
+    return samples(exposed)[name, tuple(sorted(labels.items()))]
+
+
+def test_health_is_told() -> None:
+    """Numbers come through with their units and labels."""
+    exposed = exposition(HEALTH, latencies())
+    assert value(exposed, "edged_questions_waiting") == 3
+    assert value(exposed, "edged_questions_refused_total", code="busy") == 3
+    assert value(exposed, "edged_questions_refused_total", code="poison") == 0
+    assert value(exposed, "edged_questions_failed_total", code="expired") == 2
+    assert value(exposed, "edged_questions_ended_total", outcome="done") == 6
+    assert value(exposed, "edged_heat_level", level="hot") == 1
+    assert value(exposed, "edged_heat_level", level="cool") == 0
+    assert value(exposed, "edged_engine_phase", phase="ready") == 1
+    assert value(exposed, "edged_temperature_celsius", zone="bigcore0-thermal") == 81.2
+    trip = {"zone": "bigcore0-thermal", "trip": "1", "kind": "passive"}
+    assert value(exposed, "edged_trip_celsius", **trip) == 85.0
+    assert value(exposed, "edged_headroom_celsius") == -6.2
+    assert value(exposed, "edged_clock_hertz", cores="4-5") == 2_256_000_000
+    assert value(exposed, "edged_throttled") == 1
+    assert value(exposed, "edged_journal_failing") == 0
+    about = {"node": "shed", "version": "1.0", "board": INFO["board"], "model": "", "quantisation": ""}
+    assert value(exposed, "edged_info", **about) == 1
+
+
+def test_what_is_not_known_has_no_sample() -> None:
+    """Absent is not zero."""
+    names = {name for name, _ in samples(exposition({"queue": 1}))}
+    assert "edged_questions_waiting" in names
+    for absent in (
+        "edged_temperature_celsius",
+        "edged_context_tokens",
+        "edged_throttled",
+        "edged_under_voltage",
+    ):
+        assert absent not in names
+
+
+def test_latencies_count_from_arrival() -> None:
+    """What the engine does not time is waiting; what is slower than the last bucket counts as well."""
+    exposed = exposition(HEALTH, latencies())
+    assert value(exposed, "edged_queue_seconds_bucket", le="0.25") == 1
+    assert value(exposed, "edged_queue_seconds_bucket", le="0.1") == 0
+    assert value(exposed, "edged_first_token_seconds_bucket", le="0.5") == 1
+    assert value(exposed, "edged_answer_seconds_bucket", le="640") == 1
+    assert value(exposed, "edged_answer_seconds_bucket", le="+Inf") == 2
+    assert value(exposed, "edged_answer_seconds_sum") == 3001.5
+    assert value(exposed, "edged_answer_seconds_count") == 2
+
+
+def lint(exposed: str) -> tuple[int, str]:
+    """What Prometheus' own lint says of names, units, help and types."""
+    ended = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposed, capture_output=True, text=True, check=False
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("health", [HEALTH, {}, {"engine": "failed", "board": {"under_voltage": False}}])
+def test_promtool_is_content(health: dict[str, Any]) -> None:
+    """Prometheus' own lint finds nothing to say."""
+    assert lint(exposition(health, latencies())) == (0, "")
+
+
+def test_promtool_would_notice() -> None:
+    """The check above can fail."""
+    code, said = lint(exposition(HEALTH).replace("_total", "_milliseconds"))
+    assert code != 0
+    assert "edged_questions_accepted_milliseconds" in said
+
+
+def label_values(exposed: str) -> Iterator[tuple[str, str]]:
+    """Every label with its value."""
+    for _, labels in samples(exposed):
+        yield from labels
+
+
+def test_labels_are_bounded() -> None:
+    """A node that was asked by a thousand clients has as many series as one that was asked by none."""
+    busy = {**HEALTH, "counts": {**HEALTH["counts"], "refusals": dict.fromkeys([*CODES, "invented"], 1)}}
+    assert len(samples(exposition(busy))) == len(samples(exposition(HEALTH)))
+    assert "invented" not in {label for _, label in label_values(exposition(busy))}
+    many = {"zones": {f"zone{number}": {"temp_c": 50.0} for number in range(1000)}}
+    assert len(samples(exposition({"board": many}))) < 200
+
+
+@given(st.lists(st.floats(0, 10_000, allow_nan=False)))
+def test_histograms_are_cumulative(observed: list[float]) -> None:
+    """Buckets never fall, hold what is at most their bound, and end with the count."""
+    histogram = Histogram(BOUNDS_S)
+    for each in observed:
+        histogram.observe(each)
+    family = Family("edged_x_seconds", "histogram", "x", histogram.samples())
+    told = samples(text([family]))
+    for bound in (*BOUNDS_S, math.inf):
+        le = "+Inf" if bound == math.inf else f"{bound:g}"
+        assert told["edged_x_seconds_bucket", (("le", le),)] == sum(each <= bound for each in observed)
+    assert told["edged_x_seconds_count", ()] == len(observed)
+    assert told["edged_x_seconds_sum", ()] == pytest.approx(math.fsum(observed))
+
+
+@given(st.text(), st.floats(allow_nan=False))
+def test_any_label_and_number_comes_back(label: str, number: float) -> None:
+    """What stands in a label or a value is read back as it was."""
+    exposed = text([Family("edged_x", "gauge", "Any \\ text\n.", (Sample(number, {"zone": label}),))])
+    assert value(exposed, "edged_x", zone=label) == number
+
+
+def test_every_name_is_documented() -> None:
+    """What a dashboard may ask for has a help text that ends like a sentence."""
+    helps = re.findall(r"^# HELP (\S+) (.+)$", exposition(HEALTH, latencies()), re.MULTILINE)
+    assert len(helps) > 30
+    assert all(name.startswith("edged_") and meaning.endswith(".") for name, meaning in helps)
