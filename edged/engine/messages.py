@@ -76,10 +76,27 @@ class EndReasoning(Frame, frozen=True, tag="end_reasoning"):
     number: int
 
 
-class SetContext(Frame, frozen=True, tag="set_context"):
-    """From the next admission on a question may have this many tokens, prompt and answer together."""
+class SetLimits(Frame, frozen=True, tag="set_limits"):
+    """What the engine may do from now on, all of it, in place of the order before; `Configure` is the ceiling.
+
+    Attributes:
+        context: tokens that a question may have, prompt and answer together, from the next one measured on.
+        slots: questions that run at once; more that run already go on to their end.
+        decode_threads, prefill_threads: from the next pass on.
+        pace: share of the time that passes may fill, above 0 to 1; the rest is rest, between passes.
+        paused: no pass is begun and nothing admitted; what runs keeps its place and goes on afterwards, but
+            its deadline counts on.
+        reasoning_budget: tokens of thinking at most, from the next question measured on, whatever it asks
+            for; None for no such bound.
+    """
 
     context: int
+    slots: int
+    decode_threads: int
+    prefill_threads: int
+    pace: float = 1.0
+    paused: bool = False
+    reasoning_budget: int | None = None
 
 
 class Shutdown(Frame, frozen=True, tag="shutdown"):
@@ -178,7 +195,8 @@ class Pulse(Frame, frozen=True, tag="pulse"):
 
     Attributes:
         steps: forward passes since the start; a hung engine stops counting, or stops sending.
-        busy: a forward pass is due as soon as this one has been sent.
+        busy: a forward pass is due as soon as this one has been sent; False in a rest and while paused.
+        slots, pace, paused: the limits that hold, see `SetLimits`.
         decode_tokens_per_s, prefill_tokens_per_s: of the last seconds with work in them; 0.0 before any.
     """
 
@@ -190,6 +208,9 @@ class Pulse(Frame, frozen=True, tag="pulse"):
     prefill_tokens_per_s: float
     kv_tokens: int
     context: int
+    slots: int = 0
+    pace: float = 1.0
+    paused: bool = False
 
 
 class Log(Frame, frozen=True, tag="log"):
@@ -200,7 +221,7 @@ class Log(Frame, frozen=True, tag="log"):
     fields: dict[str, Any]
 
 
-Order = Configure | Submit | Cancel | EndReasoning | SetContext | Shutdown
+Order = Configure | Submit | Cancel | EndReasoning | SetLimits | Shutdown
 """Everything the daemon says."""
 Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | Pulse | Log
 """Everything the engine says."""

@@ -31,6 +31,7 @@ class Preparation:
         context: tokens of prompt and answer together; may change between questions.
         system_prompt: stands before every conversation that brings none of its own; may be empty.
         reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
+        reasoning_max: tokens of thinking that no question gets more of; None for no bound.
         delta_interval_s: least time between two deltas of one answer.
         constraints: compiles JSON schemas; None where the model has no support for them.
     """
@@ -42,6 +43,7 @@ class Preparation:
     reasoning_budget: int | None
     delta_interval_s: float
     constraints: Constraints | None = None
+    reasoning_max: int | None = None
 
     def prepare(self, order: Submit, now: float) -> Sequence:
         """Measure a question.
@@ -95,6 +97,8 @@ class Preparation:
         budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
         if order.reasoning_budget is not None:
             budget = order.reasoning_budget
+        if self.reasoning_max is not None:
+            budget = min(budget, self.reasoning_max)
         # `max_tokens` bounds thinking and answer together: half of it stays for the answer.
         budget = max(0, min(budget, room // 2 - len(closing)))
         if thinking and budget == 0:

@@ -35,7 +35,7 @@ from edged.engine.messages import (
     Ready,
     Refused,
     Report,
-    SetContext,
+    SetLimits,
     Shutdown,
     Submit,
 )
@@ -127,7 +127,7 @@ class Engine:
     def __init__(self, setup: Configure, model: LoadedModel, channel: Channel[Frame, Frame]) -> None:
         self._model = model
         self._channel = channel
-        self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | Shutdown] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | SetLimits] = queue.SimpleQueue()
         self._context_max = setup.context
         self._pulsed_at = 0.0
         self.scheduler = Scheduler(
@@ -161,8 +161,11 @@ class Engine:
                 self._inbox.put(order)  # first: an interrupted pass finds the reason in the inbox
                 if isinstance(order, Cancel):
                     self.scheduler.interrupt(order.number)
-            case SetContext():
+            case SetLimits():
+                # Here for what is measured next, in the model thread for what is computed next.
                 self._model.preparation.context = min(order.context, self._context_max)
+                self._model.preparation.reasoning_max = order.reasoning_budget
+                self._inbox.put(order)
             case Shutdown():
                 os._exit(0)
             case _:
@@ -211,16 +214,19 @@ class Engine:
         scheduler.replace_emit(emit)
 
     def serve(self) -> None:
-        """Step for ever; wait where there is nothing to do."""
+        """Step for ever; wait where there is nothing to do, and in a rest, but never longer than for a pulse.
+
+        An order ends the wait: cancels, new questions and new limits are taken in the midst of a rest.
+        """
         busy = False
         while True:
-            self._drain(wait=not busy)
+            self._drain(0.0 if busy else min(PULSE_S, self.scheduler.rest_s or PULSE_S))
             busy = self.scheduler.step()
             self._pulse(busy=busy)
 
-    def _drain(self, *, wait: bool) -> None:
+    def _drain(self, wait_s: float) -> None:
         try:
-            item = self._inbox.get(timeout=PULSE_S) if wait else self._inbox.get_nowait()
+            item = self._inbox.get(timeout=wait_s) if wait_s else self._inbox.get_nowait()
             while True:
                 match item:
                     case Sequence():
@@ -229,6 +235,8 @@ class Engine:
                         self.scheduler.cancel(number)
                     case EndReasoning(number):
                         self.scheduler.end_reasoning(number)
+                    case SetLimits():
+                        self.scheduler.limit(item)
                 item = self._inbox.get_nowait()
         except queue.Empty:
             return
@@ -249,6 +257,9 @@ class Engine:
                 prefill_tokens_per_s=_inverse(counters.rates.read_s),
                 kv_tokens=scheduler.kv_tokens,
                 context=self._model.preparation.context,
+                slots=scheduler.slots,
+                pace=scheduler.pace,
+                paused=scheduler.paused,
             )
         )
 

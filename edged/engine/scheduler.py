@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edged.core.batching import Need, chunk_rows, plan
+from edged.core.batching import CHUNK_MIN, Need, chunk_rows, plan
 from edged.core.fairness import TokenLedger, Waiting, choose
+from edged.core.pace import PACE_MIN, Pace
 from edged.core.rates import Rates
 from edged.core.reply import FinishReason
 from edged.engine.constraint import Constraint
-from edged.engine.messages import Piece, Refused, Report, Started
+from edged.engine.messages import Piece, Refused, Report, SetLimits, Started
 from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import Slots
@@ -46,7 +47,7 @@ class Scheduler:
 
     Args:
         vocabulary, passes, make_chooser: the model.
-        slots: how many questions run at once.
+        slots: how many questions run at once; `limit` may allow fewer.
         decode_threads, prefill_threads: threads for passes that write, and for passes that read a prompt.
         emit: takes what is to be told, in order; called once at the end of each step.
         clock: monotonic seconds.
@@ -69,8 +70,10 @@ class Scheduler:
         self._make_chooser = make_chooser
         self._slots = Slots(passes, slots)
         self._slot_count = slots
+        self._threads_max = decode_threads, prefill_threads
         self._decode_threads = decode_threads
         self._prefill_threads = prefill_threads
+        self._pace = Pace()
         self._emit = emit
         self._clock = clock
         self._announced: dict[int, Sequence] = {}
@@ -80,6 +83,18 @@ class Scheduler:
         self._reports: list[Report] = []
         self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
+        self.slots = slots
+        self.paused = False
+
+    @property
+    def pace(self) -> float:
+        """Share of the time that passes may fill."""
+        return self._pace.share
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds until the next pass is due by the pace; 0.0 when it is."""
+        return self._pace.rest_s(self._clock())
 
     @property
     def running(self) -> int:
@@ -127,6 +142,15 @@ class Scheduler:
             if sequence.slot != NO_SLOT and not sequence.reading and sequence.text.thinking:
                 self._close_thinking(sequence, self._clock())
 
+    def limit(self, limits: SetLimits) -> None:
+        """Obey new limits from the next step on; what runs keeps its slot."""
+        self.slots = min(self._slot_count, max(1, limits.slots))
+        most_decode, most_prefill = self._threads_max
+        self._decode_threads = min(most_decode, max(1, limits.decode_threads))
+        self._prefill_threads = min(most_prefill, max(1, limits.prefill_threads))
+        self._pace.share = min(1.0, max(PACE_MIN, limits.pace))
+        self.paused = limits.paused
+
     def interrupt(self, number: int) -> None:
         """Abort the running pass if it reads this question's prompt. From any thread."""
         if number in self._reading_now:
@@ -144,8 +168,8 @@ class Scheduler:
             write = min(other.room, int(rates.answer_tokens)) - other.written
             load_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
         own_s = rates.work_s(read=sequence.prompt_tokens, write=min(sequence.room, int(rates.answer_tokens)))
-        in_line = max(0, len(ahead) + len(self._running) + 1 - self._slot_count)
-        return in_line, load_s / self._slot_count + own_s
+        in_line = max(0, len(ahead) + len(self._running) + 1 - self.slots)
+        return in_line, (load_s / self.slots + own_s) / self._pace.share
 
     # the step -------------------------------------------------------------------------------------------
 
@@ -153,7 +177,7 @@ class Scheduler:
         """Run one pass over everything that is due.
 
         Returns:
-            False when there was nothing to do.
+            False when there was nothing to do, or nothing yet: paused, or in a rest (`rest_s`).
 
         Raises:
             EngineError: llama.cpp failed in a way that another pass will not mend.
@@ -161,9 +185,10 @@ class Scheduler:
         self._passes.stop_pass(False)
         now = self._clock()
         self._expire(now)
-        self._admit(now)
+        if not self.paused:
+            self._admit(now)
         self._flush()  # before the pass: should it crash the process, it must be known who ran
-        shares = self._plan()
+        shares = [] if self.paused or self._pace.rest_s(now) > 0 else self._plan()
         if not shares:
             return False
         rows, read = self._fill(shares)
@@ -172,6 +197,7 @@ class Scheduler:
         code = self._passes.decode(self._prefill_threads if reading else self._decode_threads)
         self._reading_now = frozenset()
         ended = self._clock()
+        self._pace.worked(begun, ended)
         if code == ABORTED:
             self.counters.aborted += 1
             for sequence, _, _ in rows:
@@ -210,7 +236,7 @@ class Scheduler:
                 self._end(sequence, "deadline", now)
 
     def _admit(self, now: float) -> None:
-        while self._waiting and self._slots.free:
+        while self._waiting and self._slots.free and len(self._running) < self.slots:
             line = [Waiting(s.number, s.order.client, s.order.priority) for s in self._waiting.values()]
             chosen = choose(line, self._ledger.served)
             if chosen is None:
@@ -232,9 +258,11 @@ class Scheduler:
 
     def _plan(self) -> list[tuple[Sequence, int]]:
         rates = self.counters.rates
+        # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
+        most = self._passes.batch_tokens
         shares = plan(
             [Need(s.number, s.rows, s.reading) for s in self._running.values()],
-            batch_tokens=self._passes.batch_tokens,
+            batch_tokens=min(most, max(self._slot_count + 1, CHUNK_MIN, int(most * self._pace.share))),
             chunk=chunk_rows(rates.step_s, rates.read_s, batch_tokens=self._passes.batch_tokens),
         )
         return [(self._running[share.slot], share.rows) for share in shares]

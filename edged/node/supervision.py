@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from edged.engine.client import EngineGone
-from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready
+from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
 
 LOOK_S = 2.0
 """How often a model file that cannot be used is looked at again."""
@@ -68,6 +68,7 @@ class Supervision:
         ready_report: what the running engine said of itself.
         pulse: its latest sign of life.
         restarts: starts after a crash.
+        limits: what the engine was told last that it may do; a new one is told the same.
     """
 
     process: Process
@@ -82,6 +83,7 @@ class Supervision:
     ready_report: Ready | None = None
     pulse: Pulse | None = None
     restarts: int = 0
+    limits: SetLimits | None = None
     stopping: bool = False
     _alive: bool = False
     _answered: bool = False
@@ -121,6 +123,12 @@ class Supervision:
         if self.ready:
             self.process.send(order)
 
+    def limit(self, limits: SetLimits) -> None:
+        """Tell this engine, and each one that follows it, what it may do from now on."""
+        if limits != self.limits:
+            self.limits = limits
+            self.send(limits)
+
     def heard(self) -> None:
         """The process said something."""
         self._heard_at = self.clock()
@@ -133,6 +141,8 @@ class Supervision:
         """The model is loaded and warm."""
         self.phase, self.reason = "ready", ""
         self.ready_report = report
+        if self.limits is not None:
+            self.send(self.limits)
         log.info(
             "engine_ready",
             model=report.model.name,
@@ -197,7 +207,10 @@ class Supervision:
         return self.clock() - self._heard_at <= self._silence_s() + LOOK_S
 
     def _silence_s(self) -> float:
-        """How long the engine may say nothing: some times the longest pass that its measured speed allows."""
+        """How long the engine may say nothing: some times the longest pass that its measured speed allows.
+
+        An engine that rests by its pace or is paused says so in its pulses, so neither looks like a hang.
+        """
         if not self.ready:
             return self.start_timeout_s
         rate = self.pulse.prefill_tokens_per_s if self.pulse else 0.0

@@ -273,3 +273,13 @@ def test_the_context_may_change() -> None:
 def test_schema_without_support() -> None:
     """A schema is refused where the model cannot be held to one."""
     assert refused(user("a"), schema="{}").code == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("asked", "bound", "expected"), [(None, 10, 10), (30, 10, 10), (5, 10, 5), (20, None, 20)]
+)
+def test_bound_of_the_thinking(asked: int | None, bound: int | None, expected: int) -> None:
+    """Whatever a question or the node grants, no thinking is longer than the bound that holds."""
+    measure = preparation(ScriptedModel(say("x"), context=100), THINKING, reasoning_max=bound)
+    order = submit(1, user("hi"), reasoning_budget=asked)
+    assert measure.prepare(order, NOW).budget == expected

@@ -10,7 +10,7 @@ from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
 from edged.engine.constraint import Constraint
-from edged.engine.messages import Ended, Piece, Refused, Started
+from edged.engine.messages import Ended, Piece, Refused, SetLimits, Started
 from edged.engine.scheduler import LONG_PASS_ROWS, TEMPERATURE, TOP_P
 from edged.errors import EngineError
 
@@ -564,3 +564,133 @@ def test_schema_and_stop_string() -> None:
     [refused] = [report for report in one.reports if isinstance(report, Refused)]
     assert "leave out stop" in refused.message
     one.check_idle()
+
+
+# limits ---------------------------------------------------------------------------------------------------
+
+
+def limits(**changes: Any) -> SetLimits:
+    """Limits that allow everything, but for `changes`."""
+    everything: dict[str, Any] = {
+        "context": 256,
+        "slots": 2,
+        "decode_threads": DECODE,
+        "prefill_threads": PREFILL,
+    }
+    return SetLimits(**(everything | changes))
+
+
+def test_fewer_slots() -> None:
+    """With fewer slots, what runs goes on to its end, and the next starts when the number allows it."""
+    one = rig("abcdef")
+    one.ask(1)
+    one.ask(2)
+    one.ask(3)
+    one.scheduler.step()
+    assert one.started() == [1, 2]
+    one.scheduler.limit(limits(slots=1))
+    one.scheduler.cancel(1)
+    one.scheduler.step()
+    assert one.started() == [1, 2], "one slot is taken"
+    one.run()
+    assert one.started() == [1, 2, 3]
+    assert one.ended(2).text == one.ended(3).text == "abcdef"
+    one.scheduler.limit(limits())
+    one.ask(4)
+    one.ask(5)
+    one.scheduler.step()
+    assert one.scheduler.running == 2
+    one.run()
+    one.check_idle()
+
+
+def test_threads_from_the_next_pass() -> None:
+    """Both counts change between two passes, and cannot grow past what the engine was started with."""
+    one = rig("abcd")
+    one.scheduler.limit(limits(decode_threads=1, prefill_threads=3))
+    one.ask(1)
+    one.scheduler.step()
+    one.scheduler.step()
+    one.scheduler.limit(limits(decode_threads=99, prefill_threads=99))
+    one.run()
+    assert one.model.passes.threads == [3, 1, DECODE, DECODE, DECODE]
+
+
+def test_pace() -> None:
+    """At half pace a pass is followed by a rest of its own length; no pass is run inside it."""
+    one = rig("abcd")
+    one.scheduler.limit(limits(pace=0.5))
+    one.ask(1)
+    assert one.scheduler.step()
+    assert not one.scheduler.step(), "it must rest"
+    rest_s = one.scheduler.rest_s
+    assert rest_s == pytest.approx(0.004)  # a prompt of four tokens, a millisecond each
+    one.ask(2)
+    one.scheduler.step()
+    assert one.started() == [1, 2], "a rest is no reason to wait for a slot"
+    one.clock.advance(rest_s)
+    assert one.scheduler.step()
+    one.scheduler.limit(limits())
+    one.run()
+    assert one.ended(1).text == one.ended(2).text == "abcd"
+    one.check_idle()
+
+
+def test_pace_shortens_passes() -> None:
+    """A slow pace reads a long prompt in smaller passes, so that no rest is long."""
+    one = rig("a", streams=1, context=512, batch_tokens=256)
+    one.scheduler.limit(limits(pace=0.25, slots=1))
+    one.ask(1, "x" * 200)
+    one.scheduler.step()
+    assert one.model.passes.rows_of == [64]
+
+
+def test_pause() -> None:
+    """While paused no pass runs and nothing is admitted; afterwards all goes on where it was."""
+    one = rig("abcdef", streams=1)
+    one.ask(1)
+    one.scheduler.step()
+    one.scheduler.limit(limits(paused=True, slots=1))
+    passes = len(one.model.passes.rows_of)
+    one.ask(2)
+    for _ in range(5):
+        assert not one.scheduler.step()
+        one.clock.advance(60.0)
+    assert len(one.model.passes.rows_of) == passes
+    one.scheduler.limit(limits(slots=1))
+    one.run()
+    assert one.ended(1).text == one.ended(2).text == "abcdef"
+    assert one.started() == [1, 2]
+    one.check_idle()
+
+
+def test_pause_holds_up_neither_deadline_nor_cancel() -> None:
+    """A paused answer ends at its deadline with what it has; another is cancelled at once."""
+    one = rig("abcdef", streams=3)
+    one.ask(1, deadline=one.clock() + 10)
+    one.ask(2)
+    one.scheduler.step()
+    one.scheduler.limit(limits(paused=True))
+    one.ask(3, deadline=one.clock() + 10)
+    one.scheduler.cancel(2)
+    assert one.ended(2).outcome == "cancelled"
+    one.clock.advance(11.0)
+    assert not one.scheduler.step()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("deadline", "a")
+    assert [report.code for report in one.reports if isinstance(report, Refused)] == ["expired"]
+    one.check_idle()
+
+
+def test_estimate_knows_pace_and_slots() -> None:
+    """Half the pace takes twice the time, and one slot makes a line of what two would hold."""
+    one = rig("abcd")
+    one.ask(1)
+    one.run()
+    one.ask(2)
+    two = one.preparation.prepare(submit(3, Message("user", "hi")), one.clock())
+    ahead, eta_s = one.scheduler.estimate(two)
+    assert ahead == 0
+    one.scheduler.limit(limits(pace=0.5))
+    assert one.scheduler.estimate(two)[1] == pytest.approx(2 * eta_s)
+    one.scheduler.limit(limits(slots=1))
+    assert one.scheduler.estimate(two)[0] == 1
