@@ -23,6 +23,7 @@ from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core.admission import Bound, Load
 from edged.core.parsing import Bounds
+from edged.core.records import SessionBounds
 from edged.core.topics import Topics
 from edged.core.topology import Choice, big_cores, format_cores, named_cores, threads
 from edged.engine.client import COMMAND, EngineClient
@@ -37,6 +38,7 @@ from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
+from edged.node.sessions import Sessions
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
@@ -77,6 +79,9 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         inbox.put,
         max_age_s=settings.journal.max_age_s,
         max_bytes=settings.journal.max_bytes,
+        sessions=SessionBounds(
+            settings.sessions.keep_s, settings.sessions.per_client, settings.sessions.total
+        ),
     )
     try:
         recovered = journal.open()
@@ -95,7 +100,15 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     )
     outbox = Outbox(line, journal)
     replies = Replies(topics, line, time.monotonic)
-    desk = Desk(replies, journal, supervision, outbox, settings.limits.attempts, time.monotonic)
+    desk = Desk(
+        replies,
+        journal,
+        supervision,
+        outbox,
+        settings.limits.attempts,
+        time.monotonic,
+        sessions=Sessions(settings.sessions.max_bytes),
+    )
     bulletin = Bulletin(topics, line, settings.health.interval_s)
     limits = settings.limits
 
@@ -252,6 +265,7 @@ def _about(
             "reasoning",
             "plain_text",
             "trim_history",
+            "session",
             "json_schema",
         ],
     }

@@ -18,6 +18,7 @@ from edged.core.records import (
     JournalEvent,
     Publish,
     Recovered,
+    SessionBounds,
     StatusFound,
 )
 
@@ -111,10 +112,13 @@ def desk(
     *,
     max_age_s: float = 604_800.0,
     max_bytes: int = 64 * 1024 * 1024,
+    sessions: SessionBounds | None = None,
 ) -> Iterator[Desk]:
     """Open the journal at `path`, close it afterwards."""
     events: queue.SimpleQueue[JournalEvent] = queue.SimpleQueue()
-    journal = Journal(path, events.put, max_age_s=max_age_s, max_bytes=max_bytes, clock=clock)
+    journal = Journal(
+        path, events.put, max_age_s=max_age_s, max_bytes=max_bytes, sessions=sessions, clock=clock
+    )
     recovered = journal.open()
     try:
         yield Desk(journal, events, recovered)

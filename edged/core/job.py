@@ -67,6 +67,8 @@ class Job:
         seq: number of the next reply.
         deliveries: messages to acknowledge once it is stored.
         prompt_tokens, context: as the engine measured them; 0 before.
+        history: earlier messages of its session that it is asked with.
+        dropped: earlier messages of its session that the node left out for their size.
         begun: the first run was counted when it was stored, because a slot was free.
         replay: the latest deltas, encoded, with their numbers.
     """
@@ -83,6 +85,8 @@ class Job:
     seq: int = 0
     prompt_tokens: int = 0
     context: int = 0
+    history: int = 0
+    dropped: int = 0
     begun: bool = False
     cancel_asked: bool = False
     submitted: bool = False

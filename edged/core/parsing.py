@@ -222,8 +222,8 @@ def _complete(
     schema = schema_text(fields.response_format)
     if fields.tools or fields.tool_choice not in (None, "auto", "none"):
         raise Refusal("unsupported", "tools are not supported by this version; leave them out")
-    if fields.session is not None:
-        raise Refusal("unsupported", "session is not supported by this version; send the turns as messages")
+    if fields.session is not None and not is_job_id(fields.session):
+        raise Refusal("bad_request", "session must be 1 to 128 characters A-Z a-z 0-9 _ . : -")
     reasoning = fields.reasoning or Reasoning()
     expiry_s = envelope.properties.expiry_s
     expiry_ms = None if expiry_s is None else int(1000 * min(expiry_s, bounds.deadline_max_s))

@@ -50,6 +50,43 @@ class Publish(msgspec.Struct, frozen=True):
     properties: dict[str, Any] = {}
 
 
+class StoredSession(msgspec.Struct, frozen=True):
+    """A conversation as it is stored; what is in a turn is its owner's, see `edged.core.session`.
+
+    Attributes:
+        system: its system prompt; None for the node's own.
+        turns: each with the number of the question that brought it, oldest first.
+    """
+
+    system: str | None = None
+    turns: tuple[tuple[int, bytes], ...] = ()
+
+
+class SessionTurn(msgspec.Struct, frozen=True):
+    """What a finished question adds to its session.
+
+    Attributes:
+        client, name: whose session, and which.
+        system: the session's system prompt from now on.
+        first: number of the oldest turn that stays.
+        body: the turn, encoded by the owner.
+    """
+
+    client: str
+    name: str
+    system: str | None
+    first: int
+    body: bytes
+
+
+class SessionBounds(msgspec.Struct, frozen=True):
+    """How many sessions are kept, and for how long after their last question (in the journal's time)."""
+
+    keep_s: float = 86_400.0
+    per_client: int = 16
+    total: int = 256
+
+
 Outbox = tuple[tuple[int, Publish], ...]
 """Messages that the broker has not acknowledged, each with the id that `clear` takes."""
 
@@ -66,6 +103,7 @@ class JobRow(msgspec.Struct, frozen=True):
         body: the question, encoded by the owner; opaque here; dropped when the question is finished.
         received_unix_s: wall clock at arrival, for people only: nothing is decided by it.
         deadline: when it expires; None for never.
+        session: the conversation that it goes on with; None for none.
     """
 
     client: str
@@ -74,14 +112,16 @@ class JobRow(msgspec.Struct, frozen=True):
     body: bytes
     received_unix_s: float
     deadline: Deadline | None = None
+    session: str | None = None
 
 
 class RecoveredJob(msgspec.Struct, frozen=True):
-    """An unfinished question found at start; `attempts` runs of it had begun."""
+    """An unfinished question found at start; `attempts` runs of it had begun; `session` as it stands now."""
 
     number: int
     attempts: int
     row: JobRow
+    session: StoredSession | None = None
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -112,6 +152,7 @@ class Depth(msgspec.Struct, frozen=True):
         commits: transactions made durable since start.
         owed: commands kept in memory until the disk takes them (or until the lazy commit of clears).
         failing: why the disk refuses just now; None when it does not.
+        sessions: conversations that are kept.
     """
 
     unfinished: int
@@ -120,13 +161,15 @@ class Depth(msgspec.Struct, frozen=True):
     commits: int
     owed: int
     failing: str | None
+    sessions: int = 0
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The question stands on disk: it may be acknowledged."""
+    """The question stands on disk: it may be acknowledged. `session` is its conversation as far as it is stored."""
 
     ticket: object
     number: int
+    session: StoredSession | None = None
 
 
 class Duplicate(msgspec.Struct, frozen=True):

@@ -41,7 +41,10 @@ class Reply(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True, k
 
 
 class Accepted(Reply, frozen=True, tag="accepted", kw_only=True):
-    """The question stands in the journal and will be answered; `position` 0 is next."""
+    """The question stands in the journal and will be answered; `position` 0 is next.
+
+    `history` counts the earlier messages of its session: 0 where the session begins, or was forgotten.
+    """
 
     node: str
     position: int
@@ -50,6 +53,7 @@ class Accepted(Reply, frozen=True, tag="accepted", kw_only=True):
     context: int
     deadline_ms: int | None = None
     duplicate: bool | None = None
+    history: int | None = None
 
 
 class Delta(Reply, frozen=True, tag="delta", kw_only=True):

@@ -8,9 +8,10 @@ and the template's own text with specials on.
 from __future__ import annotations
 
 import datetime
+import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import jinja2
@@ -41,10 +42,11 @@ _TEMPLATE_FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the rendered prompt; `special` where it may hold control tokens."""
+    """A stretch of the rendered prompt; `special` where it may hold control tokens, else `message` is its place."""
 
     text: str
     special: bool
+    message: int | None = field(default=None, compare=False)
 
 
 class ChatTemplate:
@@ -75,7 +77,8 @@ class ChatTemplate:
         self.thinks = CLOSE in source or OPEN in source
         # A nonce that no device can know: private-use characters that bracket text from the wire.
         nonce = secrets.token_hex(8)
-        self._begin, self._end = f"{_MARKS[0]}{nonce}{_MARKS[1]}", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
+        self._begin, self._end = f"{_MARKS[0]}{nonce}.", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
+        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]+){_MARKS[1]}")
 
     def render(self, messages: Sequence[Message]) -> list[Span]:
         """Spans of the prompt, ready for the answer to follow.
@@ -83,10 +86,13 @@ class ChatTemplate:
         Raises:
             Refusal: the template does not accept these messages (`bad_request`).
         """
+        texts = [self._without_thinking(turn) for turn in messages]
         turns = [
-            {"role": turn.role, "content": f"{self._begin}{text}{self._end}" if text else ""}
-            for turn in messages
-            for text in (self._without_thinking(turn),)
+            {
+                "role": turn.role,
+                "content": f"{self._begin}{at}{_MARKS[1]}{text}{self._end}" if text else "",
+            }
+            for at, (turn, text) in enumerate(zip(messages, texts, strict=True))
         ]
         try:
             text = self._template.render(
@@ -101,7 +107,7 @@ class ChatTemplate:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
-        return self._split(text)
+        return self._split(text, texts)
 
     def _without_thinking(self, turn: Message) -> str:
         """A turn's text, of an earlier answer without its thinking.
@@ -111,17 +117,15 @@ class ChatTemplate:
         text = turn.content or ""
         return text.rpartition(CLOSE)[2] if self.thinks and turn.role == "assistant" else text
 
-    def _split(self, text: str) -> list[Span]:
-        spans: list[Span] = []
-        own, begin, rest = text.partition(self._begin)
-        spans.append(Span(own, special=True))
+    def _split(self, text: str, texts: Sequence[str]) -> list[Span]:
+        own, *marked = self._opening.split(text)
+        spans = [Span(own, special=True)]
         whole = True
-        while begin:
-            user, end, rest = rest.partition(self._end)
-            whole = whole and bool(end) and self._begin not in user
-            spans.append(Span(user, special=False))
-            own, begin, rest = rest.partition(self._begin)
-            spans.append(Span(own, special=True))
+        for place, rest in zip(marked[::2], marked[1::2], strict=True):
+            user, end, own = rest.partition(self._end)
+            at = int(place)
+            whole = whole and bool(end) and at < len(texts) and user == texts[at]
+            spans += [Span(user, special=False, message=at), Span(own, special=True)]
         # Any trace of a mark outside a user's text means that some of that text stands there as well.
         if not whole or any(mark in span.text for span in spans if span.special for mark in _MARKS):
             raise Refusal(
@@ -145,7 +149,10 @@ def opens_thinking(spans: Sequence[Span]) -> bool:
 
 
 def to_tokens(
-    spans: Sequence[Span], tokenize: Callable[[str, bool], list[int]], begin: int | None
+    spans: Sequence[Span],
+    tokenize: Callable[[str, bool], list[int]],
+    begin: int | None,
+    sampled: Callable[[Span], Sequence[int]] = lambda _: (),
 ) -> list[int]:
     """Tokens of a rendered prompt.
 
@@ -153,10 +160,11 @@ def to_tokens(
         spans: from `ChatTemplate.render`.
         tokenize: takes text and whether control tokens may come out of it.
         begin: token that must stand first, unless the template has put it there.
+        sampled: the tokens in which a message's text came from the model; none where the text is to be tokenized.
     """
     tokens: list[int] = []
     for span in spans:
-        tokens += tokenize(span.text, span.special)
+        tokens += sampled(span) or tokenize(span.text, span.special)
     if begin is not None and tokens[:1] != [begin]:
         tokens.insert(0, begin)
     return tokens

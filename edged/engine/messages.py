@@ -44,7 +44,12 @@ class Configure(Frame, frozen=True, tag="configure"):
 
 
 class Submit(Frame, frozen=True, tag="submit"):
-    """Run this question. `number` names it between the processes."""
+    """Run this question. `number` names it between the processes.
+
+    Attributes:
+        sampled: tokens of earlier answers, by the place of their message in `messages`.
+        session: the conversation goes on: `Ended.said` is wanted.
+    """
 
     number: int
     client: str
@@ -62,6 +67,8 @@ class Submit(Frame, frozen=True, tag="submit"):
     overflow: Literal["error", "trim_history"] = "error"
     reuse: bool = True
     schema: str | None = None
+    sampled: dict[int, tuple[int, ...]] = {}
+    session: bool = False
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):
@@ -168,6 +175,16 @@ class Piece(Frame, frozen=True, tag="piece"):
     text: str
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """An answer as the session keeps it: its text without the thinking, and the tokens that make it.
+
+    `tokens` is empty where they make another text: a stop string was cut off, a character was not finished.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+
+
 class Ended(Frame, frozen=True, tag="ended"):
     """The question is over: exactly one of these, or a `Refused`, for each `Submit`."""
 
@@ -178,6 +195,7 @@ class Ended(Frame, frozen=True, tag="ended"):
     usage: Usage
     timings: Timings
     trimmed: int = 0
+    said: Said | None = None
 
 
 class Refused(Frame, frozen=True, tag="refused"):

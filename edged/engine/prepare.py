@@ -5,20 +5,25 @@ Runs in the intake thread, beside the running pass: it needs the vocabulary and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
-from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens, turns_of
+from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
 from edged.engine.constraint import Constraint, Constraints
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
-from edged.engine.sequence import CLOSING, Sequence
+from edged.engine.sequence import CLOSING
+from edged.engine.sequence import Sequence as Measured
 from edged.errors import Refusal
 
 ANSWER_TOKENS_MIN = 16
 """A prompt that leaves less room than this for its answer is refused as too long."""
+ROOM_SHARE = 4
+"""Trimming a session leaves a quarter of the context to the answer, or `max_tokens` where that is less: a history
+that is cut so that it just fits would be cut again, and read anew, with every question."""
 BUDGET_SHARE = 3
 """Without a budget of its own a question may think for a third of the context."""
 
@@ -45,27 +50,31 @@ class Preparation:
     constraints: Constraints | None = None
     reasoning_max: int | None = None
 
-    def prepare(self, order: Submit, now: float) -> Sequence:
+    def prepare(self, order: Submit, now: float) -> Measured:
         """Measure a question.
 
         Raises:
             Refusal: `too_long` with both numbers, or `bad_request` if the template refuses the messages.
         """
         messages = list(order.messages)
+        sampled = {id(messages[at]): tokens for at, tokens in order.sampled.items() if at < len(messages)}
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
         limit, trimmed = self.context, 0
-        tokens, thinking = self._measure(messages)
+        tokens, thinking = self._measure(messages, sampled)
         # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
         reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if thinking else 0)
-        while len(tokens) + reserve > limit and order.overflow == "trim_history":
+        wanted = reserve
+        if order.session:
+            wanted = max(reserve, min(order.max_tokens or limit, limit // ROOM_SHARE))
+        while len(tokens) + wanted > limit and order.overflow == "trim_history":
             turns = turns_of(messages)
             if len(turns) <= 1:
                 break
             dropped = {id(message) for message in turns[0]}
             messages = [message for message in messages if id(message) not in dropped]
             trimmed += len(dropped)
-            tokens, thinking = self._measure(messages)
+            tokens, thinking = self._measure(messages, sampled)
         if len(tokens) + reserve > limit:
             raise Refusal(
                 "too_long",
@@ -81,9 +90,23 @@ class Preparation:
     def _closing(self) -> list[int]:
         return self.vocabulary.tokenize(CLOSING, special=True) if self.template.thinks else []
 
-    def _measure(self, messages: list[Message]) -> tuple[list[int], bool]:
+    def _measure(
+        self, messages: list[Message], sampled: Mapping[int, Sequence[int]]
+    ) -> tuple[list[int], bool]:
+        """Tokens of a conversation, and whether its answer begins inside the thinking.
+
+        Args:
+            messages: all of it.
+            sampled: the tokens that made an earlier answer, by the identity of its message. They are taken
+                where they still make its very text: another model may have said it.
+        """
+
+        def exact(span: Span) -> Sequence[int]:
+            tokens = () if span.message is None else sampled.get(id(messages[span.message]), ())
+            return tokens if b"".join(map(self.vocabulary.piece, tokens)) == span.text.encode() else ()
+
         spans = self.template.render(messages)
-        tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin)
+        tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin, exact)
         return tokens, opens_thinking(spans)
 
     def _tokenize(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
@@ -91,7 +114,7 @@ class Preparation:
 
     def _sequence(
         self, order: Submit, tokens: list[int], room: int, now: float, *, thinking: bool, trimmed: int
-    ) -> Sequence:
+    ) -> Measured:
         thinks = self.template.thinks
         closing = self._closing()
         budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
@@ -105,7 +128,7 @@ class Preparation:
             tokens = tokens + closing
             room = max(1, min(room, self.context - len(tokens)))
             thinking = False
-        return Sequence(
+        return Measured(
             order=order,
             tokens=tokens,
             prompt_tokens=len(tokens),

@@ -372,7 +372,7 @@ class Scheduler:
         self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
         if outcome in {"stop", "length"}:
             self.counters.rates.answered(sequence.written)
-        self._reports.append(sequence.ending(outcome, now))
+        self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
 
     def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
         """Half a JSON value is of no use to a device: say what would make it whole."""

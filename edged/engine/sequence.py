@@ -8,6 +8,7 @@ closed by us. Belongs to the model thread once it is submitted.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.engine.constraint import Constraint
-from edged.engine.messages import Ended, Piece, Submit
+from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
 
 NO_SLOT = -1
@@ -125,8 +126,22 @@ class Sequence:
         """The messages that are due after these pieces."""
         return [Piece(self.number, kind, text) for kind, text in self.chunker.add(pieces, now)]
 
-    def ending(self, outcome: FinishReason | Literal["cancelled"], now: float) -> Ended:
-        """The last message of this sequence."""
+    def said(self, piece: Callable[[int], bytes]) -> Said:
+        """The answer so far as a session keeps it; `piece` gives the bytes of a token."""
+        text = self.text.text
+        data, tokens, size = text.encode(), list[int](), 0
+        for token in reversed(self.tokens[self.prompt_tokens :]):
+            if size >= len(data):
+                break
+            tokens.append(token)
+            size += len(piece(token))
+        tokens.reverse()
+        return Said(text, tuple(tokens) if b"".join(map(piece, tokens)) == data else ())
+
+    def ending(
+        self, outcome: FinishReason | Literal["cancelled"], now: float, piece: Callable[[int], bytes]
+    ) -> Ended:
+        """The last message of this sequence; `piece` gives the bytes of a token."""
         started = now if math.isnan(self.started) else self.started
         first = now if math.isnan(self.first) else self.first
         read_s, write_s = first - started, now - first
@@ -150,6 +165,7 @@ class Sequence:
                 decode_tokens_per_s=_rate(self.written - 1, write_s),
             ),
             trimmed=self.trimmed,
+            said=self.said(piece) if self.order.session else None,
         )
 
 

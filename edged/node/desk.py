@@ -14,13 +14,14 @@ import msgspec
 
 from edged.core import reply
 from edged.core.job import Happening, Job, State
-from edged.core.question import Question
-from edged.core.records import Finished, Publish, Recovered, remaining_s
+from edged.core.question import Message, Question
+from edged.core.records import Finished, Publish, Recovered, SessionTurn, StoredSession, remaining_s
 from edged.engine.messages import Cancel, Ended, Order, Piece, Prepared, Refused, Started, Submit
 from edged.errors import Refusal
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
+from edged.node.sessions import Sessions
 
 BEGUN_MAX = 10
 """Runs of a question that none of its daemons saw end, after which it is `poison`: a question that takes the
@@ -33,8 +34,8 @@ class Journal(Protocol):
     def attempt(self, number: int) -> None:
         """Count a run."""
 
-    def finish(self, number: int, publishes: tuple[Publish, ...]) -> None:
-        """Store the terminal messages."""
+    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
+        """Store the terminal messages, and what the answer adds to its session."""
 
 
 class Orders(Protocol):
@@ -58,6 +59,7 @@ class Desk:
         clock: monotonic seconds, the same clock in the engine process.
         level: heat level, for `done`.
         roster: the jobs.
+        sessions: the conversations that go on.
         service_s: seconds that a job occupied a slot, lately.
     """
 
@@ -70,15 +72,17 @@ class Desk:
     model: str = ""
     level: str | None = None
     roster: Roster = field(default_factory=Roster)
+    sessions: Sessions = field(default_factory=Sessions)
     service_s: float = 1.0
     running: int = 0
 
     # taking on ------------------------------------------------------------------------------------------
 
-    def stored(self, job: Job, number: int) -> None:
-        """It stands in the journal: give it to the engine."""
+    def stored(self, job: Job, number: int, session: StoredSession | None = None) -> None:
+        """It stands in the journal, beside its session: give it to the engine."""
         self.roster.number(job, number)
         job.move(Happening.STORED)
+        self.sessions.enter(job, session)
         self.replies.counts.accepted += 1
         if job.cancel_asked:
             self._finish(job, self._cancelled(job))
@@ -110,6 +114,7 @@ class Desk:
             self.roster.add(job)
             self.roster.number(job, old.number)
             job.move(Happening.STORED)
+            self.sessions.enter(job, old.session)
             if old.attempts >= BEGUN_MAX:
                 self._poison(job, f"was begun {old.attempts} times and never ended")
             else:
@@ -118,13 +123,20 @@ class Desk:
     def _submit(self, job: Job) -> None:
         if job.submitted or not self.engine.ready or (job.crashes and self._suspect_runs()):
             return
-        job.submitted = True
+        if not self.sessions.has_turn(job):
+            return
         question = job.question
+        try:
+            conversation = self.sessions.conversation(job)
+        except Refusal as refusal:
+            self.fail(job, refusal)
+            return
+        job.submitted = True
         self.engine.send(
             Submit(
                 number=job.number,
                 client=question.client,
-                messages=question.messages,
+                messages=conversation.messages,
                 priority=question.priority,
                 max_tokens=question.max_tokens,
                 deadline=job.deadline,
@@ -138,6 +150,8 @@ class Desk:
                 overflow=question.overflow,
                 reuse=question.cache == "use",
                 schema=question.schema,
+                sampled=conversation.sampled,
+                session=question.session is not None,
             )
         )
 
@@ -184,6 +198,7 @@ class Desk:
                 prompt_tokens=report.prompt_tokens,
                 context=report.context,
                 deadline_ms=deadline_ms,
+                history=None if job.question.session is None else job.history,
             ),
             qos=1,
         )
@@ -219,6 +234,7 @@ class Desk:
         if report.outcome == "cancelled":
             self._finish(job, self._cancelled(job, report))
             return
+        trimmed = report.trimmed + job.dropped
         done = reply.Done(
             id=job.question.id,
             seq=job.next_seq(),
@@ -232,10 +248,14 @@ class Desk:
             attempt=job.attempts,
             parsed=msgspec.json.decode(report.text) if job.question.schema else None,
             cached=report.usage.cached_tokens > 0 or None,
-            trimmed=report.trimmed or None,
+            trimmed=trimmed or None,
             level=self.level,
         )
-        self._finish(job, done, plain_text=report.text if job.question.plain else None)
+        turn = None
+        if report.said is not None and report.said.text:  # a turn without an answer leaves no trace
+            answer = Message("assistant", report.said.text)
+            turn = self.sessions.answered(job, answer, report.said.tokens, trimmed)
+        self._finish(job, done, plain_text=report.text if job.question.plain else None, turn=turn)
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
@@ -282,6 +302,7 @@ class Desk:
         if job is not None and job.state is State.FINISHING:
             job.move(Happening.KEPT)
             self.roster.remove(job)
+            self.sessions.forget(job)
 
     def _poison(self, job: Job, what: str) -> None:
         message = f"this question {what}; change it before you ask again"
@@ -302,7 +323,14 @@ class Desk:
             usage=report.usage if report else reply.Usage(),
         )
 
-    def _finish(self, job: Job, last: reply.Terminal, *, plain_text: str | None = None) -> None:
+    def _finish(
+        self,
+        job: Job,
+        last: reply.Terminal,
+        *,
+        plain_text: str | None = None,
+        turn: SessionTurn | None = None,
+    ) -> None:
         if job.state is State.RUNNING:
             self.running -= 1
         job.move(Happening.ENDED)
@@ -312,4 +340,7 @@ class Desk:
                 other = self.roster.numbered[number]
                 if other.crashes and other.state is State.WAITING:
                     self._submit(other)
-        self.journal.finish(job.number, self.replies.last(job, last, plain_text))
+        self.journal.finish(job.number, self.replies.last(job, last, plain_text), turn)
+        after = self.sessions.leave(job)
+        if after is not None and after.state is State.WAITING:
+            self._submit(after)

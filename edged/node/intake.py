@@ -124,6 +124,7 @@ class Intake:
         now = desk.clock()
         # A question that meets a free slot runs at once: its run is counted in the same commit.
         begun = desk.engine.ready and len(desk.roster) < self.slots
+        begun = begun and not desk.sessions.busy(client, question.session)
         job = Job(question, digest, now, now + deadline_s, size, begun=begun, deliveries=[event.delivery])
         desk.roster.add(job)
         log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
@@ -141,6 +142,7 @@ class Intake:
                 body=msgspec.msgpack.encode(question),
                 received_unix_s=time.time(),
                 deadline=None if left_s is None else deadline_in(left_s, self.now()),
+                session=question.session,
             ),
             begun=job.begun,
         )
@@ -208,7 +210,7 @@ class Intake:
         """It is on disk: the broker may forget it."""
         job = _job(event.ticket)
         self._acknowledge(job)
-        self.desk.stored(job, event.number)
+        self.desk.stored(job, event.number, event.session)
 
     def duplicate(self, event: Duplicate) -> None:
         """It was answered before: the stored answer goes out again."""

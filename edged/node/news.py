@@ -66,7 +66,12 @@ def work(desk: Desk, engine: Supervision) -> Json:
 
 def journal(depth: Depth) -> Json:
     """How full the journal is, and why the disk refuses, where it does."""
-    told: Json = {"unfinished": depth.unfinished, "outbox": depth.outbox, "bytes": depth.bytes}
+    told: Json = {
+        "unfinished": depth.unfinished,
+        "outbox": depth.outbox,
+        "sessions": depth.sessions,
+        "bytes": depth.bytes,
+    }
     if depth.failing:
         told["failing"] = depth.failing
     return told

@@ -6,6 +6,7 @@ start, in the process that needs it; the tree is frozen and can be shared betwee
 """
 
 from .network import Mqtt, Node, Tls
+from .sessions import Sessions
 from .source import OTHER_VARIABLES, load
 from .table import Row, markdown_table, table, toml_text
 from .tree import (
@@ -31,6 +32,7 @@ __all__ = [
     "Node",
     "Paths",
     "Row",
+    "Sessions",
     "Settings",
     "Tls",
     "load",

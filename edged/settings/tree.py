@@ -30,6 +30,7 @@ from .scalars import (
     Tokens,
     refuse,
 )
+from .sessions import Sessions
 
 
 class Model(Section):
@@ -217,6 +218,7 @@ class Settings(BaseSettings):
     model: Model
     engine: Engine = Engine()
     limits: Limits = Limits()
+    sessions: Sessions = Sessions()
     journal: Journal = Journal()
     health: Health = Health()
     metrics: Metrics = Metrics()

@@ -422,6 +422,8 @@ def test_words_that_are_accepted(field: str, value: object, accepted: str) -> No
 @pytest.mark.parametrize(
     "fields",
     [
+        {"session": "a"},
+        {"session": "line:3." + "x" * 121},
         {"max_tokens": 1},
         {"deadline_ms": 86_400_000},
         {"top_p": 1e-9},
@@ -437,7 +439,6 @@ def test_edges_of_ranges(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"prompt": "a", "session": "line-3"},
         {"messages": [{"role": "tool", "content": "a"}, {"role": "user", "content": "b"}]},
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from edged.core.records import JobRow, Publish
+    from edged.core.records import JobRow, Publish, SessionTurn
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -25,11 +25,12 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """Store terminal messages; `terminal` is their stored form."""
+    """Store terminal messages, and what the answer adds to its session; `terminal` is the messages' stored form."""
 
     number: int
     publishes: tuple[Publish, ...]
     terminal: bytes
+    turn: SessionTurn | None = None
 
 
 class Clear(msgspec.Struct, frozen=True):

@@ -15,11 +15,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edged.core.records import PUBLISHES_MAX, Depth, Instant, JobRow, JournalEvent, Publish, Recovered
+from edged.core.records import (
+    PUBLISHES_MAX,
+    Depth,
+    Instant,
+    JobRow,
+    JournalEvent,
+    Publish,
+    Recovered,
+    SessionBounds,
+    SessionTurn,
+)
 
 from .clock import read_instant
 from .commands import Accept, Attempt, Clear, Close, Command, Finish, Status
 from .schema import DamagedError, JournalError, connect, passing, reason, set_aside
+from .sessions import Sessions
 from .store import Store, encoded
 from .upkeep import Upkeep
 from .writer import Writer
@@ -38,6 +49,7 @@ class Journal:
         max_age_s: finished questions older than this in journal time are pruned (see `upkeep`).
         max_bytes: above this size of database pages in use, the oldest finished questions are pruned; the
             write-ahead log adds up to 4 MiB.
+        sessions: how many conversations are kept, and for how long.
         clock: the present moment; tests put their own here.
     """
 
@@ -48,12 +60,14 @@ class Journal:
         *,
         max_age_s: float = 604_800.0,
         max_bytes: int = 64 * 1024 * 1024,
+        sessions: SessionBounds | None = None,
         clock: Callable[[], Instant] = read_instant,
     ) -> None:
         self._path = path
         self._emit = emit
         self._max_age_s = max_age_s
         self._max_bytes = max_bytes
+        self._session_bounds = sessions or SessionBounds()
         self._clock = clock
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._closing = False
@@ -99,20 +113,21 @@ class Journal:
         accepted.
 
         Raises:
-            ValueError: client or id is not ASCII.
+            ValueError: client, id or session is not ASCII.
         """
-        if not (row.client.isascii() and row.id.isascii()):
-            raise ValueError("client and id are ASCII by contract")
+        if not (row.client.isascii() and row.id.isascii() and (row.session or "").isascii()):
+            raise ValueError("client, id and session are ASCII by contract")
         self._put(Accept(ticket, row, int(begun)))
 
     def attempt(self, number: int) -> None:
         """Count a run before it begins: `AttemptCounted` follows, however long the disk refuses."""
         self._put(Attempt(number))
 
-    def finish(self, number: int, publishes: tuple[Publish, ...]) -> None:
+    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
         """Store the terminal messages and owe them to the broker: `Finished` follows, however long it takes.
 
-        The first finish of a question counts; a second one changes nothing.
+        The first finish of a question counts; a second one changes nothing. `turn` goes to its session in
+        the same commit.
 
         Raises:
             ValueError: more than PUBLISHES_MAX messages.
@@ -120,7 +135,7 @@ class Journal:
         """
         if len(publishes) > PUBLISHES_MAX:
             raise ValueError(f"at most {PUBLISHES_MAX} messages finish a question")
-        self._put(Finish(number, publishes, encoded(publishes)))
+        self._put(Finish(number, publishes, encoded(publishes), turn))
 
     def clear(self, outbox_id: int) -> None:
         """Forget a message that the broker has acknowledged; no event; durable within 0.2 s."""
@@ -146,6 +161,7 @@ class Journal:
             commits=self._store.commits,
             owed=self._writer.owed,
             failing=self._writer.failing,
+            sessions=self._store.sessions.count,
         )
 
     def close(self, timeout_s: float = 5.0) -> bool:
@@ -166,13 +182,13 @@ class Journal:
         connection = connect(self._path)
         try:
             store, upkeep, now = (
-                Store(connection),
+                Store(connection, Sessions(connection, self._session_bounds)),
                 Upkeep(connection, self._max_age_s, self._max_bytes),
                 self._clock(),
             )
             with store.transaction():
                 upkeep.resume_clock(now)
-                recovered = store.recover(now)
+                recovered = store.recover(now, upkeep.time_s(now))
                 upkeep.save_clock(now)
         except BaseException:
             connection.close()

@@ -47,6 +47,29 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # The messages stand once, in jobs.terminal; an outbox entry says which of them is still owed.
         "CREATE TABLE outbox (id INTEGER PRIMARY KEY) STRICT",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN session TEXT",
+        # used_s counts in journal time; bytes are those of the turns.
+        """CREATE TABLE sessions (
+            client TEXT NOT NULL,
+            name TEXT NOT NULL,
+            used_s REAL NOT NULL,
+            bytes INTEGER NOT NULL,
+            system TEXT,
+            PRIMARY KEY (client, name)
+        ) STRICT, WITHOUT ROWID""",
+        # A row for each question, never written again: a conversation that goes on does not wear the card.
+        """CREATE TABLE session_turns (
+            client TEXT NOT NULL,
+            name TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (client, name, number)
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TRIGGER session_gone AFTER DELETE ON sessions BEGIN
+            DELETE FROM session_turns WHERE client = OLD.client AND name = OLD.name;
+        END""",
+    ),
 )
 
 # What the disk or its owner may mend while we wait; every other error means that the file is damaged.

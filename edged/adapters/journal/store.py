@@ -24,9 +24,13 @@ from edged.core.records import (
     Publish,
     Recovered,
     RecoveredJob,
+    SessionTurn,
     StatusFound,
+    StoredSession,
     recorded,
 )
+
+from .sessions import Sessions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 _decode = msgspec.msgpack.Decoder(tuple[Publish, ...]).decode
 
 _SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_unix_s,
-    deadline_boot_id, deadline_monotonic_s, deadline_remaining_s FROM jobs"""
+    deadline_boot_id, deadline_monotonic_s, deadline_remaining_s, session FROM jobs"""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -53,8 +57,9 @@ def encoded(publishes: tuple[Publish, ...]) -> bytes:
 class Store:
     """The tables behind one connection; `counts` and `commits` follow committed transactions only."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, sessions: Sessions) -> None:
         self._sql = connection
+        self.sessions = sessions
         self.counts = Counts()
         self.commits = 0
 
@@ -73,14 +78,15 @@ class Store:
             raise
         self.commits += self._sql.total_changes > changes
 
-    def recover(self, now: Instant) -> Recovered:
-        """Read what is unfinished and record its deadlines in the clock of this boot."""
+    def recover(self, now: Instant, time_s: float) -> Recovered:
+        """Read what is unfinished and record its deadlines in the clock of this boot; `time_s` as in `finish`."""
         jobs = []
         for number, attempts, *columns in self._sql.execute(
             f"{_SELECT_JOB} WHERE finished_s IS NULL ORDER BY number"
         ):
             row = recorded(_row(*columns), now)
-            jobs.append(RecoveredJob(number=number, attempts=attempts, row=row))
+            session = self._session(row, time_s)
+            jobs.append(RecoveredJob(number=number, attempts=attempts, row=row, session=session))
         outbox: list[tuple[int, Publish]] = []
         unreadable = 0
         owed = self._sql.execute("SELECT DISTINCT id / ? FROM outbox ORDER BY 1", (PUBLISHES_MAX,)).fetchall()
@@ -100,14 +106,16 @@ class Store:
         """Tell the next life that this one ended in order; it forgets that as soon as it has begun."""
         self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('stopped', 1)")
 
-    def accept(self, ticket: object, row: JobRow, attempts: int = 0) -> Accepted | Duplicate | Conflict:
+    def accept(
+        self, ticket: object, row: JobRow, attempts: int, time_s: float
+    ) -> Accepted | Duplicate | Conflict:
         """Store a question of which `attempts` runs begin with it, or tell that its id is taken."""
         found = self._sql.execute(
             "SELECT number, digest, finished_s IS NOT NULL FROM jobs WHERE client = ? AND id = ?",
             (row.client, row.id),
         ).fetchone()
         if found is None:
-            return Accepted(ticket=ticket, number=self._insert(row, attempts))
+            return self._accepted(ticket, row, attempts, time_s)
         number, digest, finished = found
         if digest != row.digest:
             return Conflict(ticket=ticket)
@@ -115,7 +123,7 @@ class Store:
             return Duplicate(ticket=ticket, number=number, state="unfinished")
         if (publishes := self._terminal(number)) is None:  # unreadable: as if it had been pruned
             self._forget(number)
-            return Accepted(ticket=ticket, number=self._insert(row, attempts))
+            return self._accepted(ticket, row, attempts, time_s)
         return Duplicate(ticket=ticket, number=number, state="finished", outbox=self._owe(number, publishes))
 
     def attempt(self, number: int, now: Instant) -> AttemptCounted:
@@ -132,9 +140,16 @@ class Store:
         return AttemptCounted(number=number, attempts=found[0][0])
 
     def finish(
-        self, number: int, publishes: tuple[Publish, ...], terminal: bytes, finished_s: float
+        self,
+        number: int,
+        publishes: tuple[Publish, ...],
+        terminal: bytes,
+        turn: SessionTurn | None,
+        finished_s: float,
     ) -> Finished:
         """Store the terminal messages and owe them to the broker; the question's text is not needed any more.
+
+        What the answer adds to its session stands on disk with it, or neither does.
 
         `terminal` is `encoded(publishes)`; `finished_s` is the journal's time, see `upkeep`.
         """
@@ -146,6 +161,8 @@ class Store:
         if not changed:
             return Finished(number=number, outbox=())
         self._count(unfinished=-1)
+        if turn is not None:
+            self.sessions.add(number, turn, finished_s)
         return Finished(number=number, outbox=self._owe(number, publishes))
 
     def clear(self, outbox_id: int) -> None:
@@ -178,6 +195,12 @@ class Store:
         """Close the connection; SQLite moves the log into the database and deletes it."""
         self._sql.close()
 
+    def _accepted(self, ticket: object, row: JobRow, attempts: int, time_s: float) -> Accepted:
+        return Accepted(ticket=ticket, number=self._insert(row, attempts), session=self._session(row, time_s))
+
+    def _session(self, row: JobRow, time_s: float) -> StoredSession | None:
+        return None if row.session is None else self.sessions.read(row.client, row.session, time_s)
+
     def _insert(self, row: JobRow, attempts: int) -> int:
         deadline = row.deadline
         columns = (
@@ -185,9 +208,9 @@ class Store:
         )
         number = self._sql.execute(
             """INSERT INTO jobs (client, id, digest, body, received_unix_s, attempts,
-            deadline_boot_id, deadline_monotonic_s, deadline_remaining_s)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (row.client, row.id, row.digest, row.body, row.received_unix_s, attempts, *columns),
+            deadline_boot_id, deadline_monotonic_s, deadline_remaining_s, session)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (row.client, row.id, row.digest, row.body, row.received_unix_s, attempts, *columns, row.session),
         ).lastrowid
         self._count(unfinished=1)
         return int(number or 0)
@@ -245,8 +268,9 @@ def _row(  # noqa: PLR0917 - a row of the table, in the order of _SELECT_JOB
     boot_id: str | None,
     monotonic_s: float | None,
     left_s: float | None,
+    session: str | None,
 ) -> JobRow:
     deadline = None
     if boot_id is not None and monotonic_s is not None and left_s is not None:
         deadline = Deadline(boot_id=boot_id, monotonic_s=monotonic_s, remaining_s=left_s)
-    return JobRow(client, job_id, digest, body, received_unix_s, deadline)
+    return JobRow(client, job_id, digest, body, received_unix_s, deadline, session)

@@ -83,8 +83,9 @@ class Upkeep:
         return True
 
     def _used_bytes(self) -> int:
+        """Bytes of pages in use, sessions left out: they have bounds of their own."""
         pages = self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")
-        return pages * self._page_bytes
+        return pages * self._page_bytes - self._number("SELECT coalesce(sum(bytes), 0) FROM sessions")
 
     def _number(self, query: str) -> int:
         return int(self._sql.execute(query).fetchone()[0])

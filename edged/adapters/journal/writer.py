@@ -150,6 +150,7 @@ class Writer:
             if full_upkeep or "finish" in kinds:
                 more = self._upkeep.prune(now)
             if full_upkeep:
+                self._store.sessions.prune(self._upkeep.time_s(now))
                 self._upkeep.save_clock(now)
                 more = self._upkeep.vacuum() or more
             self._pass("before", kinds)
@@ -165,13 +166,13 @@ class Writer:
     ) -> JournalEvent | None:
         match command:
             case Accept(ticket, row, attempts):
-                return self._store.accept(ticket, row, attempts)
+                return self._store.accept(ticket, row, attempts, self._upkeep.time_s(now))
             case Status(ticket, client, job_id):
                 return self._store.status(ticket, client, job_id)
             case Attempt(number):
                 return self._store.attempt(number, now)
-            case Finish(number, publishes, terminal):
-                return self._store.finish(number, publishes, terminal, self._upkeep.time_s(now))
+            case Finish(number, publishes, terminal, turn):
+                return self._store.finish(number, publishes, terminal, turn, self._upkeep.time_s(now))
             case Clear(outbox_id):
                 self._store.clear(outbox_id)
                 return None

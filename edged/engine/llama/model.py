@@ -148,6 +148,8 @@ class Model:
         known = self._pieces.get(token)
         if known is not None:
             return known
+        if not 0 <= token < self.vocabulary:  # out of a session that another model began
+            return b""
         room = TOKEN_BYTES_MAX
         buffer = ctypes.create_string_buffer(room)
         length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)

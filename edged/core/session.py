@@ -1,0 +1,159 @@
+"""A conversation that the node keeps for a client: what a question carries of it, and what it adds. Pure.
+
+A session is its system prompt and its turns; a turn is what one question added: its messages and the answer,
+without the thinking. Beside an answer stand the tokens that the model chose for it: the same text may also be
+cut into other tokens, and only the very same ones continue what stands in the KV cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from edged.core.question import Message, Question
+from edged.core.records import SessionTurn, StoredSession
+from edged.errors import Refusal
+
+Sampled = Mapping[int, tuple[int, ...]]
+"""Tokens of answers, by the place of their message."""
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """What one question added to its session; `sampled` tells the tokens of the answers among `messages`."""
+
+    messages: tuple[Message, ...]
+    sampled: dict[int, tuple[int, ...]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A turn, with the number of its question and its size as stored."""
+
+    number: int
+    turn: Turn
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A session as it stands; `system` None stands for the node's own system prompt."""
+
+    system: str | None = None
+    turns: tuple[Kept, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all turns."""
+        return sum(kept.size_bytes for kept in self.turns)
+
+    @property
+    def messages(self) -> int:
+        """How many messages stand in it."""
+        return sum(len(kept.turn.messages) for kept in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What goes to the engine: all messages, and the tokens of the earlier answers among them."""
+
+    messages: tuple[Message, ...]
+    sampled: dict[int, tuple[int, ...]]
+
+
+_decoder = msgspec.msgpack.Decoder(Turn)
+
+
+def read(stored: StoredSession) -> History:
+    """A session as the journal has it; a turn that cannot be read ends what is remembered before it."""
+    turns: list[Kept] = []
+    for number, body in stored.turns:
+        try:
+            turns.append(Kept(number, _decoder.decode(body), len(body)))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            turns.clear()
+    return History(stored.system, tuple(turns))
+
+
+def fitted(history: History, question: Question, limit_bytes: int) -> History:
+    """The history as far as it may grow by this question.
+
+    Args:
+        history: before the question.
+        question: `overflow` says what becomes of a history that is full.
+        limit_bytes: bound of one session.
+
+    Raises:
+        Refusal: `too_large` with both numbers.
+    """
+    own = sum(len((message.content or "").encode()) for message in question.messages)
+    size = history.size_bytes + own
+    if size <= limit_bytes:
+        return history
+    if question.overflow == "error":
+        raise Refusal(
+            "too_large",
+            f"session {question.session} has {history.size_bytes} bytes and may have {limit_bytes}; "
+            "begin another session, or ask with overflow trim_history",
+            details={"bytes": size, "limit": limit_bytes},
+        )
+    turns = list(history.turns)
+    while turns and size > limit_bytes:
+        size -= turns.pop(0).size_bytes
+    return replace(history, turns=tuple(turns))
+
+
+def conversation(history: History, question: Question) -> Conversation:
+    """History and question as one list of messages. A system prompt in the question replaces the session's."""
+    system, asked = _apart(question)
+    if system is None:
+        system = history.system
+    messages: list[Message] = [] if system is None else [Message("system", system)]
+    sampled: dict[int, tuple[int, ...]] = {}
+    for kept in history.turns:
+        sampled |= {len(messages) + at: tokens for at, tokens in kept.turn.sampled.items()}
+        messages += kept.turn.messages
+    return Conversation((*messages, *asked), sampled)
+
+
+def grown(
+    history: History, number: int, question: Question, answer: Message, tokens: tuple[int, ...]
+) -> History:
+    """The history with one turn more.
+
+    Args:
+        history: what the question was answered with.
+        number: the question's.
+        question: what was asked.
+        answer: what the model said, without its thinking.
+        tokens: how it was said; empty where the text alone is to be read again.
+    """
+    system, asked = _apart(question)
+    turn = Turn((*asked, answer), {len(asked): tokens} if tokens else {})
+    kept = Kept(number, turn, len(msgspec.msgpack.encode(turn)))
+    return History(history.system if system is None else system, (*history.turns, kept))
+
+
+def without_oldest(history: History, messages: int) -> History:
+    """The history without the turns of which every message is among the `messages` oldest ones."""
+    turns = list(history.turns)
+    while turns and len(turns[0].turn.messages) <= messages:
+        messages -= len(turns.pop(0).turn.messages)
+    return replace(history, turns=tuple(turns))
+
+
+def stored(client: str, name: str, history: History) -> SessionTurn:
+    """What the journal needs to know of a history that has just grown."""
+    newest = history.turns[-1]
+    return SessionTurn(
+        client, name, history.system, history.turns[0].number, msgspec.msgpack.encode(newest.turn)
+    )
+
+
+def _apart(question: Question) -> tuple[str | None, tuple[Message, ...]]:
+    """The system prompt that a question brings, and its other messages."""
+    first, *others = question.messages
+    if first.role == "system":
+        return first.content or "", tuple(others)
+    return None, question.messages

@@ -1,0 +1,126 @@
+"""Sessions in the journal: they grow in the commit that ends their question, and stay within their bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from journals import Clock, Desk, answer, desk, row
+
+from edged.core.records import Accepted, Finished, JobRow, SessionBounds, SessionTurn, StoredSession
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A place whose folder does not exist yet."""
+    return tmp_path / "state" / "journal.db"
+
+
+def question(job_id: str, name: str = "s", client: str = "c1") -> JobRow:
+    """A question of a session."""
+    return msgspec.structs.replace(row(job_id, client), session=name)
+
+
+def accepted(d: Desk, asked: JobRow) -> Accepted:
+    """Store a question that is new."""
+    event = d.accept(asked)
+    assert isinstance(event, Accepted)
+    return event
+
+
+def go_on(d: Desk, job_id: str, name: str = "s", *, client: str = "c1", first: int | None = None) -> int:
+    """Ask and answer; returns the question's number, which is also the oldest that stays unless `first` is."""
+    number = accepted(d, question(job_id, name, client)).number
+    turn = SessionTurn(client, name, "short", number if first is None else first, job_id.encode())
+    d.journal.finish(number, answer("yes"), turn)
+    assert d.next(Finished).number == number
+    return number
+
+
+def test_a_session_goes_on(path: Path) -> None:
+    """Each question finds the turns before it, also after a restart; one without a session finds none."""
+    with desk(path) as d:
+        first = go_on(d, "a")
+        second = go_on(d, "b", first=first)
+        assert accepted(d, row("z")).session is None
+        assert accepted(d, question("y", "other")).session == StoredSession()
+        assert d.journal.depth().sessions == 1
+    with desk(path) as d:
+        assert d.journal.depth().sessions == 1
+        assert accepted(d, question("c")).session == StoredSession("short", ((first, b"a"), (second, b"b")))
+    with desk(path) as d:
+        sessions = {job.row.id: job.session for job in d.recovered.jobs}
+        assert sessions["z"] is None
+        assert sessions["y"] == StoredSession()
+        assert sessions["c"] == StoredSession("short", ((first, b"a"), (second, b"b")))
+
+
+def test_the_first_finish_counts(path: Path) -> None:
+    """A second end of the same question adds nothing to its session."""
+    with desk(path) as d:
+        first = go_on(d, "a")
+        d.journal.finish(first, answer("no"), SessionTurn("c1", "s", None, first, b"again"))
+        assert d.next(Finished).outbox == ()
+        assert accepted(d, question("b")).session == StoredSession("short", ((first, b"a"),))
+
+
+def test_turns_that_are_trimmed_go(path: Path) -> None:
+    """The journal forgets the turns before the oldest that stays."""
+    with desk(path) as d:
+        first = go_on(d, "a")
+        second = go_on(d, "b", first=first)
+        third = go_on(d, "c", first=second)
+        assert accepted(d, question("d")).session == StoredSession("short", ((second, b"b"), (third, b"c")))
+
+
+def test_sessions_are_each_clients_own(path: Path) -> None:
+    """The same name is another session for another client."""
+    with desk(path) as d:
+        go_on(d, "a")
+        assert accepted(d, question("b", client="c2")).session == StoredSession()
+
+
+def test_a_session_that_is_not_used_is_forgotten(path: Path) -> None:
+    """After its time it begins anew, and leaves no row behind."""
+    clock = Clock()
+    with desk(path, clock, sessions=SessionBounds(keep_s=100.0)) as d:
+        go_on(d, "a")
+        clock.advance(90)
+        go_on(d, "b", first=1)
+        clock.advance(90)
+        held = accepted(d, question("c")).session
+        assert held is not None
+        assert [body for _, body in held.turns] == [b"a", b"b"]
+        clock.advance(20)
+        assert accepted(d, question("d")).session == StoredSession()
+    with desk(path, clock, sessions=SessionBounds(keep_s=100.0)) as d:
+        go_on(d, "e", "other")  # the first commit of a life prunes
+        assert d.journal.depth().sessions == 1
+
+
+def test_counts_are_bounded(path: Path) -> None:
+    """Beyond the bounds of a client, and of all, the session that was not used for longest goes."""
+    clock = Clock()
+    with desk(path, clock, sessions=SessionBounds(per_client=2, total=3)) as d:
+        for job_id, name, client in [("1", "a", "c1"), ("2", "b", "c1"), ("3", "a", "c1"), ("4", "c", "c1")]:
+            go_on(d, job_id, name, client=client)
+            clock.advance(1)
+        assert turns(d, "a", "c1") == [b"3"]
+        assert turns(d, "b", "c1") == []
+        assert turns(d, "c", "c1") == [b"4"]
+        go_on(d, "5", "a", client="c2")
+        clock.advance(1)
+        go_on(d, "6", "b", client="c2")
+        assert turns(d, "a", "c1") == []
+        assert d.journal.depth().sessions == 3
+
+
+def turns(d: Desk, name: str, client: str) -> list[bytes]:
+    """What a session holds; asks with a question that is never answered."""
+    session = accepted(d, question(f"look-{name}-{d.journal.depth().commits}", name, client)).session
+    assert session is not None
+    return [body for _, body in session.turns]
