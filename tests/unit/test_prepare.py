@@ -283,3 +283,45 @@ def test_bound_of_the_thinking(asked: int | None, bound: int | None, expected: i
     measure = preparation(ScriptedModel(say("x"), context=100), THINKING, reasoning_max=bound)
     order = submit(1, user("hi"), reasoning_budget=asked)
     assert measure.prepare(order, NOW).budget == expected
+
+
+# sessions -------------------------------------------------------------------------------------------------
+
+
+def test_an_earlier_answer_keeps_its_tokens() -> None:
+    """Where the very tokens of an answer are known they stand in the prompt, not what a tokenizer makes of it."""
+    messages = (Message("user", "a"), Message("assistant", "<think>"), Message("user", "b"))
+    read = prepare(*messages).tokens
+    assert read == [USER, ord("a"), ASSISTANT, *b"<think>", USER, ord("b"), ASSISTANT]
+    kept = prepare(*messages, sampled={1: (OPEN,)}).tokens
+    assert kept == [USER, ord("a"), ASSISTANT, OPEN, USER, ord("b"), ASSISTANT]
+
+
+@pytest.mark.parametrize("tokens", [(CLOSE,), (OPEN, OPEN), tuple(b"<thin"), ()])
+def test_tokens_of_another_text_are_not_taken(tokens: tuple[int, ...]) -> None:
+    """Tokens that another model chose, or that do not make the whole answer, are of no use: its text is read."""
+    messages = (Message("user", "a"), Message("assistant", "<think>"), Message("user", "b"))
+    assert prepare(*messages, sampled={1: tokens}).tokens == prepare(*messages).tokens
+
+
+def test_places_move_with_the_messages() -> None:
+    """A system prompt in front, and turns that are trimmed, change no answer's tokens."""
+    messages = (
+        *(Message("user", "a" * 40), Message("assistant", "b" * 40)),
+        *(Message("user", "c"), Message("assistant", "</think>"), Message("user", "d")),
+    )
+    sampled = {1: tuple(b"b" * 40), 3: (CLOSE,)}
+    sequence = prepare(
+        *messages, sampled=sampled, system_prompt="s", context=70, overflow="trim_history", session=True
+    )
+    assert sequence.trimmed == 2
+    assert sequence.tokens == [SYSTEM, ord("s"), USER, ord("c"), ASSISTANT, CLOSE, USER, ord("d"), ASSISTANT]
+
+
+def test_a_session_leaves_room_for_the_answer() -> None:
+    """Trimming leaves a quarter of the context to the answer, or `max_tokens`; else the next turn trims again."""
+    messages = [Message("user" if at % 2 == 0 else "assistant", "x" * 10) for at in range(7)]
+    told: dict[str, Any] = {"context": 100, "overflow": "trim_history"}
+    assert prepare(*messages, **told).trimmed == 0
+    assert prepare(*messages, **told, session=True).trimmed == 2
+    assert prepare(*messages, **told, session=True, max_tokens=16).trimmed == 0

@@ -694,3 +694,60 @@ def test_estimate_knows_pace_and_slots() -> None:
     assert one.scheduler.estimate(two)[1] == pytest.approx(2 * eta_s)
     one.scheduler.limit(limits(slots=1))
     assert one.scheduler.estimate(two)[0] == 1
+
+
+# sessions -------------------------------------------------------------------------------------------------
+
+
+def said(rig: Rig, number: int) -> tuple[str, tuple[int, ...]]:
+    """What a session keeps of an answer."""
+    kept = rig.ended(number).said
+    assert kept is not None
+    return kept.text, kept.tokens
+
+
+def test_a_conversation_continues_from_its_tokens() -> None:
+    """Three turns: each prompt is what stands in the cache and something new, and only that is computed."""
+    rig = Rig(ScriptedModel(lambda text: Story(b"so " + text), context=250))
+    messages: list[Message] = []
+    sampled: dict[int, tuple[int, ...]] = {}
+    stood: list[int] = []
+    for number in range(1, 4):
+        messages.append(Message("user", f"turn {number}"))
+        sequence = rig.submit(submit(number, *messages, session=True, sampled=dict(sampled)))
+        prompt = list(sequence.tokens)
+        assert prompt[: len(stood)] == stood
+        rig.run()
+        assert rig.ended(number).usage.cached_tokens == len(stood)
+        text, tokens = said(rig, number)
+        assert text == f"so turn {number}"
+        assert bytes(tokens) == text.encode()
+        stood = [*prompt, *tokens]
+        sampled[len(messages)] = tokens
+        messages.append(Message("assistant", text))
+    rig.check_idle()
+
+
+@pytest.mark.parametrize("mode", ["hide", "separate", "inline"])
+def test_a_session_keeps_no_thinking(mode: str) -> None:
+    """However the thinking is shown, the answer alone is kept, with its own tokens."""
+    rig = Rig(ScriptedModel(say("\n\nyes", "hm")), THINKING)
+    rig.ask(1, session=True, reasoning_mode=mode)
+    rig.run()
+    assert said(rig, 1) == ("yes", tuple(b"yes"))
+
+
+def test_a_cut_answer_is_kept_as_text() -> None:
+    """Tokens that say more than the device saw are not kept."""
+    rig = Rig(ScriptedModel(say("one, two")))
+    rig.ask(1, session=True, stop=("ne,",))
+    rig.run()
+    assert said(rig, 1) == ("o", ())
+
+
+def test_only_sessions_keep_their_words() -> None:
+    """A question without a session is not told its tokens."""
+    rig = Rig(ScriptedModel(say("yes")))
+    rig.ask(1)
+    rig.run()
+    assert rig.ended(1).said is None
