@@ -10,7 +10,7 @@ so a card moved from one board to another gets its own build). Standard library 
     llama_wheel.py build   print the wheel's path, building it first when there is none (needs pip and g++)
 
 Progress goes to standard error: one line that rewrites itself on a terminal, else a line every 20 s.
-"""  # noqa: INP001 - a script, not a package
+"""
 
 from __future__ import annotations
 

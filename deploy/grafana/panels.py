@@ -1,0 +1,341 @@
+"""What the dashboards show: every panel with its expressions, as a table. `dashboards.py` makes JSON of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+NODE = '{instance=~"$instance"}'
+"""The nodes that are chosen at the top of the dashboard."""
+DONE = ', outcome="done"'
+LEVELS = {"0": ("cool", "green"), "1": ("warm", "yellow"), "2": ("hot", "orange"), "3": ("critical", "red")}
+NO_YES = {"0": ("no", "green"), "1": ("yes", "red")}
+PHASE = {"0": ("down", "red"), "1": ("ready", "green")}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An expression and how its series are called; empty for the name of the node."""
+
+    expr: str
+    legend: str = "{{instance}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A panel: what it says, what it asks, how wide it is (24 is all of the width), how high a row."""
+
+    title: str
+    says: str
+    queries: tuple[Query, ...]
+    unit: str = "short"
+    kind: Literal["lines", "stack", "number", "table"] = "lines"
+    width: int = 8
+    height: int = 7
+    words: dict[str, tuple[str, str]] | None = None
+    """What a value is called, and its colour."""
+    least: float | None = 0
+
+
+def _rate(metric: str, more: str = "") -> str:
+    return f'rate({metric}{{instance=~"$instance"{more}}}[$__rate_interval])'
+
+
+def _quantile(share: float, metric: str, by: str) -> str:
+    return f"histogram_quantile({share}, sum by ({by}, le) ({_rate(metric + '_bucket')}))"
+
+
+def _latency(title: str, metric: str, says: str) -> Panel:
+    queries = tuple(
+        Query(_quantile(share, metric, "instance"), f"{{{{instance}}}} p{round(100 * share)}")
+        for share in (0.5, 0.95, 0.99)
+    )
+    return Panel(title, says, queries, unit="s")
+
+
+WORK = (
+    Panel(
+        "Questions in the house",
+        "Waiting for a slot, and being answered.",
+        (
+            Query(f"edged_questions_waiting{NODE}", "{{instance}} waiting"),
+            Query(f"edged_questions_running{NODE}", "{{instance}} running"),
+        ),
+        kind="stack",
+    ),
+    Panel(
+        "Questions a second",
+        "Taken on, by how they ended, and turned away.",
+        (
+            Query(f"sum by (outcome) ({_rate('edged_questions_ended_total')})", "{{outcome}}"),
+            Query(f"sum ({_rate('edged_questions_refused_total')})", "refused"),
+            Query(f"sum ({_rate('edged_questions_duplicate_total')})", "second copies"),
+        ),
+        unit="reqps",
+    ),
+    Panel(
+        "Refusals and failures by code",
+        "The contract's error codes: at the door (refused), and of accepted questions (failed).",
+        (
+            Query(
+                f"sum by (code) ({_rate('edged_questions_refused_total')}) > 0 or vector(0)",
+                "{{code}} refused",
+            ),
+            Query(
+                f"sum by (code) ({_rate('edged_questions_failed_total')}) > 0 or vector(0)", "{{code}} failed"
+            ),
+        ),
+        unit="reqps",
+        kind="stack",
+    ),
+    _latency("Time in the queue", "edged_queue_seconds", "From arrival to a slot."),
+    _latency("Time to the first token", "edged_first_token_seconds", "From arrival, queue included."),
+    _latency("Time to the whole answer", "edged_answer_seconds", "From arrival to the terminal message."),
+)
+
+SPEED = (
+    Panel(
+        "Writing",
+        "Tokens a second while there is work (the engine's own measure), and over all time.",
+        (
+            Query(f"edged_decode_tokens_per_second{NODE}", "{{instance}} while it works"),
+            Query(_rate("edged_answer_tokens_total"), "{{instance}} over all"),
+        ),
+        unit="tokens/s",
+    ),
+    Panel(
+        "Reading",
+        "Prompt tokens a second while there is work.",
+        (Query(f"edged_prefill_tokens_per_second{NODE}"),),
+        unit="tokens/s",
+    ),
+    Panel(
+        "Context",
+        "Tokens that a question may have just now, and what the key-value cache holds.",
+        (
+            Query(f"edged_context_tokens{NODE}", "{{instance}} limit"),
+            Query(f"edged_kv_tokens{NODE}", "{{instance}} in the cache"),
+        ),
+    ),
+)
+
+HEAT = (
+    Panel(
+        "Temperatures against their trip points",
+        "Lines are zones; dashed are the trip points at which the board's own kernel throttles or switches off.",
+        (
+            Query(f"edged_temperature_celsius{NODE}", "{{instance}} {{zone}}"),
+            Query(
+                'max by (instance, kind) (edged_trip_celsius{instance=~"$instance", kind!="active"})',
+                "trip: {{instance}} {{kind}}",
+            ),
+        ),
+        unit="celsius",
+        width=16,
+        height=9,
+        least=None,
+    ),
+    Panel(
+        "Room before throttling",
+        "Degrees to the nearest trip point; below zero the kernel throttles.",
+        (Query(f"edged_headroom_celsius{NODE}"),),
+        unit="celsius",
+        height=9,
+        least=None,
+    ),
+    Panel(
+        "Level",
+        "0 cool, 1 warm, 2 hot, 3 critical.",
+        (Query('instance:edged_heat_level:index{instance=~"$instance"}'),),
+        words=LEVELS,
+    ),
+    Panel(
+        "Clocks",
+        "Asked for, by cluster; firmware that throttles by itself is not seen here.",
+        (Query(f"edged_clock_hertz{NODE}", "{{instance}} cores {{cores}}"),),
+        unit="hertz",
+    ),
+    Panel(
+        "Throttled and under-voltage",
+        "1 while a clock is held down, or the supply is too low (Raspberry Pi).",
+        (
+            Query(f"edged_throttled{NODE}", "{{instance}} throttled"),
+            Query(f"edged_under_voltage{NODE}", "{{instance}} under-voltage"),
+        ),
+    ),
+)
+
+HOUSE = (
+    Panel(
+        "Restarts",
+        "Of the engine process, and of the daemon, within an hour.",
+        (
+            Query(f"increase(edged_engine_restarts_total{NODE}[1h])", "{{instance}} engine"),
+            Query(f"resets(edged_uptime_seconds{NODE}[1h])", "{{instance}} daemon"),
+        ),
+    ),
+    Panel(
+        "Memory",
+        "Resident, by process; the engine's holds the model.",
+        (
+            Query(f"edged_resident_memory_bytes{NODE}", "{{instance}} {{process}}"),
+            Query(f"edged_board_memory_available_bytes{NODE}", "{{instance}} still to be had"),
+        ),
+        unit="bytes",
+    ),
+    Panel(
+        "Journal",
+        "Questions not finished and answers that the broker does not have yet.",
+        (
+            Query(f"edged_journal_unfinished{NODE}", "{{instance}} unfinished"),
+            Query(f"edged_journal_outbox{NODE}", "{{instance}} owed to the broker"),
+        ),
+    ),
+)
+
+NUMBERS = (
+    Panel(
+        "Engine",
+        "Whether it answers.",
+        (Query('edged_engine_phase{instance=~"$instance", phase="ready"}'),),
+        kind="number",
+        width=4,
+        height=4,
+        words=PHASE,
+    ),
+    Panel(
+        "Level",
+        "How hot the board is.",
+        (Query('instance:edged_heat_level:index{instance=~"$instance"}'),),
+        kind="number",
+        width=4,
+        height=4,
+        words=LEVELS,
+    ),
+    Panel(
+        "Hottest zone",
+        "Of all zones.",
+        (Query(f"max by (instance) (edged_temperature_celsius{NODE})"),),
+        unit="celsius",
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Throttled",
+        "Whether a clock is held below the hardware's maximum.",
+        (Query(f"edged_throttled{NODE}"),),
+        kind="number",
+        width=4,
+        height=4,
+        words=NO_YES,
+    ),
+    Panel(
+        "Writing",
+        "Tokens a second, lately.",
+        (Query(f"edged_decode_tokens_per_second{NODE}"),),
+        unit="tokens/s",
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Up for",
+        "Since the daemon's start.",
+        (Query(f"edged_uptime_seconds{NODE}"),),
+        unit="s",
+        kind="number",
+        width=4,
+        height=4,
+    ),
+)
+
+FLEET = (
+    Panel(
+        "Nodes that answer",
+        "Engines that are ready.",
+        (Query('sum (edged_engine_phase{instance=~"$instance", phase="ready"})', "ready"),),
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Nodes that do not",
+        "Scraped, but without an engine that is ready.",
+        (Query('sum (1 - edged_engine_phase{instance=~"$instance", phase="ready"})', "not ready"),),
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Hot or critical",
+        "Nodes that shed work for heat.",
+        (Query('sum (edged_heat_level{instance=~"$instance", level=~"hot|critical"})', "hot"),),
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Waiting",
+        "Questions, all nodes together.",
+        (Query(f"sum (edged_questions_waiting{NODE})", "waiting"),),
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Answers a second",
+        "All nodes together.",
+        (Query(f"sum ({_rate('edged_questions_ended_total', DONE)})", "answers"),),
+        unit="reqps",
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Writing",
+        "Tokens a second, all nodes together.",
+        (Query(f"sum ({_rate('edged_answer_tokens_total')})", "tokens"),),
+        unit="tokens/s",
+        kind="number",
+        width=4,
+        height=4,
+    ),
+    Panel(
+        "Who they are",
+        "Version, board and model of every node.",
+        (Query(f"edged_info{NODE}"),),
+        kind="table",
+        width=24,
+    ),
+    Panel("Level by node", "0 cool to 3 critical.", HEAT[2].queries, words=LEVELS),
+    Panel(
+        "Hottest zone by node",
+        "",
+        (Query(f"max by (instance) (edged_temperature_celsius{NODE})"),),
+        unit="celsius",
+        least=None,
+    ),
+    Panel("Waiting by node", "", (Query(f"edged_questions_waiting{NODE}"),), kind="stack"),
+    Panel(
+        "Answers a second by node",
+        "Even where the pool deals evenly and the boards are alike.",
+        (Query(_rate("edged_questions_ended_total", DONE)),),
+        unit="reqps",
+        kind="stack",
+    ),
+    Panel(
+        "Time to the first token, 95 %",
+        "",
+        (Query(_quantile(0.95, "edged_first_token_seconds", "instance")),),
+        unit="s",
+    ),
+    Panel(
+        "Turned away by node",
+        "",
+        (Query(f"sum by (instance) ({_rate('edged_questions_refused_total')})"),),
+        unit="reqps",
+        kind="stack",
+    ),
+    Panel("Restarts by node", "", HOUSE[0].queries, width=24),
+)
