@@ -18,9 +18,11 @@ import structlog
 from edged import __version__
 from edged.adapters.journal import Journal, JournalError, read_instant
 from edged.adapters.mqtt import Link, Mqtt, Tls
+from edged.adapters.note import Note
 from edged.adapters.systemd import Notifier
 from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
+from edged.core import homeassistant
 from edged.core.admission import Bound, Load
 from edged.core.parsing import Bounds
 from edged.core.records import SessionBounds
@@ -33,6 +35,7 @@ from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
+from edged.node.homeassistant import Discovery
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
@@ -109,7 +112,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         time.monotonic,
         sessions=Sessions(settings.sessions.max_bytes),
     )
-    bulletin = Bulletin(topics, line, settings.health.interval_s)
+    bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     limits = settings.limits
 
     def memory() -> dict[str, int]:
@@ -203,10 +206,26 @@ def _link(settings: Settings, topics: Topics, password: str | None) -> Link:
         packet_bytes_max=16 * settings.limits.payload_bytes + PACKET_SLACK_BYTES,
         will_topic=topics.status,
         will=b"offline",
-        subscriptions=topics.subscriptions(),
+        subscriptions=(
+            *topics.subscriptions(),
+            *((settings.homeassistant.birth_topic,) if settings.homeassistant.enabled else ()),
+        ),
         username=mqtt.username,
         password=password,
         tls=tls,
+    )
+
+
+def _discovery(settings: Settings, topics: Topics, line: Mqtt, reader: VitalsReader) -> Discovery:
+    wanted = settings.homeassistant
+    topic = homeassistant.topic(wanted.discovery_prefix, settings.node.id)
+    return Discovery(
+        topics,
+        line,
+        Note(settings.paths.state / "homeassistant"),
+        topic=topic if wanted.enabled else None,
+        birth_topic=wanted.birth_topic,
+        about={"version": __version__, "board": reader.topology().board},
     )
 
 

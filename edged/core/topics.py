@@ -64,6 +64,10 @@ class Topics:
         """What happened."""
         return f"{self.prefix}/v1/node/{self.node}/event"
 
+    def admin(self, op: str) -> str:
+        """Where an operator orders this; its result stands below it."""
+        return f"{self.prefix}/v1/node/{self.node}/admin/{op}"
+
     def ask(self, client: str) -> str:
         """Where `client` asks this node."""
         return f"{self.prefix}/v1/node/{self.node}/ask/{client}"

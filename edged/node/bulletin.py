@@ -9,6 +9,7 @@ import msgspec
 
 from edged.core.link import Delivered, Outgoing
 from edged.core.topics import Topics
+from edged.node.homeassistant import Discovery
 from edged.node.outbox import Line
 from edged.node.replies import JSON
 
@@ -25,6 +26,7 @@ class Bulletin:
     topics: Topics
     line: Line
     interval_s: float
+    discovery: Discovery
     info: dict[str, Any] = field(default_factory=dict)
     online: bool = False
     offline_told: bool = False
@@ -35,6 +37,7 @@ class Bulletin:
             self._retain(self.topics.info, self.info)
         if self.online:
             self.line.publish(Outgoing(self.topics.status, b"online", qos=1, retain=True))
+        self.discovery.connected()
 
     def tell_info(self, info: dict[str, Any]) -> None:
         """Publish who this node is, if that has changed."""
@@ -56,6 +59,7 @@ class Bulletin:
     def delivered_one(self, event: Delivered) -> None:
         """The broker has a message that was published with a token."""
         self.offline_told = self.offline_told or event.token is OFFLINE
+        self.discovery.delivered_one(event)
 
     def tell_health(self, health: dict[str, Any]) -> None:
         """Publish how this node is."""

@@ -176,7 +176,8 @@ class Node:
                         self.supervision.heard()
                     self._engine_said(report)
             case Arrived():
-                self.intake.arrived(event)
+                if not self.bulletin.discovery.hears(event):
+                    self.intake.arrived(event)
             case Delivered():
                 self.bulletin.delivered_one(event)
                 refused = self.outbox.delivered_one(event)

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .environment import Environment
+from .homeassistant import HomeAssistant
 from .leaves import Accepts
 from .network import Mqtt, Node
 from .scalars import (
@@ -222,6 +223,7 @@ class Settings(BaseSettings):
     journal: Journal = Journal()
     health: Health = Health()
     metrics: Metrics = Metrics()
+    homeassistant: HomeAssistant = HomeAssistant()
     log: Log = Log()
     paths: Paths = Paths()
 

@@ -36,6 +36,8 @@ MAY_IMPORT = {
     "engine/": ("core", "errors", "engine"),
     "adapters/mqtt/": ("core", "errors", "adapters.mqtt"),
     "adapters/systemd.py": ("core", "errors"),
+    "adapters/textfile.py": ("core", "errors"),
+    "adapters/note.py": ("core", "errors"),
     "adapters/journal/": ("core", "errors", "adapters.journal"),
     "adapters/vitals/": ("core", "errors", "adapters.vitals"),
     "adapters/": ("core", "errors"),

@@ -1,0 +1,42 @@
+"""A line of text that outlives a restart, in the state folder. Whatever thread owns it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+TEXT_MAX = 4096
+
+log = structlog.get_logger()
+
+
+class Note:
+    """The line. A disk that refuses costs the note and nothing else.
+
+    Args:
+        path: its folder must be there when it is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> str:
+        """What was noted last; empty for nothing."""
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                return file.read(TEXT_MAX).strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def write(self, text: str) -> None:
+        """Note this in place of the last, or nothing."""
+        try:
+            if not text:
+                self._path.unlink(missing_ok=True)
+                return
+            beside = self._path.with_name(f".{self._path.name}")
+            beside.write_text(f"{text}\n", "utf-8")
+            beside.replace(self._path)
+        except OSError as error:
+            log.warning("note_failed", file=str(self._path), reason=error.strerror)
