@@ -122,3 +122,20 @@ def failed(job_id: str, seq: int, refusal: Refusal) -> Failed:
         retry_after_ms=refusal.retry_after_ms,
         details=refusal.details or None,
     )
+
+
+def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of an answer that was held to a schema.
+
+    Raises:
+        Refusal: `bad_request`; no schema should allow what is no JSON to us, such as a number beyond all floats.
+    """
+    try:
+        value = msgspec.json.decode(text)
+        _encoder.encode(value)  # it must go out again as well
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Refusal(
+            "bad_request",
+            f"the schema allowed an answer that cannot be read: {str(error)[:100]}; bound its numbers and depth",
+        ) from None
+    return value

@@ -43,6 +43,8 @@ def _bounded(holder: object) -> str:
         raise Refusal("bad_request", "response_format.json_schema.schema must be a JSON schema, an object")
     if _depth(schema) > SCHEMA_DEPTH_MAX:
         raise Refusal("bad_request", f"response_format: the schema is nested deeper than {SCHEMA_DEPTH_MAX}")
+    if "x-guidance" in schema:  # options of the compiler, which could make it leave out parts of the schema
+        raise Refusal("bad_request", "response_format: x-guidance is no part of a schema here; leave it out")
     text = msgspec.json.encode(schema)  # in the device's order, which is the order of the answer's properties
     if len(text) > SCHEMA_BYTES_MAX:
         raise Refusal(

@@ -10,19 +10,38 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from edged.errors import Refusal
 
-COMPACT = {"whitespace_flexible": False}
-"""One way to write a value: a small model else spends its room on white space, and more tokens are forced."""
+OPTIONS = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "coerce_one_of": False,
+    "lenient": False,
+}
+"""One way to write a value: a small model else spends its room on white space, and more tokens are forced. And a
+schema that cannot be kept whole is refused: nothing of it is silently left out."""
+LIMITS = LLParserLimits(
+    max_items_in_row=2_000,
+    initial_lexer_fuel=1_000_000,  # 20 ms on x86, by llguidance's own figures of 50k a millisecond
+    step_lexer_fuel=200_000,  # 14 ms a token
+    step_max_items=50_000,  # 3 ms a token
+    max_lexer_states=50_000,  # 1 to 2 kB each
+    max_grammar_size=200_000,
+)
+"""What one schema may cost, to compile and a token; beyond it llguidance reports an error."""
+
+
+class OutgrownError(Exception):
+    """An answer cannot go on: what its schema allows has become too large to compute. The text says what."""
 
 
 class Constraint:
     """Follows one answer.
 
     Args:
-        matcher: fresh, from `Constraints.compile`.
+        matcher: fresh, from `Constraints`.
     """
 
     def __init__(self, matcher: LLMatcher) -> None:
@@ -33,18 +52,41 @@ class Constraint:
         return bool(self._matcher.validate_tokens([token]) == 1)
 
     def mask(self) -> bytes:
-        """One bit a token, lowest bit first: what the answer may go on with."""
-        return bytes(self._matcher.compute_bitmask())
+        """One bit a token, lowest bit first: what the answer may go on with.
+
+        Raises:
+            OutgrownError: llguidance's limits are reached.
+        """
+        mask = bytes(self._matcher.compute_bitmask())
+        self._check()
+        return mask
 
     def take(self, token: int) -> bool:
-        """Go on with a token; False when it does not fit, after which the constraint is of no use."""
-        return bool(self._matcher.consume_token(token))
+        """Go on with a token; False when it does not fit, after which the constraint is of no use.
+
+        Raises:
+            OutgrownError: llguidance's limits are reached.
+        """
+        fits = bool(self._matcher.consume_token(token))
+        if not fits:
+            self._check()
+        return fits
 
     def forced(self) -> list[int]:
-        """Go on with the tokens that the schema leaves no choice about, and return them."""
+        """Go on with the tokens that the schema leaves no choice about, and return them.
+
+        Raises:
+            OutgrownError: llguidance's limits are reached.
+        """
         tokens = list(self._matcher.compute_ff_tokens())
         taken = int(self._matcher.try_consume_tokens(tokens)) if tokens else 0
+        if not tokens:
+            self._check()
         return tokens[:taken]
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise OutgrownError(_first_line(self._matcher.get_error()))
 
     @property
     def complete(self) -> bool:
@@ -88,16 +130,21 @@ class Constraints:
         """
         tokenizer = self.prepare()
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=COMPACT)
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)
         except ValueError as error:
             raise _refusal(error) from error
-        matcher = LLMatcher(tokenizer, grammar, log_level=0)
+        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+        if not matcher.is_error():
+            # A schema that contains itself without an end fails only here: no value of it is finite.
+            matcher.compute_bitmask()
         if matcher.is_error():
             raise _refusal(matcher.get_error())
         return Constraint(matcher)
 
 
 def _refusal(error: object) -> Refusal:
-    return Refusal(
-        "bad_request", f"response_format: the schema cannot be used: {str(error).splitlines()[0][:200]}"
-    )
+    return Refusal("bad_request", f"response_format: the schema cannot be used: {_first_line(error)}")
+
+
+def _first_line(error: object) -> str:
+    return (str(error).splitlines() or ["no value fits it"])[0][:200]

@@ -17,7 +17,7 @@ from edged.core.fairness import TokenLedger, Waiting, choose
 from edged.core.pace import PACE_MIN, Pace
 from edged.core.rates import Rates
 from edged.core.reply import FinishReason
-from edged.engine.constraint import Constraint
+from edged.engine.constraint import Constraint, OutgrownError
 from edged.engine.messages import Piece, Refused, Report, SetLimits, Started
 from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
@@ -216,7 +216,10 @@ class Scheduler:
                 self._ledger.add(sequence.order.client, count)
             sequence.past += count
             if row is not None:
-                self._write(sequence, row, ended)
+                try:
+                    self._write(sequence, row, ended)
+                except OutgrownError as error:
+                    self._refuse_outgrown(sequence, error)
         self._flush()
         return True
 
@@ -392,6 +395,11 @@ class Scheduler:
                 },
             )
         )
+
+    def _refuse_outgrown(self, sequence: Sequence, error: OutgrownError) -> None:
+        self._forget(sequence)
+        message = f"the schema became too complex in the midst of the answer ({error}); simplify it"
+        self._reports.append(Refused(sequence.number, "bad_request", message, {}))
 
     def _forget(self, sequence: Sequence) -> None:
         self._waiting.pop(sequence.number, None)

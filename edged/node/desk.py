@@ -234,6 +234,13 @@ class Desk:
         if report.outcome == "cancelled":
             self._finish(job, self._cancelled(job, report))
             return
+        parsed = None
+        if job.question.schema is not None:
+            try:
+                parsed = reply.parsed(report.text)
+            except Refusal as refusal:
+                self.fail(job, refusal)
+                return
         trimmed = report.trimmed + job.dropped
         done = reply.Done(
             id=job.question.id,
@@ -246,7 +253,7 @@ class Desk:
             model=self.model,
             node=self.replies.topics.node,
             attempt=job.attempts,
-            parsed=msgspec.json.decode(report.text) if job.question.schema else None,
+            parsed=parsed,
             cached=report.usage.cached_tokens > 0 or None,
             trimmed=trimmed or None,
             level=self.level,

@@ -123,3 +123,16 @@ def test_any_text(text: str) -> None:
     data = reply.encode(reply.Delta(id="q1", seq=1, text=text))
     assert b"\n" not in data
     assert json.loads(data)["text"] == text
+
+
+@pytest.mark.parametrize("text", ['{"a": 1.5}', "[]", "7", '"\\n"', "1" * 400])
+def test_parsed(text: str) -> None:
+    """The value of a structured answer goes out as it came."""
+    assert reply.parsed(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e400", "[" * 5000 + "]" * 5000, '{"a": ', "1" * 5000])
+def test_not_parsed(text: str) -> None:
+    """What a wide schema allows and nobody can read is an error for its device, and nothing worse."""
+    with pytest.raises(Refusal, match="cannot be read"):
+        reply.parsed(text)

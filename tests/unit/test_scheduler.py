@@ -489,6 +489,7 @@ class Template:
         self._text = text
         self._free = free
         self._at = 0
+        self.failed = ""
 
     def validate_tokens(self, tokens: list[int]) -> int:
         """How many of the tokens fit."""
@@ -515,6 +516,14 @@ class Template:
         """Go on with several."""
         self._at += len(tokens)
         return len(tokens)
+
+    def is_error(self) -> bool:
+        """Whether it gave up."""
+        return bool(self.failed)
+
+    def get_error(self) -> str:
+        """Why."""
+        return self.failed
 
     def is_accepting(self) -> bool:
         """Whether it is complete."""
@@ -751,3 +760,28 @@ def test_only_sessions_keep_their_words() -> None:
     rig.ask(1)
     rig.run()
     assert rig.ended(1).said is None
+
+
+class Outgrown(Template):
+    """One that gives up in the midst of the answer, as llguidance does at its limits."""
+
+    def compute_bitmask(self) -> bytes:
+        """Too much to compute."""
+        self.failed = "too many items\nand a second line"
+        return bytes(40)
+
+
+def test_schema_outgrown() -> None:
+    """A schema that becomes too large to follow costs its own question its answer, and no other."""
+    one = rig("xyz")
+    sequence = one.preparation.prepare(submit(1, Message("user", "hi")), one.clock())
+    matcher: Any = Outgrown(b'{"a":1}', 7)
+    sequence.constraint = Constraint(matcher)
+    one.scheduler.submit(sequence)
+    one.ask(2)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert (refused.number, refused.code) == (1, "bad_request")
+    assert "too many items" in refused.message
+    assert one.ended(2).text == "xyz"
+    one.check_idle()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
 from llguidance import LLTokenizer
-from llguidance.llamacpp import lltokenizer_from_vocab
 
 from edged.errors import ModelError
 
@@ -169,9 +168,23 @@ class Model:
         return bool(C.llama_vocab_is_control(self._vocab, token))
 
     def grammar_tables(self) -> LLTokenizer:
-        """Tables of the vocabulary as llguidance wants them, for `edged.engine.constraint`; takes a second."""
+        """Tables of the vocabulary as llguidance wants them, for `edged.engine.constraint`; takes a second.
+
+        What llguidance's own `lltokenizer_from_vocab` does (1.9.1), without a call that llama_cpp has deprecated.
+        """
+        pieces = list(map(self.piece, range(self.vocabulary)))
         ends = [token for token in range(self.vocabulary) if self.ends_answer(token)]
-        return lltokenizer_from_vocab(self._vocab, eos_token=ends)
+        return LLTokenizer.from_llamacpp(
+            # A leading 0xff makes it a special token there: no schema's text matches it.
+            tokens=[b"\xff" + piece if self.is_special(at) else piece for at, piece in enumerate(pieces)],
+            vocab_ptr=self._vocab,
+            tokenize_fptr=ctypes.cast(C.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001
+            eos_token=ends,
+        )
+
+    def is_special(self, token: Token) -> bool:
+        """True for control tokens, and for user-defined ones that are written as a tag, such as `<tool_call>`."""
+        return self.is_control(token) or (self._is_tag(token) and self.piece(token).startswith(b"<"))
 
     @property
     def begin(self) -> Token | None:

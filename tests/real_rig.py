@@ -1,0 +1,89 @@
+"""The engine's own parts over the real small model, in the test's process: measured, scheduled, decoded, no daemon.
+
+What the scripted rig cannot show: llguidance's masks, the model's own tokens, sampling with a seed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged.core.question import Message
+from edged.engine.loading import load
+from edged.engine.messages import Configure, Ended, Refused, Report, Submit
+from edged.engine.scheduler import Scheduler
+
+THREADS = 1
+"""Two would spin for each other where the machine has other work as well."""
+
+
+class RealRig:
+    """One model, one scheduler.
+
+    Args:
+        model: GGUF file.
+        slots, context: shape of the cache.
+    """
+
+    def __init__(self, model: Path, *, slots: int = 4, context: int = 1024) -> None:
+        setup = Configure(
+            model_path=str(model),
+            sha256=None,
+            name=None,
+            chat_template=None,
+            slots=slots,
+            context=context,
+            batch_tokens=256,
+            decode_threads=THREADS,
+            prefill_threads=THREADS,
+            cores=(),
+            reasoning_budget=None,
+            delta_interval_s=0.0,
+            kv_type="f16",
+            lock_memory=False,
+            gpu_layers=0,
+            system_prompt="",
+        )
+        loaded = load(setup, lambda _level, _text: None)
+        self.vocabulary = loaded.vocabulary
+        self.preparation = loaded.preparation
+        self.reports: list[Report] = []
+        self.scheduler = Scheduler(
+            loaded.vocabulary,
+            loaded.passes,
+            loaded.make_chooser,
+            slots=slots,
+            decode_threads=THREADS,
+            prefill_threads=THREADS,
+            emit=self.reports.extend,
+        )
+
+    def submit(self, order: Submit) -> None:
+        """Measure a question and put it in line; raises `Refusal` where the engine would refuse it."""
+        self.scheduler.submit(self.preparation.prepare(order, 0.0))
+
+    def run(self) -> dict[int, Ended | Refused]:
+        """Step until there is nothing to do; returns how each question ended since the last run."""
+        self.reports.clear()
+        while self.scheduler.step():
+            pass
+        return {one.number: one for one in self.reports if isinstance(one, Ended | Refused)}
+
+
+def ask(number: int, text: str, **changes: object) -> Submit:
+    """An order of one message, at the engine's own sampling."""
+    order: dict[str, object] = {
+        "number": number,
+        "client": f"client-{number}",
+        "messages": (Message("user", text),),
+        "priority": "normal",
+        "max_tokens": None,
+        "deadline": None,
+        "temperature": None,
+        "top_p": None,
+        "seed": number,
+        "stop": (),
+        "reasoning_mode": "separate",
+        "reasoning_budget": None,
+        "stream": True,
+    }
+    return Submit(**(order | changes))  # type: ignore[arg-type]
