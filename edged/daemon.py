@@ -40,6 +40,7 @@ from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
+from edged.node.pools import Membership
 from edged.node.replies import Replies
 from edged.node.sessions import Sessions
 from edged.node.supervision import Supervision
@@ -57,7 +58,7 @@ RECEIVE_SLACK = 32
 log = structlog.get_logger()
 
 
-def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
+def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa: PLR0915 - one line a part
     """Run the daemon until SIGTERM or SIGINT; returns the exit code of the process.
 
     Args:
@@ -76,7 +77,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
     # Threads and the engine inherit this mask; the engine moves itself to its own cores.
     os.sched_setaffinity(0, choice.daemon)
     notifier = Notifier()
-    topics = Topics(settings.node.prefix, settings.node.id, settings.node.pools, settings.mqtt.reply_prefixes)
+    topics = Topics(settings.node.prefix, settings.node.id, settings.mqtt.reply_prefixes)
     journal = Journal(
         settings.paths.state / "journal.db",
         inbox.put,
@@ -113,6 +114,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
         sessions=Sessions(settings.sessions.max_bytes),
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
+    membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
     limits = settings.limits
 
     def memory() -> dict[str, int]:
@@ -138,10 +140,12 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:
             read_instant,
             limits.deadline_default_s,
             settings.engine.slots,
+            membership.dealt,
         ),
         outbox=outbox,
         supervision=supervision,
         bulletin=bulletin,
+        membership=membership,
         watchdog=notifier,
         about=_about(settings, reader, choice, decode_threads, prefill_threads),
         slots=settings.engine.slots,
@@ -260,7 +264,6 @@ def _about(
         "contract": 1,
         "boot_id": reader.boot_id(),
         "board": reader.topology().board,
-        "pools": list(settings.node.pools),
         "context_max": settings.engine.context_max,
         "context_min": settings.engine.context_min,
         "slots": settings.engine.slots,

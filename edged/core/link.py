@@ -37,6 +37,14 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic filter to listen to from now on, or to give up."""
+
+    topic: str
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Arrived:
     """A PUBLISH from the broker."""
 
@@ -69,6 +77,21 @@ class ConnectFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The broker hands us what comes to this filter; `refused` says why it does not."""
+
+    topic: str
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed:
+    """The broker hands nothing more to this filter; what it had handed over before may still arrive."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The broker acknowledged the message that was published with `token`; `refused` says why it did not."""
 
@@ -91,5 +114,15 @@ class ThreadDied:
     reason: str
 
 
-LinkEvent = Arrived | Connected | Disconnected | ConnectFailed | Delivered | Undelivered | ThreadDied
+LinkEvent = (
+    Arrived
+    | Connected
+    | Disconnected
+    | ConnectFailed
+    | Subscribed
+    | Unsubscribed
+    | Delivered
+    | Undelivered
+    | ThreadDied
+)
 """Everything that a connection tells the node."""

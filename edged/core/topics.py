@@ -35,13 +35,11 @@ class Topics:
     Attributes:
         prefix: `P` of the contract, without a slash at its end.
         node: this node's name.
-        pools: pools that this node belongs to.
         reply_prefixes: further places under which a `reply_to` may lie.
     """
 
     prefix: str
     node: str
-    pools: tuple[str, ...] = ()
     reply_prefixes: tuple[str, ...] = ()
 
     @property
@@ -85,23 +83,28 @@ class Topics:
         return f"{self.prefix}/v1/client/{client}/text"
 
     def subscriptions(self) -> tuple[str, ...]:
-        """Topic filters to subscribe to, each with QoS 1."""
-        pools = tuple(f"$share/{pool}/{self.prefix}/v1/pool/{pool}/ask/+" for pool in self.pools)
-        return (self.ask("+"), self.control("+"), *pools)
+        """Topic filters to subscribe to for as long as the node lives, each with QoS 1."""
+        return (self.ask("+"), self.control("+"))
 
-    def route(self, topic: str) -> tuple[str, str] | None:
-        """What an incoming topic asks for: `("ask" | "control", client)`, or None for a topic not ours.
+    def pool(self, pool: str) -> str:
+        """Topic filter by which the boards of a pool share its questions (MQTT 5, 4.8.2)."""
+        return f"$share/{pool}/{self.prefix}/v1/pool/{pool}/ask/+"
 
-        The client's name is returned as it stands; whether it is a legal name is the caller's to check.
+    def route(self, topic: str) -> tuple[str, str, str | None] | None:
+        """What an incoming topic asks for: `("ask" | "control", client, pool)`, or None for a topic not ours.
+
+        The pool is None for what was sent to this node. It may be one that we have left, or were in before the
+        settings changed: what the broker has handed to us it hands to nobody else. The client's name is
+        returned as it stands; whether it is a legal name is the caller's to check.
         """
         head = f"{self.prefix}/v1/"
         if not topic.startswith(head):
             return None
         match topic[len(head) :].split("/"):
             case ["node", node, "ask" | "control" as verb, client] if node == self.node:
-                return verb, client
-            case ["pool", pool, "ask", client] if pool in self.pools:
-                return "ask", client
+                return verb, client, None
+            case ["pool", pool, "ask", client] if is_name(pool):
+                return "ask", client, pool
             case _:
                 return None
 

@@ -10,8 +10,10 @@ from edged.core.link import (
     ConnectFailed,
     Delivered,
     Disconnected,
+    Subscribed,
     ThreadDied,
     Undelivered,
+    Unsubscribed,
 )
 from edged.core.records import JournalEvent
 from edged.engine.client import EngineGone, EngineSaid
@@ -35,7 +37,9 @@ Event = (
     | EngineGone
     | EngineSaid
     | StopAsked
+    | Subscribed
     | ThreadDied
+    | Unsubscribed
     | VitalsRead
     | JournalEvent
 )

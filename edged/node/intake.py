@@ -57,6 +57,7 @@ class Intake:
         now: the present moment, for deadlines that survive a restart.
         deadline_default_s: for questions that name none.
         slots: questions that run at once.
+        dealt: hears of which pool a question was.
         closed: True when the node is stopping: what comes stays with the broker.
     """
 
@@ -69,10 +70,17 @@ class Intake:
     now: Callable[[], Instant]
     deadline_default_s: float
     slots: int
+    dealt: Callable[[str], None] = lambda _pool: None
     closed: bool = False
     _parked: list[Arrived] = field(default_factory=list)
     _unstored: list[Job] = field(default_factory=list)
     _retry_at: float = 0.0
+
+    @property
+    def filling(self) -> float:
+        """Share of the queue's bound that is taken, by count or by bytes, whichever is more."""
+        roster, bound = self.desk.roster, self.bound
+        return max(len(roster) / bound.jobs, roster.size_bytes / bound.size_bytes)
 
     def arrived(self, event: Arrived) -> None:
         """Take a message from the broker."""
@@ -90,11 +98,13 @@ class Intake:
             log.info("message_dropped", retained=event.retained, topic=event.topic[:200])
             desk.replies.line.acknowledge(event.delivery)
             return
-        verb, client = route
+        verb, client, pool = route
         if verb == "control":
             self.controls.arrived(client, event)
-        else:
-            self._ask(client, event)
+            return
+        if pool is not None:
+            self.dealt(pool)
+        self._ask(client, event)
 
     # questions ------------------------------------------------------------------------------------------
 

@@ -11,14 +11,15 @@ from typing import Any
 from edged.core.records import Depth
 from edged.core.vitals import Vitals, as_health
 from edged.node.desk import Desk
+from edged.node.pools import Membership
 from edged.node.supervision import Supervision
 
 Json = dict[str, Any]
 
 
-def info(about: Json, engine: Supervision) -> Json:
+def info(about: Json, engine: Supervision, membership: Membership) -> Json:
     """Who this node is: what the settings and the board say, and what was loaded."""
-    told: Json = {**about, "engine": engine.phase}
+    told: Json = {**about, "pools": list(membership.pools), **pools(membership), "engine": engine.phase}
     if engine.reason:
         told["reason"] = engine.reason
     ready = engine.ready_report
@@ -62,6 +63,11 @@ def work(desk: Desk, engine: Supervision) -> Json:
         if pulse.prefill_tokens_per_s:
             told["prefill_tokens_per_s"] = pulse.prefill_tokens_per_s
     return told
+
+
+def pools(membership: Membership) -> Json:
+    """Which pools deal us questions just now, and why others do not; nothing for a node without pools."""
+    return {"membership": membership.as_json()} if membership.pools else {}
 
 
 def journal(depth: Depth) -> Json:

@@ -22,8 +22,10 @@ from edged.core.link import (
     ConnectFailed,
     Delivered,
     Disconnected,
+    Subscribed,
     ThreadDied,
     Undelivered,
+    Unsubscribed,
 )
 from edged.core.vitals import Vitals, level
 from edged.engine.client import EngineGone, EngineSaid
@@ -48,6 +50,7 @@ from edged.node.events import Event, StopAsked
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.outbox import Outbox
+from edged.node.pools import LOADING, Membership
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsRead
 
@@ -104,6 +107,7 @@ class Node:
     outbox: Outbox
     supervision: Supervision
     bulletin: Bulletin
+    membership: Membership
     watchdog: Watchdog
     about: dict[str, Any]
     slots: int
@@ -139,6 +143,7 @@ class Node:
 
     def finish(self) -> None:
         """The orderly end: no new questions, a grace for running answers, then what is owed to the broker."""
+        self.membership.leave("stopping")  # so that the broker deals to others what it would keep for us
         self.intake.closed = True
         self.watchdog.stopping()
         log.info("stopping", running=self.desk.running, jobs=len(self.desk.roster))
@@ -196,15 +201,8 @@ class Node:
                 self.intake.failed(event)
             case Undelivered():
                 self.outbox.undelivered_one(event)
-            case Connected(session_present):
-                log.info("mqtt_connected", session_present=session_present)
-                self.bulletin.connected()
-                self.outbox.send()
-                self._tell_health()
-            case Disconnected(reason):
-                log.warning("mqtt_disconnected", reason=reason)
-            case ConnectFailed(reason):
-                log.warning("mqtt_failed", reason=reason)
+            case Connected() | Disconnected() | ConnectFailed() | Subscribed() | Unsubscribed():
+                self._broker_said(event)
             case EngineGone():
                 self._engine_gone(event)
             case VitalsRead():
@@ -217,6 +215,27 @@ class Node:
                 self.controls.found(event)
             case records.AttemptCounted() | StopAsked():
                 pass  # counted on disk; the desk counts for itself
+
+    def _broker_said(
+        self, event: Connected | Disconnected | ConnectFailed | Subscribed | Unsubscribed
+    ) -> None:
+        match event:
+            case Connected(session_present):
+                log.info("mqtt_connected", session_present=session_present)
+                self.bulletin.connected()
+                self.outbox.send()
+                self._tell_health()
+            case Disconnected(reason):
+                self.membership.disconnected()
+                log.warning("mqtt_disconnected", reason=reason)
+            case ConnectFailed(reason):
+                log.warning("mqtt_failed", reason=reason)
+            case Subscribed():
+                if self.membership.subscribed(event):
+                    self._tell_membership()
+            case Unsubscribed():
+                if self.membership.unsubscribed(event):
+                    self._tell_membership()
 
     def _engine_said(self, report: Report) -> None:
         desk = self.desk
@@ -237,6 +256,7 @@ class Node:
             case Ready():
                 self.supervision.became_ready(report)
                 desk.engine_ready(report.model.name)
+                self.membership.rejoin(LOADING)
                 self._tell_info()
                 self._go_online()
                 self.bulletin.tell_event("engine_ready", model=report.model.name, load_s=report.load_s)
@@ -256,6 +276,7 @@ class Node:
         if self.supervision.stopping:
             return
         self.desk.engine_gone()
+        self.membership.leave(LOADING)
         if was_ready or self.supervision.phase == "broken":
             self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
             self._tell_info()
@@ -279,6 +300,7 @@ class Node:
         self.supervision.tick()
         self.desk.expire(now)
         self.intake.tick(now)
+        self.membership.look(self.intake.filling)
         if now - self._beat_at >= self.watchdog_every_s:
             self._beat_at = now
             if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
@@ -294,7 +316,11 @@ class Node:
     # news -----------------------------------------------------------------------------------------------
 
     def _tell_info(self) -> None:
-        self.bulletin.tell_info(news.info(self.about, self.supervision))
+        self.bulletin.tell_info(news.info(self.about, self.supervision, self.membership))
+
+    def _tell_membership(self) -> None:
+        self._tell_info()
+        self._tell_health()
 
     def _tell_health(self) -> None:
         health = {
@@ -302,12 +328,13 @@ class Node:
             "reason": self.reason,
             "uptime_s": round(self.clock() - self._started),
             **news.work(self.desk, self.supervision),
+            **news.pools(self.membership),
             "journal": news.journal(self.journal_depth()),
             "memory": self.daemon_rss(),
             "board": news.board(self.vitals),
         }
         self.bulletin.tell_health(health)
-        info = news.info(self.about, self.supervision)
+        info = news.info(self.about, self.supervision, self.membership)
         self.meter.tell(info, health, self.desk.replies.latencies, online=self.bulletin.online)
 
     def load(self, client_jobs: int) -> Load:

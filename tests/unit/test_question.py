@@ -19,7 +19,7 @@ from edged.core.question import Message, Properties, Question
 from edged.core.topics import Topics, is_job_id
 from edged.errors import CODES
 
-TOPICS = Topics("edged", "n1", (), ("plant/answers",))
+TOPICS = Topics("edged", "n1", ("plant/answers",))
 BOUNDS = Bounds()
 ANSWER = "edged/v1/client/c1/answer/"
 

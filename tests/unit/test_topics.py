@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edged.core.topics import TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX, Topics, is_job_id, is_name
 
-TOPICS = Topics("edged", "n1", ("hall", "lab"), ("plant/answers", "cell/"))
+TOPICS = Topics("edged", "n1", ("plant/answers", "cell/"))
 OWN = "edged/v1/client/c1/"
 
 
@@ -36,13 +36,14 @@ def test_job_ids() -> None:
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [
-        ("edged/v1/node/n1/ask/c1", ("ask", "c1")),
-        ("edged/v1/node/n1/control/c1", ("control", "c1")),
-        ("edged/v1/pool/hall/ask/c1", ("ask", "c1")),
-        ("edged/v1/pool/lab/ask/c1", ("ask", "c1")),
-        ("edged/v1/node/n1/ask/", ("ask", "")),
+        ("edged/v1/node/n1/ask/c1", ("ask", "c1", None)),
+        ("edged/v1/node/n1/control/c1", ("control", "c1", None)),
+        ("edged/v1/pool/hall/ask/c1", ("ask", "c1", "hall")),
+        ("edged/v1/pool/lab/ask/c1", ("ask", "c1", "lab")),
+        ("edged/v1/node/n1/ask/", ("ask", "", None)),
         ("edged/v1/node/n2/ask/c1", None),
-        ("edged/v1/pool/other/ask/c1", None),
+        ("edged/v1/pool/other/ask/c1", ("ask", "c1", "other")),
+        ("edged/v1/pool/a b/ask/c1", None),
         ("edged/v1/pool/hall/control/c1", None),
         ("edged/v1/node/n1/ask/c1/more", None),
         ("edged/v1/node/n1/ask", None),
@@ -52,7 +53,7 @@ def test_job_ids() -> None:
         ("edgedx/v1/node/n1/ask/c1", None),
     ],
 )
-def test_route(topic: str, expected: tuple[str, str] | None) -> None:
+def test_route(topic: str, expected: tuple[str, str, str | None] | None) -> None:
     """A topic is a question or a control message to this node or one of its pools, or nothing of ours."""
     assert TOPICS.route(topic) == expected
 
@@ -71,9 +72,8 @@ def test_subscriptions() -> None:
     assert TOPICS.subscriptions() == (
         "edged/v1/node/n1/ask/+",
         "edged/v1/node/n1/control/+",
-        "$share/hall/edged/v1/pool/hall/ask/+",
-        "$share/lab/edged/v1/pool/lab/ask/+",
     )
+    assert TOPICS.pool("hall") == "$share/hall/edged/v1/pool/hall/ask/+"
 
 
 def test_built_topics() -> None:
@@ -85,7 +85,7 @@ def test_built_topics() -> None:
     assert topics.event == "site/7/v1/node/n1/event"
     assert topics.answer("c1", "q:1") == "site/7/v1/client/c1/answer/q:1"
     assert topics.text("c1") == "site/7/v1/client/c1/text"
-    assert topics.route(topics.ask("c1")) == ("ask", "c1")
+    assert topics.route(topics.ask("c1")) == ("ask", "c1", None)
 
 
 @pytest.mark.parametrize(

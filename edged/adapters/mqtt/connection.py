@@ -25,7 +25,6 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.core import link_advice
 from edged.core.link import (
@@ -37,11 +36,13 @@ from edged.core.link import (
     Disconnected,
     LinkEvent,
     Outgoing,
+    Subscription,
     ThreadDied,
     Undelivered,
 )
 
 from .link import Link, tls_context, words
+from .subscriptions import Subscriptions
 from .translation import LastWord, properties_of, publish_properties
 
 CONNECT_TIMEOUT_S = 5.0
@@ -74,7 +75,7 @@ class Mqtt:
     def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
         self._link = link
         self._emit = emit
-        self._out: deque[Outgoing | Delivery] = deque()
+        self._out: deque[Outgoing | Delivery | Subscription] = deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -87,6 +88,7 @@ class Mqtt:
         self._reasons_told: set[str] = set()
         self._told = False
         self._log = LastWord()
+        self._subscriptions = Subscriptions(link.subscriptions, emit)
         self._packet_bytes_max = PACKET_BYTES_MAX
         self._stopping = threading.Event()
         self._stop_by = float("inf")
@@ -111,6 +113,14 @@ class Mqtt:
         if delivery.qos:
             self._put(delivery)
 
+    def subscribe(self, topic: str) -> None:
+        """Listen to this filter from now on, over reconnections too; `Subscribed` follows."""
+        self._put(Subscription(topic, wanted=True))
+
+    def unsubscribe(self, topic: str) -> None:
+        """Give a filter up; `Unsubscribed` follows once the broker hands nothing more to it."""
+        self._put(Subscription(topic, wanted=False))
+
     def stop(self, timeout_s: float) -> bool:
         """Send what waits, disconnect without the last will, end the thread; True if it ended in time."""
         self._stop_by = time.monotonic() + timeout_s
@@ -123,7 +133,7 @@ class Mqtt:
         self._wake_out.close()
         return True
 
-    def _put(self, item: Outgoing | Delivery) -> None:
+    def _put(self, item: Outgoing | Delivery | Subscription) -> None:
         self._out.append(item)
         self._wake()
 
@@ -156,6 +166,7 @@ class Mqtt:
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_socket_open = self._on_socket_open
         return client
 
@@ -254,6 +265,8 @@ class Mqtt:
             if isinstance(item, Delivery):
                 if self.connected and item.connection == self._connection:
                     self._client.ack(item.mid, item.qos)
+            elif isinstance(item, Subscription):
+                self._subscriptions.change(item, self._client if self.connected else None)
             elif self.connected:
                 self._send(item)
             elif item.token is not None:
@@ -292,7 +305,9 @@ class Mqtt:
     def _drop_offline(self) -> None:
         while self._out:
             item = self._out.popleft()
-            if isinstance(item, Outgoing) and item.token is not None:
+            if isinstance(item, Subscription):
+                self._subscriptions.change(item, None)
+            elif isinstance(item, Outgoing) and item.token is not None:
                 self._emit(Undelivered(item.token))
 
     def _wait_to_retry(self) -> None:
@@ -365,15 +380,7 @@ class Mqtt:
         self._connected_at = time.monotonic()
         self._reasons_told.clear()
         self.connected = True
-        for topic in self._link.subscriptions:
-            # No retained questions from before our time, and the flag as published on those of our time: the
-            # contract ignores both, and without "retain as published" the broker hides the flag (MQTT 5, 3.8.3.1).
-            client.subscribe(
-                topic,
-                options=SubscribeOptions(
-                    qos=1, retainAsPublished=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND
-                ),
-            )
+        self._subscriptions.connected(client, properties)
         self._emit(Connected(flags.session_present))
 
     def _on_disconnect(
@@ -392,13 +399,21 @@ class Mqtt:
         self,
         _client: paho.Client,
         _userdata: Any,  # noqa: ANN401 - paho's signature
-        _mid: int,
+        mid: int,
         reasons: list[ReasonCode],
         _properties: PahoProperties | None,
     ) -> None:
-        refused = [str(reason) for reason in reasons if reason.is_failure]
-        if refused:
-            self._emit(ConnectFailed(f"the broker refused a subscription: {', '.join(refused)}; see its ACL"))
+        self._subscriptions.subscribed(mid, reasons)
+
+    def _on_unsubscribe(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        mid: int,
+        _reasons: list[ReasonCode],
+        _properties: PahoProperties | None,
+    ) -> None:
+        self._subscriptions.unsubscribed(mid)
 
     def _on_message(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
         try:
