@@ -11,7 +11,7 @@ import queue
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -26,7 +26,7 @@ from edged.core import homeassistant
 from edged.core.admission import Bound, Load
 from edged.core.parsing import Bounds
 from edged.core.records import SessionBounds
-from edged.core.topics import Topics
+from edged.core.topics import Topics, is_passing
 from edged.core.topology import Choice, big_cores, format_cores, named_cores, threads
 from edged.engine.client import COMMAND, EngineClient
 from edged.engine.messages import Configure
@@ -35,6 +35,7 @@ from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
+from edged.node.exchange import Exchange
 from edged.node.homeassistant import Discovery
 from edged.node.intake import Intake
 from edged.node.meter import Meter
@@ -47,8 +48,12 @@ from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
 
+if TYPE_CHECKING:
+    from edged.adapters.http import Server
+
 EX_DIED = 70  # EX_SOFTWARE of sysexits.h: systemd starts us again
 ENGINE_STOP_S = 1.0
+HTTP_STOP_S = 2.0
 PACKET_SLACK_BYTES = 64 * 1024
 """The packet limit told to the broker is the payload limit and this much: a question a little too large then
 reaches us and gets its `too_large`; the broker's own limit should lie between the two."""
@@ -71,6 +76,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     choice, (decode_threads, prefill_threads) = _cores(settings, reader)
     password = settings.mqtt.password()
+    key = settings.http.key() if settings.http.enabled else None
     inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: inbox.put(StopAsked(signum)))
@@ -102,8 +108,9 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         clock=time.monotonic,
         oom_kills=reader.oom_kills,
     )
-    outbox = Outbox(line, journal)
-    replies = Replies(topics, line, time.monotonic)
+    exchange = Exchange(line, topics.is_inside, inbox.put)
+    outbox = Outbox(exchange, journal, topics.is_inside)
+    replies = Replies(topics, exchange, time.monotonic)
     desk = Desk(
         replies,
         journal,
@@ -125,6 +132,8 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     def load(client_jobs: int) -> Load:
         return node.load(client_jobs)  # the node that is made just below
 
+    meter = Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile))
+    face = _face(settings, key, topics, exchange, bulletin, meter, inbox)
     controls = Controls(desk, journal)
     node = Node(
         inbox=inbox,
@@ -154,7 +163,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
         daemon_rss=memory,
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
-        meter=Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile)),
+        meter=meter,
     )
     vitals = VitalsThread(reader.read, settings.health.interval_s, inbox.put)
 
@@ -162,18 +171,24 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     if recovered.set_aside:
         log.error("journal_set_aside", file=recovered.set_aside)
     now = read_instant()
-    desk.recover(recovered, now.boot_id, now.monotonic_s)
+    desk.recover(recovered, now.boot_id, now.monotonic_s, is_passing)
     outbox.owe(recovered.outbox)
     supervision.start()
     line.start()
     vitals.start()
+    if face is not None:
+        face.start()
     died: DiedError | EngineError | None = None
     try:
         node.serve()
+        if face is not None:
+            face.close()
         node.finish()
     except DiedError as error:
         log.critical("died", reason=str(error))
         died = error
+    if face is not None:
+        face.stop(HTTP_STOP_S)
     vitals.stop(1.0)
     client.stop(ENGINE_STOP_S)
     line.stop(1.0)
@@ -195,6 +210,48 @@ def _cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int,
         return choice, threads(choice, settings.engine.decode_threads, settings.engine.prefill_threads)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
+
+
+def _face(  # noqa: PLR0917 - the parts that it touches
+    settings: Settings,
+    key: str | None,
+    topics: Topics,
+    exchange: Exchange,
+    bulletin: Bulletin,
+    meter: Meter,
+    inbox: queue.SimpleQueue[Event],
+) -> Server | None:
+    """The HTTP face, bound but not started; None where it is off."""
+    http = settings.http
+    if not http.enabled:
+        return None
+    try:
+        from edged.adapters.http import Listening, Node, Server, bind  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"http.enabled: the package {error.name} is missing; install edged with its extra: edged[http]"
+        ) from error
+    if key is None:
+        log.warning("http_without_key", host=http.host, reason="every program on this machine may ask")
+    tls = http.tls
+    listening = Listening(
+        http.host,
+        http.port,
+        http.connections,
+        None if tls is None else tls.cert,
+        None if tls is None else tls.key,
+    )
+    seen = Node(
+        topics=topics,
+        exchange=exchange,
+        emit=inbox.put,
+        info=lambda: bulletin.info,
+        health=lambda: bulletin.health,
+        metrics=meter.read,
+        payload_bytes_max=settings.limits.payload_bytes,
+        version=__version__,
+    )
+    return Server(listening, bind(listening), seen, key, inbox.put)
 
 
 def _link(settings: Settings, topics: Topics, password: str | None) -> Link:
@@ -289,5 +346,6 @@ def _about(
             "trim_history",
             "session",
             "json_schema",
+            *(["http"] if settings.http.enabled else []),
         ],
     }

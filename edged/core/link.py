@@ -36,6 +36,10 @@ class Delivery:
     connection: int
 
 
+INSIDE = Delivery(mid=0, qos=0, connection=0)
+"""Delivery of what came from this process itself, over HTTP: no broker waits for an acknowledgement."""
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """A topic filter to listen to from now on, or to give up."""
@@ -46,7 +50,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A PUBLISH from the broker."""
+    """A PUBLISH from the broker, or what stands for one: see `INSIDE`."""
 
     topic: str
     payload: bytes

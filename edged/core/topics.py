@@ -12,6 +12,11 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 """`{node}`, `{pool}`, `{client}` of the contract."""
 JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 """`{id}` of the contract."""
+INSIDE = "http:"
+"""Clients that ask over HTTP have names that begin so: no name of MQTT holds a colon, so neither can be taken for
+the other."""
+PASSING, NAMED = "req:", "key:"
+"""How the ids of their questions begin: one lives as long as its connection, the other was named by its client."""
 TOPIC_BYTES_MAX = 512
 """A reply topic longer than this is refused; MQTT itself allows 65,535 (section 1.5.4)."""
 TOPIC_LEVELS_MAX = 64
@@ -26,6 +31,11 @@ def is_name(text: str) -> bool:
 def is_job_id(text: str) -> bool:
     """True when `text` may name a question."""
     return JOB_ID.fullmatch(text) is not None
+
+
+def is_passing(client: str, job_id: str) -> bool:
+    """True for a question over HTTP whose answer nobody can get once its connection is gone."""
+    return client.startswith(INSIDE) and job_id.startswith(PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,10 @@ class Topics:
             case _:
                 return None
 
+    def is_inside(self, topic: str) -> bool:
+        """True for reply topics of clients that ask over HTTP: what is published there stays in this process."""
+        return topic.startswith(f"{self.prefix}/v1/client/{INSIDE}")
+
     def may_reply_to(self, client: str, topic: str) -> bool:
         """True when a reply for `client` may be published to `topic`.
 
@@ -117,6 +131,8 @@ class Topics:
         """
         if not topic.isprintable() or any(c in topic for c in "#+"):
             return False
+        if self.is_inside(topic):
+            return False  # their replies never see the broker, and nobody else may write among them
         if len(topic.encode()) > TOPIC_BYTES_MAX or topic.count("/") >= TOPIC_LEVELS_MAX:
             return False
         own = f"{self.prefix}/v1/client/{client}/"

@@ -28,6 +28,7 @@ class Bulletin:
     interval_s: float
     discovery: Discovery
     info: dict[str, Any] = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
     online: bool = False
     offline_told: bool = False
 
@@ -63,6 +64,7 @@ class Bulletin:
 
     def tell_health(self, health: dict[str, Any]) -> None:
         """Publish how this node is."""
+        self.health = health
         self.line.publish(
             Outgoing(
                 self.topics.health,

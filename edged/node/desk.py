@@ -94,10 +94,17 @@ class Desk:
         job.move(Happening.REFUSED)
         self.roster.remove(job)
 
-    def recover(self, recovered: Recovered, boot_id: str, boot_now_s: float) -> None:
+    def recover(
+        self,
+        recovered: Recovered,
+        boot_id: str,
+        boot_now_s: float,
+        is_passing: Callable[[str, str], bool] = lambda _client, _id: False,
+    ) -> None:
         """Take up the questions that an earlier life of this node left unfinished, in their old order.
 
-        Runs that ended with an orderly stop of the node are no sign that the question crashes it.
+        Runs that ended with an orderly stop of the node are no sign that the question crashes it. A question of
+        (client, id) that `is_passing` came by a connection that is gone: it ends here.
         """
         for old in recovered.jobs:
             question = msgspec.msgpack.decode(old.row.body, type=Question)
@@ -115,7 +122,9 @@ class Desk:
             self.roster.number(job, old.number)
             job.move(Happening.STORED)
             self.sessions.enter(job, old.session)
-            if old.attempts >= BEGUN_MAX:
+            if is_passing(question.client, question.id):
+                self.cancel(job)
+            elif old.attempts >= BEGUN_MAX:
                 self._poison(job, f"was begun {old.attempts} times and never ended")
             else:
                 self._submit(job)

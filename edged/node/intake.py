@@ -18,7 +18,7 @@ import structlog
 from edged.core import admission, reply
 from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
-from edged.core.link import Arrived, Delivery, Outgoing
+from edged.core.link import INSIDE, Arrived, Delivery, Outgoing
 from edged.core.parsing import Address, Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.records import (
@@ -88,7 +88,8 @@ class Intake:
         if self.closed:
             return
         route = desk.replies.topics.route(event.topic)
-        if event.retained or route is None or not is_name(route[1]):
+        named = event.delivery is INSIDE or (route is not None and is_name(route[1]))
+        if event.retained or route is None or not named:
             # Retained questions would be asked again at every start; a client without a legal name cannot be
             # answered on a topic of its own.
             if event.retained:

@@ -8,6 +8,7 @@ it: if the connection breaks in between, the broker sends the question again and
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,11 +55,20 @@ class Answered:
 
 
 class Outbox:
-    """What is owed to the broker."""
+    """What is owed to the broker, and to clients over HTTP while they listen.
 
-    def __init__(self, line: Line, journal: Clears) -> None:
+    Args:
+        line: where messages go.
+        journal: forgets what was delivered.
+        is_inside: tells a topic of this process, for which no broker is needed.
+    """
+
+    def __init__(
+        self, line: Line, journal: Clears, is_inside: Callable[[str], bool] = lambda _topic: False
+    ) -> None:
         self._line = line
         self._journal = journal
+        self._is_inside = is_inside
         self._waiting: deque[tuple[int, Publish]] = deque()
         self._under_way: dict[int, Publish] = {}
         self._known: set[int] = set()
@@ -72,7 +82,10 @@ class Outbox:
         for outbox_id, publish in entries:
             if outbox_id not in self._known:
                 self._known.add(outbox_id)
-                self._waiting.append((outbox_id, publish))
+                if self._is_inside(publish.topic):  # it waits for no broker
+                    self._hand_over(outbox_id, publish)
+                else:
+                    self._waiting.append((outbox_id, publish))
         self.send()
 
     def refuse(self, message: Outgoing, delivery: Delivery) -> None:
@@ -91,18 +104,20 @@ class Outbox:
     def send(self) -> None:
         """Hand over what the window has room for."""
         while self._waiting and self._line.connected and len(self._under_way) < WINDOW:
-            outbox_id, publish = self._waiting.popleft()
-            self._under_way[outbox_id] = publish
-            self._line.publish(
-                Outgoing(
-                    topic=publish.topic,
-                    payload=publish.payload,
-                    qos=1,
-                    token=Owed(outbox_id),
-                    correlation=publish.properties.get("correlation"),
-                    content_type=publish.properties.get("content_type"),
-                )
+            self._hand_over(*self._waiting.popleft())
+
+    def _hand_over(self, outbox_id: int, publish: Publish) -> None:
+        self._under_way[outbox_id] = publish
+        self._line.publish(
+            Outgoing(
+                topic=publish.topic,
+                payload=publish.payload,
+                qos=1,
+                token=Owed(outbox_id),
+                correlation=publish.properties.get("correlation"),
+                content_type=publish.properties.get("content_type"),
             )
+        )
 
     def delivered_one(self, event: Delivered) -> str | None:
         """The broker has answered; returns its reason where it refused a terminal message."""

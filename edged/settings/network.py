@@ -33,6 +33,24 @@ def credential(name: Path, folder: Path) -> Path:
     return folder / name
 
 
+def secret(key: str, name: Path) -> str:
+    """The content of a secret's file.
+
+    Raises:
+        SettingsError: it cannot be read or is not UTF-8; names the key and the file.
+    """
+    path = credential(name, Path())
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise SettingsError(f"{key}: {str(path)!r}: {reason}; accepted: a readable file") from None
+    except (UnicodeDecodeError, ValueError):
+        raise SettingsError(
+            f"{key}: {str(path)!r}: not UTF-8; accepted: the secret alone, in UTF-8"
+        ) from None
+
+
 class Node(Section):
     """Who this board is on the broker."""
 
@@ -90,16 +108,5 @@ class Mqtt(Section):
         """
         if self.password_file is None:
             return None
-        path = credential(self.password_file, Path())
-        try:
-            text = path.read_bytes().decode()
-        except OSError as error:
-            reason = error.strerror or "cannot be read"
-            raise SettingsError(
-                f"mqtt.password_file: {str(path)!r}: {reason}; accepted: a readable file"
-            ) from None
-        except (UnicodeDecodeError, ValueError):
-            raise SettingsError(
-                f"mqtt.password_file: {str(path)!r}: not UTF-8; accepted: the password alone, in UTF-8"
-            ) from None
+        text = secret("mqtt.password_file", self.password_file)
         return text.removesuffix("\n").removesuffix("\r")

@@ -26,6 +26,9 @@ OTHER_VARIABLES: Mapping[str, str] = {
 }
 """Environment variables that start like a setting's and are none, with their meaning."""
 
+SECRETS = frozenset({"mqtt.password_file", "http.key_file", "upstream.key_file"})
+"""Files that systemd may hand over as credentials."""
+
 FILE_BYTES_MAX = 1024 * 1024
 _SHOWN_CHARACTERS = 60
 _WORDLESS = frozenset({"string_pattern_mismatch", "string_too_short", "string_too_long", "path_type"})
@@ -136,7 +139,7 @@ def _anchor(table: dict[str, Any], known: Iterable[Leaf], folder: Path) -> None:
             holder = holder.get(name, {})
         value = holder.get(leaf.path[-1])
         if isinstance(value, str) and value:
-            secret = leaf.key == "mqtt.password_file"
+            secret = leaf.key in SECRETS
             holder[leaf.path[-1]] = str(credential(Path(value), folder) if secret else folder / value)
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .environment import Environment
 from .homeassistant import HomeAssistant
+from .http import Http
 from .leaves import Accepts
 from .network import Mqtt, Node
 from .scalars import (
@@ -216,6 +217,7 @@ class Settings(BaseSettings):
 
     node: Node = Field(default_factory=Node)
     mqtt: Mqtt = Mqtt()
+    http: Http = Http()
     model: Model
     engine: Engine = Engine()
     limits: Limits = Limits()

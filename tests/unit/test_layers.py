@@ -22,6 +22,8 @@ ONE_PLACE = {
     "jinja2": ("engine/chat.py",),
     "pydantic_settings": ("settings/",),
     "typer": ("cli/",),
+    "starlette": ("adapters/http/",),
+    "uvicorn": ("adapters/http/",),
 }
 """What each package is for stands in one place; another broker client or database is one file to change."""
 
@@ -35,6 +37,7 @@ MAY_IMPORT = {
     "engine/client.py": ("core", "errors", "engine.channel", "engine.messages"),
     "engine/": ("core", "errors", "engine"),
     "adapters/mqtt/": ("core", "errors", "adapters.mqtt"),
+    "adapters/http/": ("core", "errors", "adapters.http"),
     "adapters/systemd.py": ("core", "errors"),
     "adapters/textfile.py": ("core", "errors"),
     "adapters/note.py": ("core", "errors"),

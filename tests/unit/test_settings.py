@@ -153,7 +153,7 @@ def test_bad_value(file: Path, text: str, key: str, accepted: str) -> None:
         ("[engine]\nCONTEXT_MAX = 1024", "engine.CONTEXT_MAX", "did you mean engine.context_max?"),
         ('[mqtt.tls]\nca = "x"\ncafile = "y"', "mqtt.tls.cafile", "did you mean mqtt.tls.ca"),
         ("[health]\nzzzzz = 1", "health.zzzzz", "accepted are interval_s"),
-        ('_env_file = "x"', "_env_file", "accepted are node, mqtt"),
+        ('_secrets_dir = "x"', "_secrets_dir", "accepted are node, mqtt"),
     ],
 )
 def test_unknown_key(file: Path, text: str, place: str, hint: str) -> None:

@@ -1,0 +1,350 @@
+"""Ollama's chat and generate: requests to the contract's questions, replies to its lines of JSON. Pure.
+
+As much of https://github.com/ollama/ollama/blob/main/docs/api.md as its Python client and Home Assistant's
+integration use.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from edged.errors import Refusal
+
+from .asking import Wish
+from .errors import HttpError
+from .openai_shapes import extras_of
+
+OPTIONS = {
+    "num_predict": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "stop": "stop",
+}
+"""Options with another name in the contract, or the same."""
+OPTIONS_HARMLESS = frozenset(
+    {
+        *("num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap"),
+        *("use_mlock", "low_vram", "f16_kv", "vocab_only", "logits_all", "penalize_newline", "repeat_last_n"),
+    }
+)
+"""How Ollama would load the model: here the board's settings say so. A prompt too long for them is refused, not
+cut, whatever `num_ctx` says."""
+OPTIONS_NEUTRAL: Mapping[str, tuple[object, ...]] = {
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "typical_p": (1,),
+    "tfs_z": (1,),
+    "mirostat": (0,),
+    "repeat_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+}
+"""Values that ask for nothing."""
+KNOWN = frozenset({"model", "stream", "keep_alive", "options", "format", "think", "logprobs", "top_logprobs"})
+CHAT = KNOWN | {"messages", "tools"}
+GENERATE = KNOWN | {"prompt", "system", "raw", "template", "suffix", "images", "context"}
+MESSAGE = frozenset(
+    {"role", "content", "tool_calls", "tool_name", "tool_call_id", "thinking", "images", "name"}
+)
+
+
+def chat_wish(body: Mapping[str, Any], key: str | None) -> Wish | None:
+    """A chat's question; None for a request without messages, which only asks to load the model.
+
+    Raises:
+        Refusal: `bad_request` or `unsupported`, naming the field.
+    """
+    fields = _common(body, CHAT)
+    messages = body.get("messages")
+    if not messages:
+        return None
+    if not isinstance(messages, list):
+        raise Refusal("bad_request", "messages must be a list of turns")
+    fields["messages"] = _messages(messages)
+    if body.get("tools"):
+        fields["tools"] = body["tools"]
+    return Wish(fields, None, key)
+
+
+def generate_wish(body: Mapping[str, Any], key: str | None) -> Wish | None:
+    """A generation's question; None for an empty prompt, which only asks to load the model.
+
+    Raises:
+        Refusal: `bad_request` or `unsupported`, naming the field.
+    """
+    fields = _common(body, GENERATE)
+    for name in ("raw", "template", "suffix", "images", "context"):
+        if body.get(name):
+            raise Refusal("unsupported", f"{name} is not supported by this node; leave it out")
+    if not body.get("prompt"):
+        return None
+    messages = [{"role": "user", "content": body["prompt"]}]
+    if body.get("system"):
+        messages.insert(0, {"role": "system", "content": body["system"]})
+    fields["messages"] = messages
+    return Wish(fields, None, key)
+
+
+def _common(body: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {"stream": body.get("stream") is not False}
+    unknown = sorted(name for name, value in body.items() if value is not None and name not in known)
+    if unknown:
+        raise Refusal("bad_request", f"unknown field {unknown[0][:80]!a}; leave it out")
+    if body.get("logprobs"):
+        raise Refusal("unsupported", "logprobs is not supported by this node; leave it out")
+    fields |= _options(body.get("options") or {})
+    form = body.get("format")
+    if form == "json":
+        fields["response_format"] = {"type": "json_object"}
+    elif isinstance(form, Mapping):
+        fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": form}}
+    elif form:
+        raise Refusal("bad_request", "format must be json or a JSON schema, an object")
+    if body.get("think") is False:
+        fields["reasoning"] = {"mode": "hide", "budget": 0}
+    return fields
+
+
+def _options(options: object) -> dict[str, Any]:
+    if not isinstance(options, Mapping):
+        raise Refusal("bad_request", "options must be an object")
+    fields: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None or name in OPTIONS_HARMLESS:
+            continue
+        if name in OPTIONS_NEUTRAL:
+            if value not in OPTIONS_NEUTRAL[name]:
+                raise Refusal("unsupported", f"options.{name} is not supported by this node; leave it out")
+        elif name not in OPTIONS:
+            raise Refusal("bad_request", f"unknown option {name[:80]!a}; leave it out")
+        elif not (name == "num_predict" and isinstance(value, int) and value < 0):  # -1, -2: as much as fits
+            fields[OPTIONS[name]] = value
+    return fields
+
+
+def _messages(messages: list[Any]) -> list[dict[str, Any]]:
+    """Turns in the contract's shape. Ollama's calls have no ids: results follow them in their order."""
+    turns: list[dict[str, Any]] = []
+    open_calls: list[str] = []
+    for index, given in enumerate(messages):
+        if not isinstance(given, Mapping):
+            raise Refusal("bad_request", f"messages[{index}] must be an object")
+        strange = sorted(name for name, value in given.items() if value is not None and name not in MESSAGE)
+        if strange or given.get("images"):
+            name = strange[0][:40] if strange else "images"
+            raise Refusal("unsupported", f"messages[{index}].{name} is not supported; leave it out")
+        turn: dict[str, Any] = {"role": given.get("role"), "content": given.get("content")}
+        if given.get("tool_calls"):
+            turn["tool_calls"] = calls = _calls(given["tool_calls"], index)
+            open_calls = [call["id"] for call in calls]
+            turn["content"] = turn["content"] or None
+        if turn["role"] == "tool":
+            turn["content"] = turn["content"] or ""
+            turn["tool_call_id"] = given.get("tool_call_id") or (
+                open_calls.pop(0) if open_calls else "call_0"
+            )
+        turns.append({name: value for name, value in turn.items() if value is not None})
+    return turns
+
+
+def _calls(calls: object, index: int) -> list[dict[str, Any]]:
+    """Ollama's calls, whose arguments are an object, in OpenAI's shape, where they are text."""
+    told: list[dict[str, Any]] = []
+    for place, call in enumerate(calls if isinstance(calls, list) else [None]):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise Refusal(
+                "bad_request", f"messages[{index}].tool_calls must hold a function with a name each"
+            )
+        arguments = function.get("arguments") or {}
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        name = call.get("id") or f"call_{index}_{place}"
+        told.append(
+            {"id": name, "type": "function", "function": {"name": function["name"], "arguments": text}}
+        )
+    return told
+
+
+# replies ------------------------------------------------------------------------------------------------
+
+
+def now() -> str:
+    """The wall clock, as Ollama writes it."""
+    return datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
+
+
+def error_body(error: HttpError) -> dict[str, Any]:
+    """Ollama's error object."""
+    return {"error": error.message}
+
+
+def arguments_of(text: object) -> dict[str, Any]:
+    """The arguments of a call as the object that Ollama's clients expect."""
+    try:
+        value = msgspec.json.decode(text) if isinstance(text, str) else text
+    except msgspec.MsgspecError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def calls_of(calls: list[Any]) -> list[dict[str, Any]]:
+    """OpenAI's calls in Ollama's shape."""
+    functions = [call.get("function", {}) for call in calls]
+    return [
+        {"function": {"name": f.get("name", ""), "arguments": arguments_of(f.get("arguments"))}}
+        for f in functions
+    ]
+
+
+def totals_of(done: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts, and times in nanoseconds."""
+    usage, timings = done.get("usage", {}), done.get("timings", {})
+    ns = {name: 1_000_000 * timings.get(f"{name}_ms", 0) for name in ("queue", "prefill", "decode")}
+    return {
+        "done_reason": "stop" if done["finish_reason"] == "tool_calls" else done["finish_reason"],
+        "total_duration": sum(ns.values()),
+        "load_duration": 0,
+        "prompt_eval_count": usage.get("prompt_tokens", 0),
+        "prompt_eval_duration": ns["prefill"],
+        "eval_count": usage.get("completion_tokens", 0),
+        "eval_duration": ns["decode"],
+        "edged": extras_of(done),
+    }
+
+
+@dataclass(slots=True)
+class OllamaChat:
+    """Replies as lines of a chat."""
+
+    model: str
+    stream_type: str = "application/x-ndjson"
+    _role: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": ""})
+
+    def begin(self) -> bytes:
+        """Nothing: the first line is the first text."""
+        return b""
+
+    def part(self, kind: str, text: str) -> bytes:
+        """The next text."""
+        return self._line({"message": {**self._role, "content" if kind == "text" else "thinking": text}})
+
+    def calls(self, calls: list[Any]) -> bytes:
+        """What the model wants to be called."""
+        return self._line({"message": {**self._role, "tool_calls": calls_of(calls)}})
+
+    def end(self, done: Mapping[str, Any]) -> bytes:
+        """The last line."""
+        return self._line({"message": self._role, **totals_of(done)}, done=True)
+
+    def silence(self) -> bytes:
+        """Lines have no comments, and a client would take an empty one for an error."""
+        return b""
+
+    def error(self, error: HttpError) -> bytes:
+        """The end of a stream that cannot go on."""
+        return msgspec.json.encode(error_body(error)) + b"\n"
+
+    def whole(self, done: Mapping[str, Any], calls: list[Any]) -> dict[str, Any]:
+        """The answer in one piece."""
+        message = {**self._role, "content": done["text"]}
+        if done.get("reasoning"):
+            message["thinking"] = done["reasoning"]
+        if calls:
+            message["tool_calls"] = calls_of(calls)
+        return {**self._head(), "message": message, "done": True, **totals_of(done)}
+
+    def loaded(self) -> dict[str, Any]:
+        """The answer to a request without a question."""
+        return {**self._head(), "message": self._role, "done": True, "done_reason": "load"}
+
+    def error_body(self, error: HttpError) -> dict[str, Any]:
+        """An error in place of the answer."""
+        return error_body(error)
+
+    def _head(self) -> dict[str, Any]:
+        return {"model": self.model, "created_at": now()}
+
+    def _line(self, value: Mapping[str, Any], *, done: bool = False) -> bytes:
+        return msgspec.json.encode({**self._head(), **value, "done": done}) + b"\n"
+
+
+class OllamaGenerate(OllamaChat):
+    """Replies as lines of a generation."""
+
+    def part(self, kind: str, text: str) -> bytes:
+        """The next text."""
+        return self._line({"response": "", "response" if kind == "text" else "thinking": text})
+
+    def end(self, done: Mapping[str, Any]) -> bytes:
+        """The last line."""
+        return self._line({"response": "", **totals_of(done)}, done=True)
+
+    def whole(self, done: Mapping[str, Any], calls: list[Any]) -> dict[str, Any]:
+        """The answer in one piece."""
+        del calls
+        told: dict[str, Any] = {**self._head(), "response": done["text"], "done": True, **totals_of(done)}
+        if done.get("reasoning"):
+            told["thinking"] = done["reasoning"]
+        return told
+
+    def loaded(self) -> dict[str, Any]:
+        """The answer to a request without a question."""
+        return {**self._head(), "response": "", "done": True, "done_reason": "load"}
+
+
+def model_card(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `/api/tags`, from the node's `info`."""
+    model = info.get("model", {})
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": now(),
+        "size": model.get("bytes", 0),
+        "digest": model.get("sha256") or "",
+        "details": details(info),
+    }
+
+
+def details(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What Ollama tells of a model."""
+    model = info.get("model", {})
+    family = model.get("architecture", "")
+    return {
+        "parent_model": "",
+        "format": "gguf",
+        "family": family,
+        "families": [family] if family else [],
+        "parameter_size": f"{model.get('parameters', 0) / 1e6:.0f}M",
+        "quantization_level": model.get("quantisation", ""),
+    }
+
+
+def show(info: Mapping[str, Any]) -> dict[str, Any]:
+    """`/api/show`."""
+    model = info.get("model", {})
+    can = ["completion"]
+    if "tools" in info.get("capabilities", ()):
+        can.append("tools")
+    if model.get("reasoning"):
+        can.append("thinking")
+    family = model.get("architecture", "model")
+    return {
+        "license": "",
+        "modelfile": "",
+        "parameters": f"num_ctx {info.get('context_max', 0)}",
+        "template": "",
+        "details": details(info),
+        "model_info": {
+            "general.architecture": family,
+            "general.parameter_count": model.get("parameters", 0),
+            f"{family}.context_length": info.get("context_max", 0),
+        },
+        "capabilities": can,
+        "modified_at": now(),
+    }

@@ -1,0 +1,267 @@
+"""Paths of the HTTP face, who may use them, and how a request's body is read: bounded before it is parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from edged.errors import Refusal
+
+from . import ollama_shapes, openai_shapes
+from .answering import Answering
+from .asking import Node
+from .errors import HttpError, of_refusal
+
+BODY_S = 30.0
+"""A body must have come by then."""
+BODY_FACTOR, BODY_SLACK_BYTES = 4, 16 * 1024
+"""A body may escape what the question holds in fewer bytes; the question itself is measured by the node."""
+KEY_CHARACTERS_MAX = 256
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+ALIAS = "edged"
+"""Names the node's own model whatever it is, for settings that outlive a change of model."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Routes:
+    """Answers requests for one node.
+
+    Args:
+        node: whom to ask.
+        key: the bearer key; None where only this machine can ask: then pages in a browser are kept out by their
+            Origin, and foreign names for this address (DNS rebinding) by the Host.
+    """
+
+    def __init__(self, node: Node, key: str | None) -> None:
+        self._node = node
+        self._key = None if key is None else _hashed(key)
+        self._loaded: list[str] = []
+        self.closing = False
+        """Set when the daemon ends: what comes now would get no answer."""
+
+    def application(self) -> Starlette:
+        """The ASGI application."""
+        ask = [
+            ("/v1/chat/completions", self._chat, openai_shapes.error_body),
+            ("/v1/completions", self._completions, openai_shapes.error_body),
+            ("/api/chat", self._ollama_chat, ollama_shapes.error_body),
+            ("/api/generate", self._ollama_generate, ollama_shapes.error_body),
+            ("/api/show", self._ollama_show, ollama_shapes.error_body),
+        ]
+        read = [
+            ("/v1/models", self._models, openai_shapes.error_body),
+            ("/v1/models/{name:path}", self._model, openai_shapes.error_body),
+            ("/api/tags", self._ollama_tags, ollama_shapes.error_body),
+            ("/api/ps", self._ollama_tags, ollama_shapes.error_body),
+            ("/metrics", self._metrics, openai_shapes.error_body),
+        ]
+        open_to_all = [
+            ("/health", self._health, openai_shapes.error_body),
+            ("/api/version", self._ollama_version, ollama_shapes.error_body),
+            ("/", self._root, openai_shapes.error_body),
+        ]
+        routes = [Route(path, self._guarded(f, shape), methods=["POST"]) for path, f, shape in ask]
+        routes += [Route(path, self._guarded(f, shape), methods=["GET"]) for path, f, shape in read]
+        routes += [
+            Route(path, self._guarded(f, shape, needs_key=False), methods=["GET"])
+            for path, f, shape in open_to_all
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+
+    # who may ask ----------------------------------------------------------------------------------------
+
+    def _guarded(
+        self, endpoint: Endpoint, shape: Callable[[HttpError], Mapping[str, Any]], *, needs_key: bool = True
+    ) -> Endpoint:
+        async def guarded(request: Request) -> Response:
+            try:
+                self._refuse_browsers(request)
+                if needs_key and not self._allowed(request):
+                    raise HttpError(401, "unauthorized", "send the node's key as Authorization: Bearer KEY")  # noqa: TRY301
+                return await endpoint(request)
+            except Refusal as refusal:
+                error = of_refusal(refusal)
+            except HttpError as refused:
+                error = refused
+            except ClientDisconnect:
+                return Response()  # nobody reads it
+            return JSONResponse(shape(error), error.status, headers=error.headers)
+
+        return guarded
+
+    def _allowed(self, request: Request) -> bool:
+        if self._key is None:
+            return True
+        kind, _, sent = request.headers.get("authorization", "").partition(" ")
+        # Hashes have one length and are compared in constant time: neither tells anything of the key.
+        return hmac.compare_digest(_hashed(sent.strip()), self._key) and kind.lower() == "bearer"
+
+    def _refuse_browsers(self, request: Request) -> None:
+        if self._key is not None:
+            return
+        names = [request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")]
+        origin = request.headers.get("origin")
+        if origin is not None:
+            names.append(origin.partition("://")[2].split("/")[0].split(":")[0])
+        if any(name not in LOOPBACK for name in names):
+            raise HttpError(
+                403,
+                "forbidden",
+                "without http.key_file only this machine's own programs may ask, as localhost",
+            )
+
+    # reading --------------------------------------------------------------------------------------------
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        most = BODY_FACTOR * self._node.payload_bytes_max + BODY_SLACK_BYTES
+        data = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for part in request.stream():
+                    data += part
+                    if len(data) > most:
+                        raise HttpError(413, "too_large", f"the body is too large; send at most {most} bytes")
+        except TimeoutError:
+            raise HttpError(408, "bad_request", f"the body did not come within {BODY_S:g} s") from None
+        try:
+            return msgspec.json.decode(data, type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise HttpError(400, "bad_request", f"the body is no JSON object: {str(error)[:120]}") from None
+
+    def _asked_model(self, body: Mapping[str, Any]) -> str:
+        """The model that a request names, if there is one of that name here."""
+        asked = body.get("model")
+        if not isinstance(asked, str) or not asked:
+            raise HttpError(400, "bad_request", "model is missing; GET /v1/models lists them", param="model")
+        self._known(asked)
+        return asked
+
+    def _known(self, asked: str) -> None:
+        names = self._names()
+        if asked.removesuffix(":latest") not in {*names, ALIAS}:
+            if not names:
+                raise HttpError(
+                    503, "loading", "the model is being loaded; ask again soon", retry_after_ms=2000
+                )
+            message = f"there is no model {asked[:80]!a} here; there is {', '.join(names)}"
+            raise HttpError(404, "model_not_found", message, param="model")
+
+    def _names(self) -> list[str]:
+        """Names of the models, the board's own first; none before it was loaded once."""
+        model = self._node.info().get("model")
+        if model:  # while the engine starts again, questions wait for it
+            self._loaded = [model["name"]]
+        return self._loaded
+
+    def _wish_key(self, request: Request) -> str | None:
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= KEY_CHARACTERS_MAX:
+            raise HttpError(
+                400, "bad_request", f"Idempotency-Key must have 1 to {KEY_CHARACTERS_MAX} characters"
+            )
+        if self.closing:
+            raise HttpError(503, "draining", "this node is going down; ask again", retry_after_ms=5000)
+        return key
+
+    # OpenAI's paths -------------------------------------------------------------------------------------
+
+    async def _chat(self, request: Request) -> Response:
+        body = await self._body(request)
+        model = self._asked_model(body)
+        wish = openai_shapes.chat_wish(body, self._wish_key(request))
+        shape = openai_shapes.ChatShape(_request_id(), model, openai_shapes.wants_usage(body))
+        return Answering(self._node, wish, shape)
+
+    async def _completions(self, request: Request) -> Response:
+        body = await self._body(request)
+        model = self._asked_model(body)
+        wish = openai_shapes.completion_wish(body, self._wish_key(request))
+        shape = openai_shapes.CompletionShape(_request_id(), model, openai_shapes.wants_usage(body))
+        return Answering(self._node, wish, shape)
+
+    async def _models(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"object": "list", "data": [_card(name) for name in self._names()]})
+
+    async def _model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._known(name)
+        return JSONResponse(_card(name))
+
+    # Ollama's paths -------------------------------------------------------------------------------------
+
+    async def _ollama_chat(self, request: Request) -> Response:
+        body = await self._body(request)
+        shape = ollama_shapes.OllamaChat(self._asked_model(body))
+        wish = ollama_shapes.chat_wish(body, self._wish_key(request))
+        return JSONResponse(shape.loaded()) if wish is None else Answering(self._node, wish, shape)
+
+    async def _ollama_generate(self, request: Request) -> Response:
+        body = await self._body(request)
+        shape = ollama_shapes.OllamaGenerate(self._asked_model(body))
+        wish = ollama_shapes.generate_wish(body, self._wish_key(request))
+        return JSONResponse(shape.loaded()) if wish is None else Answering(self._node, wish, shape)
+
+    async def _ollama_show(self, request: Request) -> Response:
+        body = await self._body(request)
+        self._asked_model({"model": body.get("model") or body.get("name")})
+        return JSONResponse(ollama_shapes.show(self._node.info()))
+
+    async def _ollama_tags(self, request: Request) -> Response:
+        del request
+        info = self._node.info()
+        return JSONResponse({"models": [ollama_shapes.model_card(name, info) for name in self._names()]})
+
+    async def _ollama_version(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"version": self._node.version})
+
+    # the node's own -------------------------------------------------------------------------------------
+
+    async def _health(self, request: Request) -> Response:
+        phase = self._node.info().get("engine", "starting")
+        well = phase == "ready" and not self.closing
+        told: dict[str, Any] = {"status": "ok" if well else "draining" if self.closing else phase}
+        if self._allowed(request):
+            told["health"] = self._node.health()
+        return JSONResponse(told, 200 if well else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        del request
+        return PlainTextResponse(self._node.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def _root(self, request: Request) -> Response:
+        del request
+        return PlainTextResponse("edged is running")
+
+
+def _card(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "edged"}
+
+
+def _request_id() -> str:
+    return secrets.token_hex(12)
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="replace")).digest()
+
+
+async def _unknown(request: Request, raised: Exception) -> Response:
+    """A path or method that is not here."""
+    status = raised.status_code if isinstance(raised, HTTPException) else 500
+    error = HttpError(status, "not_found", f"there is no {request.method} {request.url.path[:80]} here")
+    shape = ollama_shapes if request.url.path.startswith("/api/") else openai_shapes
+    return JSONResponse(shape.error_body(error), status)

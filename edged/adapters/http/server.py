@@ -1,0 +1,183 @@
+"""The thread of the HTTP face: binds, serves with uvicorn on a loop of its own, ends when told.
+
+If it ends unasked, the node is told and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edged.core.link import ThreadDied
+from edged.errors import SettingsError
+
+from .asking import Node
+from .routes import Routes
+
+HEAD_S = 15.0
+"""A connection must have sent a request's head by then, also between two requests."""
+HEAD_BYTES_MAX = 16 * 1024
+IP_FREEBIND = (
+    15  # ip(7): bind to an address that the machine does not have yet, as after a boot without network
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen; `cert` and `key` for TLS."""
+
+    host: str
+    port: int
+    connections: int
+    cert: Path | None = None
+    key: Path | None = None
+
+
+def bind(listening: Listening) -> socket.socket:
+    """The listening socket.
+
+    Raises:
+        SettingsError: the address cannot be had.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+            sock.bind(address)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"http.port: {listening.host}:{listening.port}: {error.strerror}; accepted: an address of this machine "
+            "and a free port"
+        ) from error
+    return sock
+
+
+class Server:
+    """Serves until told to end.
+
+    Args:
+        sock: bound, see `bind`.
+        emit: the node's inbox, for a thread that died.
+
+    Raises:
+        SettingsError: the files for TLS are not what they should be.
+    """
+
+    def __init__(
+        self,
+        listening: Listening,
+        sock: socket.socket,
+        node: Node,
+        key: str | None,
+        emit: Callable[[ThreadDied], None],
+    ) -> None:
+        self._sock = sock
+        self._emit = emit
+        self._routes = Routes(node, key)
+        config = uvicorn.Config(
+            self._routes.application(),
+            http=_Impatient,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=listening.connections,
+            timeout_keep_alive=int(HEAD_S),
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+            ssl_certfile=listening.cert,
+            ssl_keyfile=listening.key,
+            ssl_keyfile_password="" if listening.cert else None,  # OpenSSL would ask for one on the terminal
+        )
+        try:
+            config.load()
+        except OSError as error:  # SSLError too
+            raise SettingsError(
+                f"http.tls: {listening.cert} and {listening.key}: {error}; accepted: PEM files that belong "
+                "together, the key without a passphrase"
+            ) from error
+        if config.ssl is not None:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more questions; those that run may end."""
+        self._routes.closing = True
+
+    def stop(self, timeout_s: float) -> bool:
+        """End all connections and the thread; True if it ended in time."""
+        self.close()
+        self._stopping.set()
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        reason = "it returned"
+        try:
+            self._server.run(sockets=[self._sock])
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if not self._stopping.is_set():
+                self._emit(ThreadDied("http", reason))
+
+
+class _Impatient(H11Protocol):
+    """uvicorn's protocol, with a limit on how long a connection may hold its place without a request."""
+
+    _due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._due is None and self._idle():
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._due is not None:
+            self._due.cancel()
+
+    def _idle(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _watch(self) -> None:
+        self._due = self.loop.call_later(HEAD_S, self._look)
+
+    def _look(self) -> None:
+        self._due = None
+        if self._idle():
+            self.transport.close()

@@ -1,0 +1,198 @@
+"""OpenAI's and Ollama's requests and replies as conversions: what is passed on, what refused, what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from edged.adapters.http import ollama_shapes, openai_shapes
+from edged.adapters.http.errors import STATUS, HttpError, of_reply
+from edged.core.parsing import Bounds, Envelope, parse
+from edged.core.topics import Topics
+from edged.errors import CODES, Refusal
+
+ASK: dict[str, Any] = {"model": "edged", "messages": [{"role": "user", "content": "hello"}]}
+DONE: dict[str, Any] = {
+    "type": "done",
+    "text": "warm",
+    "finish_reason": "deadline",
+    "usage": {"prompt_tokens": 9, "completion_tokens": 4, "cached_tokens": 2, "reasoning_tokens": 1},
+    "timings": {"queue_ms": 1, "prefill_ms": 20, "decode_ms": 300},
+    "node": "n1",
+}
+
+
+def test_what_clients_send_unasked_is_a_question() -> None:
+    """OpenAI's client, Open WebUI and Jan send these whether their user set them or not."""
+    body = {
+        **ASK,
+        "n": 1,
+        "logprobs": False,
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "user": "ann",
+        "store": False,
+        "metadata": {},
+        "max_completion_tokens": 9,
+        "stream": True,
+        "parallel_tool_calls": True,
+        "top_p": 0.9,
+        "stop": None,
+        "logit_bias": {},
+        "modalities": ["text"],
+        "reasoning_effort": "minimal",
+    }
+    wish = openai_shapes.chat_wish(body, None)
+    assert wish.client == "ann"
+    assert wish.fields == {
+        "messages": ASK["messages"],
+        "stream": True,
+        "max_tokens": 9,
+        "top_p": 0.9,
+        "reasoning": {"budget": 0},
+    }
+    payload = msgspec.json.encode(wish.fields)
+    question = parse(payload, Envelope("http:ann", "q1"), Topics("edged", "n1"), Bounds())
+    assert (question.max_tokens, question.top_p, question.reasoning_budget) == (9, 0.9, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        *[("n", 2, "unsupported"), ("logprobs", True, "unsupported"), ("top_logprobs", 3, "unsupported")],
+        *[("presence_penalty", 0.5, "unsupported"), ("logit_bias", {"1": 2}, "unsupported")],
+        *[("top_k", 40, "unsupported"), ("min_p", 0.1, "unsupported"), ("audio", {}, "unsupported")],
+        *[("functions", [{}], "unsupported"), ("mirostat", 1, "bad_request"), ("prompt", "x", "bad_request")],
+    ],
+)
+def test_what_would_change_the_answer_is_refused(name: str, value: object, code: str) -> None:
+    """And the refusal names the field."""
+    with pytest.raises(Refusal) as refused:
+        openai_shapes.chat_wish({**ASK, name: value}, None)
+    assert refused.value.code == code
+    assert name in refused.value.message
+
+
+def test_turns() -> None:
+    """Parts of text are joined, developers are systems, what came of an earlier answer is left out."""
+    messages = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "system", "content": [{"type": "text", "text": "and kind"}]},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c", "reasoning_content": "hm", "refusal": None, "annotations": []},
+    ]
+    wish = openai_shapes.chat_wish({**ASK, "messages": messages}, None)
+    assert wish.fields["messages"] == [
+        {"role": "system", "content": "be brief\n\nand kind"},
+        {"role": "user", "content": "a\nb"},
+        {"role": "assistant", "content": "c"},
+    ]
+    for bad in ([{"type": "image_url", "image_url": {"url": "x"}}], [3]):
+        with pytest.raises(Refusal, match="text only"):
+            openai_shapes.chat_wish({**ASK, "messages": [{"role": "user", "content": bad}]}, None)
+    for strange in (["x"], [{"role": "user", "content": "x", "audio": {}}]):
+        with pytest.raises(Refusal, match=r"messages\[0\]"):
+            openai_shapes.chat_wish({**ASK, "messages": strange}, None)
+
+
+def test_completions() -> None:
+    """One prompt, as text or as a list of one; thinking is not shown."""
+    wish = openai_shapes.completion_wish({"model": "m", "prompt": ["go"], "max_tokens": 3}, "k")
+    assert wish.fields == {"stream": False, "prompt": "go", "max_tokens": 3, "reasoning": {"mode": "hide"}}
+    assert wish.key == "k"
+    with pytest.raises(Refusal):
+        openai_shapes.completion_wish({"model": "m", "prompt": ["a", "b"]}, None)
+
+
+def test_a_whole_chat_completion() -> None:
+    """A deadline is told as a length; tools are in the message; the counts are the engine's."""
+    shape = openai_shapes.ChatShape("1", "edged")
+    calls = [{"id": "call_1", "type": "function", "function": {"name": "lamp", "arguments": '{"on":true}'}}]
+    told = shape.whole({**DONE, "reasoning": "hm"}, calls)
+    [choice] = told["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["tool_calls"] == calls
+    assert choice["message"]["reasoning_content"] == "hm"
+    assert told["usage"]["total_tokens"] == 13
+    assert told["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+    assert told["usage"]["completion_tokens_details"] == {"reasoning_tokens": 1}
+    chunk = msgspec.json.decode(shape.calls(calls).removeprefix(b"data: "))
+    assert chunk["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+def test_ollama_requests() -> None:
+    """Options by their names in the contract; the format as a schema; calls and their results get ids."""
+    lamp = {"name": "lamp", "arguments": {"on": 1}}
+    body = {
+        "model": "m",
+        "options": {"num_predict": 5, "num_ctx": 8192, "temperature": 0, "top_k": None},
+        "format": {"type": "object"},
+        "think": False,
+        "keep_alive": "5m",
+        "tools": [{"type": "function"}],
+        "messages": [
+            {"role": "user", "content": "lamp on"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"function": lamp}],
+            },
+            {"role": "tool", "content": "done", "tool_name": "lamp"},
+        ],
+    }
+    wish = ollama_shapes.chat_wish(body, None)
+    assert wish is not None
+    assert wish.fields["stream"] is True
+    assert (wish.fields["max_tokens"], wish.fields["temperature"]) == (5, 0)
+    assert wish.fields["response_format"]["json_schema"] == {"schema": {"type": "object"}}
+    assert wish.fields["reasoning"] == {"mode": "hide", "budget": 0}
+    _, call, result = wish.fields["messages"]
+    assert call["tool_calls"][0]["function"] == {"name": "lamp", "arguments": '{"on":1}'}
+    assert result["tool_call_id"] == call["tool_calls"][0]["id"]
+    assert ollama_shapes.chat_wish({"model": "m", "messages": []}, None) is None
+    assert ollama_shapes.generate_wish({"model": "m", "prompt": ""}, None) is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"options": {"repeat_penalty": 1.3}},
+        {"options": {"frob": 1}},
+        {"options": 3},
+        {"format": "xml"},
+        {"messages": "x"},
+        {"messages": [3]},
+        {"messages": [{"role": "user", "content": "x", "images": ["aa"]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [3]}]},
+        {"frob": 1},
+        {"logprobs": True},
+    ],
+)
+def test_ollama_refusals(more: dict[str, Any]) -> None:
+    """What would change the answer, or is no shape of Ollama's."""
+    with pytest.raises(Refusal):
+        ollama_shapes.chat_wish({**ASK, **more}, None)
+
+
+def test_ollama_replies() -> None:
+    """Times in nanoseconds, arguments as an object."""
+    shape = ollama_shapes.OllamaChat("m")
+    calls = [{"id": "c", "type": "function", "function": {"name": "lamp", "arguments": '{"on":true}'}}]
+    told = shape.whole(DONE, calls)
+    assert told["message"]["tool_calls"] == [{"function": {"name": "lamp", "arguments": {"on": True}}}]
+    assert (told["eval_duration"], told["prompt_eval_count"], told["done"]) == (300_000_000, 9, True)
+    assert ollama_shapes.arguments_of("{broken") == {}
+
+
+def test_every_code_has_a_status() -> None:
+    """And an error of the node is told under it, with the time to wait."""
+    assert set(STATUS) == CODES
+    error = of_reply({"type": "error", "code": "busy", "message": "full", "retry_after_ms": 1500})
+    assert (error.status, error.headers) == (429, {"retry-after": "2", "retry-after-ms": "1500"})
+    assert of_reply({"type": "cancelled"}).status == 503
+    assert (
+        openai_shapes.error_body(HttpError(404, "model_not_found", "no"))["error"]["type"]
+        == "not_found_error"
+    )
