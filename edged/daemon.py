@@ -309,6 +309,8 @@ def _configure(settings: Settings, choice: Choice, decode_threads: int, prefill_
         lock_memory=engine.lock_memory,
         gpu_layers=engine.gpu_layers,
         system_prompt=model.system_prompt,
+        prefix_folder=str(settings.paths.state / "prefixes"),
+        prefix_bytes=engine.prefix_store_bytes,
     )
 
 

@@ -121,6 +121,7 @@ class ScriptedPasses:
     rows_of: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     copies: int = 0
+    loads: int = 0
     _pending: list[tuple[int, int, int, bool]] = field(default_factory=list)
     _stop: bool = False
 
@@ -172,6 +173,20 @@ class ScriptedPasses:
         assert not self.kv[target], "the target of a copy must be empty"
         self.copies += 1
         self.kv[target] = list(self.kv[source])
+
+    def save(self, sequence: int) -> bytearray:
+        """The tokens of a stream, two bytes each."""
+        assert not self._pending, "rows wait for a pass"
+        return bytearray(b"".join(token.to_bytes(2, "little") for token in self.kv[sequence]))
+
+    def load(self, sequence: int, data: bytearray) -> bool:
+        """Put them back; an odd number of bytes is nothing of ours."""
+        assert not self._pending, "rows wait for a pass"
+        self.loads += 1
+        pairs = [data[at : at + 2] for at in range(0, len(data), 2)]
+        sound = bool(data) and len(data) % 2 == 0 and len(pairs) <= self.context
+        self.kv[sequence] = [int.from_bytes(pair, "little") for pair in pairs] if sound else []
+        return sound
 
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - the shape of the port
         """Raise or lower the flag that `decode` looks at."""

@@ -147,6 +147,14 @@ class ScriptedPasses:
         """Copy a sequence."""
         self._cells[target] = list(self._cells[source])
 
+    def save(self, sequence: int) -> bytearray:
+        """Never asked for: words have other numbers in each life of this process, so there is no `state_key`."""
+        raise NotImplementedError
+
+    def load(self, sequence: int, data: bytearray) -> bool:
+        """The same."""
+        raise NotImplementedError
+
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - the port's signature
         """Abort the running pass."""
         if stop:

@@ -48,7 +48,14 @@ class Rig:
 
     def submit(self, order: Submit) -> Sequence:
         """Measure a question and put it in line."""
-        sequence = self.preparation.prepare(order, self.clock())
+        return self.put_in_line(self.measure(order))
+
+    def measure(self, order: Submit) -> Sequence:
+        """Measure a question."""
+        return self.preparation.prepare(order, self.clock())
+
+    def put_in_line(self, sequence: Sequence) -> Sequence:
+        """Submit a measured question."""
         self.scheduler.announce(sequence)
         self.scheduler.submit(sequence)
         return sequence

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
-from edged.core.news import Board, Health, Info, Phase
+from edged.core.news import Board, Health, Info, Phase, PrefixStore
 from edged.core.reply import Timings
 from edged.core.vitals import LEVELS
 from edged.errors import CODES
@@ -114,6 +114,9 @@ def _engine(health: Health) -> Iterable[Family]:
     )
     yield _one("edged_context_tokens", "Prompt and answer that a question may have just now.", health.context)
     yield _one("edged_kv_tokens", "Tokens in the key-value cache.", health.kv_tokens)
+    store = health.prefix_store or PrefixStore()
+    yield _one("edged_prefix_store_bytes", "Size of the prompts on disk.", store.bytes)
+    yield _count("edged_prefix_store_loads", "Prompts that were read from disk.", store.loads)
     yield _one("edged_decode_tokens_per_second", "Tokens written lately.", health.decode_tokens_per_s)
     yield _one("edged_prefill_tokens_per_second", "Prompt tokens read lately.", health.prefill_tokens_per_s)
 
@@ -166,6 +169,7 @@ def _processes(health: Health) -> Iterable[Family]:
     )
     yield _one("edged_journal_unfinished", "Questions accepted and not finished.", journal.unfinished)
     yield _one("edged_journal_outbox", "Terminal messages that the broker does not have.", journal.outbox)
+    yield _one("edged_sessions", "Conversations that are kept.", journal.sessions)
     yield _one("edged_journal_bytes", "Size of the journal on disk.", journal.bytes)
     yield _one("edged_journal_failing", "Whether the disk refuses.", journal.failing is not None)
 

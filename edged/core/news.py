@@ -114,14 +114,28 @@ class JournalDepth(Shape, frozen=True, omit_defaults=False):
     Attributes:
         unfinished: questions accepted and not finished.
         outbox: terminal messages that the broker has not acknowledged.
+        sessions: conversations that are kept.
         bytes: on disk.
         failing: why the disk refuses, while it does.
     """
 
     unfinished: int = 0
     outbox: int = 0
+    sessions: int = 0
     bytes: int = 0
     failing: str | None = None
+
+
+class PrefixStore(Shape, frozen=True, omit_defaults=False):
+    """Prompts on disk as computed.
+
+    Attributes:
+        bytes: of all files.
+        loads: how often one was read since the engine's start.
+    """
+
+    bytes: int = 0
+    loads: int = 0
 
 
 class Memory(Shape, frozen=True):
@@ -146,6 +160,7 @@ class Health(Shape, frozen=True):
         counts: since the daemon's start.
         context: tokens of prompt and answer together that a question may have just now.
         kv_tokens: tokens in the key-value cache.
+        prefix_store: prompts on disk as computed.
         decode_tokens_per_s: written lately, all answers together.
         prefill_tokens_per_s: read lately.
     """
@@ -160,6 +175,7 @@ class Health(Shape, frozen=True):
     counts: Counts = Counts()
     context: int | None = None
     kv_tokens: int | None = None
+    prefix_store: PrefixStore | None = None
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
     journal: JournalDepth = JournalDepth()

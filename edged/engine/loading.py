@@ -86,7 +86,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     def make_chooser(*, temperature: float, top_p: float, seed: int) -> Chooser:
         return llama.Sampler(context, temperature=temperature, top_p=top_p, seed=seed)
 
-    return LoadedModel(model, context, make_chooser, preparation, info)
+    return LoadedModel(model, context, make_chooser, preparation, info, _state_key(setup, path))
 
 
 def check_file(path: Path, sha256: str | None) -> int:
@@ -118,6 +118,19 @@ def check_file(path: Path, sha256: str | None) -> int:
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}; put the model there or correct model.path") from error
     return size
+
+
+def _state_key(setup: Configure, path: Path) -> str:
+    """Names all that a state of the KV cache depends on; of a file without a SHA-256, what tells it from others."""
+    with path.open("rb") as file:
+        stat_ = os.fstat(file.fileno())
+        # The metadata stand at the file's beginning; a file that is written anew gets another time.
+        identity = (
+            f"{stat_.st_size} {stat_.st_mtime_ns} {hashlib.sha256(file.read(HASH_CHUNK_BYTES)).hexdigest()}"
+        )
+    # llama.cpp writes the number of streams into a state and wants to find it again.
+    parts = (setup.sha256 or identity, setup.kv_type, str(setup.slots), llama.version())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _template_source(setup: Configure, model: llama.Model) -> str:

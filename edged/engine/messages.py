@@ -41,6 +41,8 @@ class Configure(Frame, frozen=True, tag="configure"):
     lock_memory: bool
     gpu_layers: int
     system_prompt: str
+    prefix_folder: str = ""
+    prefix_bytes: int = 0
 
 
 class Submit(Frame, frozen=True, tag="submit"):
@@ -215,6 +217,7 @@ class Pulse(Frame, frozen=True, tag="pulse"):
         steps: forward passes since the start; a hung engine stops counting, or stops sending.
         busy: a forward pass is due as soon as this one has been sent; False in a rest and while paused.
         slots, pace, paused: the limits that hold, see `SetLimits`.
+        prefix_bytes, prefix_loads: size of the prompts kept on disk, and how often one was read since the start.
         decode_tokens_per_s, prefill_tokens_per_s: of the last seconds with work in them; 0.0 before any.
     """
 
@@ -229,6 +232,8 @@ class Pulse(Frame, frozen=True, tag="pulse"):
     slots: int = 0
     pace: float = 1.0
     paused: bool = False
+    prefix_bytes: int = 0
+    prefix_loads: int = 0
 
 
 class Log(Frame, frozen=True, tag="log"):

@@ -42,6 +42,12 @@ class Passes(Protocol):
     def copy(self, source: int, target: int) -> None:
         """Copy a whole sequence."""
 
+    def save(self, sequence: int) -> bytearray:
+        """What the cache holds of a sequence, as bytes for `load`."""
+
+    def load(self, sequence: int, data: bytearray) -> bool:
+        """Put saved bytes into a sequence in place of what it holds; False leaves it empty."""
+
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - a flag is what it is
         """Abort the running pass."""
 

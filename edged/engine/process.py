@@ -15,7 +15,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from edged.core.answer_text import AnswerText
@@ -40,6 +42,7 @@ from edged.engine.messages import (
     Submit,
 )
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
+from edged.engine.prefixes import Prefixes, erase
 from edged.engine.prepare import Preparation
 from edged.engine.scheduler import Scheduler
 from edged.engine.sequence import Sequence
@@ -52,17 +55,20 @@ OOM_SCORE_ADJ = 500
 PR_SET_PDEATHSIG = 1
 """prctl(2), linux/prctl.h. The parent it watches is the thread that started us: the daemon's main thread."""
 WARM_UP_TOKENS, WARM_UP_STEPS = 64, 4
+KEEP_AFTER_S, KEEP_TALKS_AFTER_S = 2.0, 20.0
+"""Without a question for so long, prompts are written to disk; those of conversations later: they may go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready for the scheduler."""
+    """A model that is ready for the scheduler; `state_key` names all that states of its cache depend on."""
 
     vocabulary: Vocabulary
     passes: Passes
     make_chooser: MakeChooser
     preparation: Preparation
     info: ModelInfo
+    state_key: str = ""
 
 
 Load = Callable[[Configure, Callable[[str, str], None]], LoadedModel]
@@ -131,6 +137,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | SetLimits] = queue.SimpleQueue()
         self._context_max = setup.context
         self._pulsed_at = 0.0
+        self._rests_since = time.monotonic()
+        self._prefixes = self._open_prefixes(setup)
         self.scheduler = Scheduler(
             model.vocabulary,
             model.passes,
@@ -141,8 +149,22 @@ class Engine:
             emit=self._emit,
         )
 
+    def _open_prefixes(self, setup: Configure) -> Prefixes | None:
+        if not setup.prefix_folder or not self._model.state_key:
+            return None
+        folder = Path(setup.prefix_folder)
+        if setup.prefix_bytes:
+            size = self._model.info.kv_bytes_per_token
+            return Prefixes(folder, self._model.state_key, setup.prefix_bytes, self._log, token_bytes=size)
+        erase(folder)
+        return None
+
     def _emit(self, reports: list[Report]) -> None:
         self._channel.send(*reports)
+
+    def _log(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        with suppress(OSError):  # the daemon is gone, and we are about to be
+            self._channel.send(Log(cast("Any", level), event, fields))
 
     # intake thread --------------------------------------------------------------------------------------
 
@@ -180,6 +202,11 @@ class Engine:
                 Refused(order.number, refusal.code, refusal.message, refusal.details, refusal.retry_after_ms)
             )
             return
+        if self._prefixes is not None and order.reuse:
+            read_s = self.scheduler.counters.rates.read_s
+            sequence.stored = self._prefixes.fetch(
+                sequence.tokens, self.scheduler.holds(sequence.tokens), read_s
+            )
         ahead, eta_s = self.scheduler.estimate(sequence)
         self.scheduler.announce(sequence)
         self._channel.send(
@@ -237,6 +264,20 @@ class Engine:
             self._drain(0.0 if busy else min(PULSE_S, self.scheduler.rest_s or PULSE_S))
             busy = self.scheduler.step()
             self._pulse(busy=busy)
+            if self.scheduler.running or self.scheduler.waiting:
+                self._rests_since = time.monotonic()
+            elif not busy:
+                self._keep(time.monotonic() - self._rests_since)
+
+    def _keep(self, rests_s: float) -> None:
+        """Have one prompt written that may well be wanted again, if nothing was asked for `rests_s` seconds."""
+        prefixes = self._prefixes
+        if prefixes is None or rests_s < KEEP_AFTER_S or prefixes.writing:
+            return
+        for index, tokens in self.scheduler.worthwhile(talks=rests_s >= KEEP_TALKS_AFTER_S):
+            if prefixes.wants(tokens) and (state := self.scheduler.state(index, len(tokens))) is not None:
+                prefixes.put(tokens, state)
+                return
 
     def _drain(self, wait_s: float) -> None:
         try:
@@ -274,6 +315,8 @@ class Engine:
                 slots=scheduler.slots,
                 pace=scheduler.pace,
                 paused=scheduler.paused,
+                prefix_bytes=self._prefixes.size_bytes if self._prefixes else 0,
+                prefix_loads=self._prefixes.loads if self._prefixes else 0,
             )
         )
 

@@ -21,7 +21,7 @@ from edged.engine.constraint import Constraint, OutgrownError
 from edged.engine.messages import Piece, Refused, Report, SetLimits, Started
 from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
-from edged.engine.slots import Slots
+from edged.engine.slots import COPY_MIN, Slots, common
 from edged.errors import EngineError
 
 TEMPERATURE, TOP_P = 0.6, 0.95
@@ -171,6 +171,20 @@ class Scheduler:
         in_line = max(0, len(ahead) + len(self._running) + 1 - self.slots)
         return in_line, (load_s / self.slots + own_s) / self._pace.share
 
+    # at rest --------------------------------------------------------------------------------------------
+
+    def holds(self, tokens: list[int]) -> int:
+        """How many tokens of a prompt stand in the cache. From any thread, where it may be a step old."""
+        return self._slots.longest(tokens)
+
+    def worthwhile(self, *, talks: bool) -> list[tuple[int, list[int]]]:
+        """What may well be wanted again, see `Slots.worthwhile`."""
+        return self._slots.worthwhile(talks=talks)
+
+    def state(self, index: int, count: int) -> bytearray | None:
+        """The state of a stream at rest with its first `count` tokens in it."""
+        return self._slots.state(index, count)
+
     # the step -------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
@@ -239,14 +253,26 @@ class Scheduler:
                 self._end(sequence, "deadline", now)
 
     def _admit(self, now: float) -> None:
-        while self._waiting and self._slots.free and len(self._running) < self.slots:
-            line = [Waiting(s.number, s.order.client, s.order.priority) for s in self._waiting.values()]
+        held_off: list[Sequence] = []
+        while self._slots.free > len(held_off) and len(self._running) + len(held_off) < self.slots:
+            behind = {sequence.order.client for sequence in held_off}  # a client's order stays as it is
+            line = [
+                Waiting(s.number, s.order.client, s.order.priority)
+                for s in self._waiting.values()
+                if s.order.client not in behind
+            ]
             chosen = choose(line, self._ledger.served)
             if chosen is None:
                 return
+            if self._awaits(self._waiting[chosen.number]):
+                held_off.append(self._waiting[chosen.number])  # its place is kept
+                continue
             sequence = self._waiting.pop(chosen.number)
             order = sequence.order
-            sequence.slot, sequence.past = self._slots.take(sequence.tokens, reuse=order.reuse)
+            sequence.slot, sequence.past = self._slots.take(
+                sequence.tokens, reuse=order.reuse, talk=order.session, stored=sequence.stored
+            )
+            sequence.stored = None
             sequence.cached = sequence.past
             # Charged now, not as it is read: else one client could take every slot that comes free at once.
             self._ledger.add(order.client, sequence.prompt_tokens - sequence.cached)
@@ -258,6 +284,16 @@ class Scheduler:
             )
             self._running[sequence.number] = sequence
             self._reports.append(Started(sequence.number))
+
+    def _awaits(self, sequence: Sequence) -> bool:
+        """Whether a running question is just reading the same beginning: it is computed once, then copied."""
+        reading = [s for s in self._running.values() if s.past < s.prompt_tokens]
+        if not reading or not sequence.order.reuse:
+            return False
+        known = common(sequence.stored.tokens, sequence.tokens) if sequence.stored is not None else 0
+        known = max(known, self._slots.longest(sequence.tokens, {other.slot for other in reading}))
+        shared = [(common(s.tokens[: s.prompt_tokens], sequence.tokens), s.past) for s in reading]
+        return any(past < count >= known + COPY_MIN for count, past in shared)
 
     def _plan(self) -> list[tuple[Sequence, int]]:
         rates = self.counters.rates

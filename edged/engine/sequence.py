@@ -18,6 +18,7 @@ from edged.core.reply import FinishReason, Timings, Usage
 from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
+from edged.engine.slots import Stored
 
 NO_SLOT = -1
 CLOSING = "\n</think>\n\n"
@@ -37,6 +38,7 @@ class Sequence:
         room: tokens that may still be written, all together: from `max_tokens` and the context.
         budget: tokens of thinking.
         constraint: holds the answer to a schema, from its first token after the thinking.
+        stored: what was found on disk for the prompt; until it has a slot.
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
         closed: we wrote the end of the thinking for the model.
@@ -55,6 +57,7 @@ class Sequence:
     chunker: Chunker
     trimmed: int = 0
     constraint: Constraint | None = None
+    stored: Stored | None = None
     slot: int = NO_SLOT
     past: int = 0
     cached: int = 0

@@ -1,11 +1,14 @@
 """Which KV stream holds which tokens, and which of them a new prompt can continue. Belongs to the model thread.
 
 A finished question leaves its tokens where they are: the next prompt that begins the same way continues from
-them, and a prompt that shares its beginning with a running question copies that part.
+them, and a prompt that shares its beginning with a running question copies that part. What was read from disk
+for a prompt, see `edged.engine.prefixes`, is put into a stream here, and what is worth writing there is told.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Callable, Container
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -17,12 +20,41 @@ COPY_MIN = 32
 
 @dataclass(slots=True)
 class Slot:
-    """One KV stream. `held` are the tokens in it; `used` grows with each use, the smallest is oldest."""
+    """One KV stream.
+
+    Attributes:
+        held: the tokens in it.
+        used: grows with each use; the smallest is oldest.
+        shared: how many of the tokens the prompt of another conversation has begun with as well.
+        talk: the question in it goes on with a conversation, so all of its tokens may be wanted again.
+        private: its question wanted nothing of the cache, and nothing of it goes to disk.
+    """
 
     index: int
     held: list[int] = field(default_factory=list)
     busy: bool = False
     used: int = 0
+    shared: int = 0
+    talk: bool = False
+    private: bool = False
+
+    def worth(self, *, talks: bool) -> int:
+        """How many of its first tokens may well be wanted again; those of conversations if `talks`."""
+        if self.private:
+            return 0
+        return len(self.held) if self.talk and talks else min(self.shared, len(self.held))
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Stored:
+    """What was read from disk for a prompt: the state of a stream with `tokens` in it.
+
+    `reject` is called, from the model thread, when the cache does not take it.
+    """
+
+    tokens: list[int]
+    data: bytearray
+    reject: Callable[[], None]
 
 
 class Slots:
@@ -48,37 +80,65 @@ class Slots:
         """Tokens that stand in the cache, idle prompts included."""
         return sum(len(slot.held) for slot in self._slots)
 
-    def take(self, tokens: Items[int], *, reuse: bool) -> tuple[int, int]:
+    def longest(self, tokens: Items[int], without: Container[int] = ()) -> int:
+        """How many tokens of a prompt stand in one stream, some streams left out.
+
+        From any thread, where it may be a step old.
+        """
+        rest = (slot for slot in self._slots if slot.index not in without)
+        return max((common(slot.held, tokens) for slot in rest), default=0)
+
+    def take(
+        self, tokens: Items[int], *, reuse: bool, talk: bool = False, stored: Stored | None = None
+    ) -> tuple[int, int]:
         """Reserve a stream for a prompt.
 
         Args:
             tokens: the prompt; at least one of them is always left to compute, for its logits.
-            reuse: False reads the whole prompt anew.
+            reuse: False reads the whole prompt anew, and keeps it from the disk.
+            talk: the prompt belongs to a conversation that will go on.
+            stored: what was found on disk; used where no stream holds as much.
 
         Returns:
             The stream's index and how many of the tokens stand in it already.
         """
-        shared = {slot.index: _common(slot.held, tokens) if reuse else 0 for slot in self._slots}
+        shared = {slot.index: common(slot.held, tokens) if reuse else 0 for slot in self._slots}
         idle = [slot for slot in self._slots if not slot.busy]
         best = max(self._slots, key=lambda slot: (shared[slot.index], not slot.busy, -slot.used))
         near = max(idle, key=lambda slot: (shared[slot.index], -slot.used))
         oldest = min(idle, key=lambda slot: (len(slot.held) > 0, slot.used))
-        if 2 * shared[near.index] >= len(near.held) and shared[near.index] + COPY_MIN > shared[best.index]:
+        found = common(stored.tokens, tokens) if stored is not None and reuse else 0
+        if stored is not None and found >= shared[best.index] + COPY_MIN:
+            chosen, keep = oldest, found if self._load(oldest, stored) else 0
+        elif 2 * shared[near.index] >= len(near.held) and shared[near.index] + COPY_MIN > shared[best.index]:
             chosen, keep = near, shared[near.index]
+            talk = talk or COPY_MIN <= keep == len(near.held)
         elif shared[best.index] >= COPY_MIN and best is not oldest:
             # What the others hold stays useful to their own conversations: share it by copy.
             chosen, keep = oldest, shared[best.index]
             self._passes.forget(oldest.index)
             self._passes.copy(best.index, oldest.index)
+            best.shared = max(best.shared, keep)
         else:
             chosen, keep = oldest, shared[oldest.index]
         if not self._passes.forget(chosen.index, keep):
             keep = 0
         chosen.held = list(tokens[:keep])
+        # A conversation that goes on begins as it began before: that is no other prompt.
+        chosen.shared = min(chosen.shared, keep) if talk and chosen is near else keep
+        chosen.talk, chosen.private = talk, not reuse
         chosen.busy = True
         self._uses += 1
         chosen.used = self._uses
         return chosen.index, keep
+
+    def _load(self, slot: Slot, stored: Stored) -> bool:
+        if self._passes.load(slot.index, stored.data):
+            slot.held = list(stored.tokens)
+            return True
+        slot.held = []
+        stored.reject()
+        return False
 
     def extend(self, index: int, tokens: Items[int]) -> None:
         """A pass has put these tokens into the stream."""
@@ -98,13 +158,35 @@ class Slots:
         """Tokens in the stream."""
         return len(self._slots[index].held)
 
+    def worthwhile(self, *, talks: bool) -> list[tuple[int, list[int]]]:
+        """Streams at rest whose first tokens may well be wanted again: index and those tokens.
 
-def _common(held: Items[int], tokens: Items[int]) -> int:
+        Args:
+            talks: with conversations that may go on; else only what several prompts have begun with.
+        """
+        resting = [(slot, slot.worth(talks=talks)) for slot in self._slots if not slot.busy]
+        return [(slot.index, slot.held[:worth]) for slot, worth in resting if worth]
+
+    def state(self, index: int, count: int) -> bytearray | None:
+        """The state of a stream at rest with its first `count` tokens in it; None where it cannot be cut.
+
+        llama.cpp saves whole streams only: one that holds more is saved, cut, saved again and put back, some
+        tens of milliseconds in all.
+        """
+        slot = self._slots[index]
+        if count == len(slot.held):
+            return self._passes.save(index)
+        whole = self._passes.save(index)
+        part = self._passes.save(index) if self._passes.forget(index, count) else None
+        if not self._passes.load(index, whole):
+            slot.held.clear()
+        return part
+
+
+def common(held: Items[int], tokens: Items[int]) -> int:
     """Length of the common beginning, one less than the prompt at most."""
-    limit = min(len(held), len(tokens) - 1)
+    limit = max(0, min(len(held), len(tokens) - 1))
     if held[:limit] == tokens[:limit]:  # compared in C; the common case of a conversation going on
-        return max(0, limit)
-    for at in range(limit):
-        if held[at] != tokens[at]:
-            return at
-    return max(0, limit)
+        return limit
+    # Halving compares some thousand tokens in C, where a loop would look at each: this is asked of every slot.
+    return bisect.bisect_left(range(limit), True, key=lambda size: held[: size + 1] != tokens[: size + 1])

@@ -80,6 +80,8 @@ class Engine(Section):
     """Shortest time between two deltas of one answer; 0 sends every piece."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Type of the key-value cache; `q8_0` halves its memory."""
+    prefix_store_bytes: Annotated[int, Field(strict=True, ge=0, le=65_536 * MIB)] = 256 * MIB
+    """Prompts kept on disk as computed, for after a restart; a day's writing has the same bound; 0 turns it off."""
     lock_memory: Flag = False
     """Lock the weights in memory (mlock)."""
     gpu_layers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0

@@ -12,7 +12,7 @@ from edged.core.question import Message
 from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Refused, SetLimits, Started
 from edged.engine.scheduler import LONG_PASS_ROWS, TEMPERATURE, TOP_P
-from edged.errors import EngineError
+from edged.errors import EngineError, Refusal
 
 
 def rig(answer: str = "yes", thinking: str = "", template: str = PLAIN, **shape: Any) -> Rig:
@@ -784,4 +784,103 @@ def test_schema_outgrown() -> None:
     assert (refused.number, refused.code) == (1, "bad_request")
     assert "too many items" in refused.message
     assert one.ended(2).text == "xyz"
+
+
+# beginnings in common -------------------------------------------------------------------------------------
+
+HALL = "You are a device in a hall. Answer in short. "
+
+
+def read_rows(one: Rig) -> int:
+    """Rows of prompts that were computed."""
+    return one.scheduler.counters.read
+
+
+def test_a_common_beginning_is_computed_once() -> None:
+    """Questions that come at once and begin alike wait until the first has read that, and copy it."""
+    one = rig("yes", streams=4, batch_tokens=16)
+    for number in range(1, 5):
+        one.ask(number, HALL + f"Question {number}?")
+    one.run()
+    lone = len(HALL) + len("Question 1?") + 2
+    assert one.ended(1).usage.cached_tokens == 0
+    for number in range(2, 5):
+        assert one.ended(number).usage.cached_tokens >= len(HALL)
+    assert read_rows(one) < lone + 3 * 20
+    assert one.model.passes.copies == 3
+    one.check_idle()
+
+
+def test_whoever_waits_for_a_beginning_keeps_its_place() -> None:
+    """Nobody of lower priority takes the slot meanwhile, and a client's own order stays as it is."""
+    one = rig("yes", streams=2, batch_tokens=16)
+    one.ask(1, HALL + "a", client="a")
+    one.scheduler.step()
+    one.ask(2, HALL + "b", client="b", priority="interactive")
+    one.ask(3, "short", client="b", priority="interactive")
+    one.ask(4, "short", client="c", priority="background")
+    one.run()
+    assert one.started() == [1, 2, 3, 4]
+
+
+def test_others_need_not_wait() -> None:
+    """A question that begins otherwise, or wants nothing of the cache, starts at once where there is a slot."""
+    one = rig("yes", streams=4, batch_tokens=16)
+    one.ask(1, HALL + "a")
+    one.ask(2, HALL + "b")
+    one.ask(3, "short")
+    one.ask(4, HALL + "c", reuse=False)
+    one.scheduler.step()
+    assert sorted(one.started()) == [1, 3, 4]
+    one.run()
+    assert one.ended(2).usage.cached_tokens >= len(HALL)
+    assert one.ended(4).usage.cached_tokens == 0
+    one.check_idle()
+
+
+def test_who_is_waited_for_may_be_cancelled() -> None:
+    """Then the next one reads on from where it stopped."""
+    one = rig("yes", streams=2, batch_tokens=16)
+    one.ask(1, HALL + "a")
+    one.ask(2, HALL + "b")
+    one.scheduler.step()
+    one.scheduler.step()
+    one.scheduler.cancel(1)
+    one.run()
+    assert one.ended(2).text == "yes"
+    assert one.ended(2).usage.cached_tokens > 0
+    one.check_idle()
+
+
+# the context may change -----------------------------------------------------------------------------------
+
+
+def test_a_smaller_context_is_for_what_comes() -> None:
+    """What runs or waits finishes in what it was given; the next one has less, or is told what it may have."""
+    one = rig("x" * 500, streams=1, context=200)
+    running, waiting = one.ask(1), one.ask(2)
+    one.scheduler.step()
+    one.preparation.context = 60
+    smaller = one.ask(3)
+    assert (running.context, waiting.context, smaller.context) == (200, 200, 60)
+    with pytest.raises(Refusal, match="context holds 60") as caught:
+        one.ask(4, "x" * 60)
+    assert caught.value.details["context"] == 60
+    one.run()
+    for number, context in ((1, 200), (2, 200), (3, 60)):
+        usage = one.ended(number).usage
+        assert usage.prompt_tokens + usage.completion_tokens == context
+    one.check_idle()
+
+
+def test_a_larger_context_is_for_what_comes() -> None:
+    """It grows back, and a conversation that had outgrown the smaller one is whole again."""
+    one = rig("yes", context=200)
+    turns = [Message("user" if at % 2 == 0 else "assistant", "x" * 9) for at in range(7)]
+    one.preparation.context = 60
+    assert one.submit(submit(1, *turns, overflow="trim_history")).trimmed == 4
+    one.preparation.context = 200
+    assert one.submit(submit(2, *turns, overflow="trim_history")).trimmed == 0
+    one.run()
+    assert [one.ended(number).trimmed for number in (1, 2)] == [4, 0]
     one.check_idle()

@@ -1,6 +1,7 @@
 """A thousand random mixes of everything that can happen to questions: each ends once, whole, and as it would alone.
 
-The scripted model checks every row; this file checks what the devices see.
+Conversations go on from one question to the next, prompts go to disk and come back in later mixes, the context
+shrinks and grows. The scripted model checks every row; this file checks what the devices see.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from scripted import PLAIN, TAGGED, THINKING, ScriptedModel, Story, submit
+from scripted import PLAIN, TAGGED, THINKING, Clock, ScriptedModel, Story, submit
 from scripted_rig import Rig
 
 from edged.core.question import Message
+from edged.core.wear import DAY_S
 from edged.engine.messages import Ended, Piece, Refused, Report, Started, Submit
+from edged.engine.prefixes import TOKENS_MIN, Prefixes
 from edged.engine.sequence import Sequence
 from edged.errors import Refusal
 
@@ -27,6 +31,10 @@ STOPS = ("STOP", "o S", "🙂", "\n\n", "a")
 OPENING = (
     "You are a device in a hall. Answer in short. "  # shared by many, so that streams are reused and copied
 )
+LONG_OPENING = "The hall has presses, pumps and fans; each has a number, a load and a temperature. " + OPENING
+"""The same, long enough to go to disk."""
+STORE_BYTES = 8_000  # a token has two bytes in the cache, four in the file's head
+SLOW_S = 1.0  # seconds to compute a token: reading from disk always pays
 
 
 @functools.cache
@@ -47,6 +55,7 @@ class Asked:
     room: int
     closing: int
     hurried: bool = False
+    talk: str | None = None
     reports: list[Report] = field(default_factory=list)
 
     @property
@@ -60,9 +69,11 @@ class Mix:
 
     Args:
         seed: all of it follows from this number.
+        prefixes: what mixes before this one have left on disk.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, prefixes: Prefixes) -> None:
+        self.prefixes = prefixes
         self.rng = rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self.template = rng.choice([PLAIN, THINKING, TAGGED])
         self.settings = {
@@ -72,13 +83,17 @@ class Mix:
         slots = rng.randint(1, 4)
         self.shape = {
             "streams": slots,
-            "context": rng.randint(70, 200),
+            "context": rng.randint(70, 300),
             "batch_tokens": rng.randint(slots, 48),
         }
         self.rig = self.fresh()
         self.rig.model.passes.can_cut = rng.random() < 0.9
         self.rig.model.passes.abort = set(rng.sample(range(60), rng.randrange(5)))
         self.asked: dict[int, Asked] = {}
+        self.talks: dict[str, list[Message]] = {}
+        self.sampled: dict[str, dict[int, tuple[int, ...]]] = {}
+        self.talking: set[str] = set()
+        self.heard = 0
 
     def fresh(self) -> Rig:
         """A new engine of the same shape."""
@@ -90,10 +105,16 @@ class Mix:
     def order(self, number: int) -> Submit:
         """A random question."""
         rng = self.rng
-        text = (OPENING if rng.random() < 0.5 else "") + "".join(rng.choices("abc ", k=rng.randrange(30)))
+        opening = rng.choice(["", OPENING, LONG_OPENING, LONG_OPENING])
+        text = opening + "".join(rng.choices("abc ", k=rng.randrange(30)))
         messages = [Message("user", text + "?")]
-        for _ in range(rng.randrange(3)):
-            messages[:0] = [Message("user", text[:20] + "!"), Message("assistant", "so <|user|> so")]
+        client = rng.choice("xyz")
+        talk = client not in self.talking and rng.random() < 0.3
+        if talk:
+            messages[:0] = self.talks.get(client, [])
+        else:
+            for _ in range(rng.randrange(3)):
+                messages[:0] = [Message("user", text[:20] + "!"), Message("assistant", "so <|user|> so")]
         optional: dict[str, Any] = {
             "max_tokens": rng.randint(1, 40),
             "deadline": self.rig.clock() + rng.choice([0.0, 0.05, 0.2, 0.5]),
@@ -103,7 +124,9 @@ class Mix:
         return submit(
             number,
             *messages,
-            client=rng.choice("xyz"),
+            client=client,
+            session=talk,
+            sampled=self.sampled.get(client, {}) if talk else {},
             priority=rng.choice(["interactive", "normal", "background"]),
             reasoning_mode=rng.choice(["separate", "separate", "hide", "inline"]),
             stream=rng.random() < 0.8,
@@ -128,11 +151,12 @@ class Mix:
             while number < last and rng.random() < 0.3:
                 number += 1
                 self.ask(number)
-            if rng.random() < 0.04:
-                rig.scheduler.cancel(rng.randint(1, last + 1))
-            if rng.random() < 0.04:
-                self.hurry(rng.randint(1, last + 1))
-            if not rig.scheduler.step() and number == last:
+            self.disturb(last + 1)
+            resting = not rig.scheduler.step()
+            self.listen()
+            if resting or rng.random() < 0.1:
+                self.keep()
+            if resting and number == last:
                 break
         else:
             pytest.fail("the mix does not come to an end")
@@ -140,15 +164,56 @@ class Mix:
             assert isinstance(report, Started | Piece | Ended | Refused)
             self.asked[report.number].reports.append(report)
 
+    def disturb(self, highest: int) -> None:
+        """Now and then a cancel, an end of the thinking, or another context."""
+        rng = self.rng
+        if rng.random() < 0.04:
+            self.rig.scheduler.cancel(rng.randint(1, highest))
+        if rng.random() < 0.04:
+            self.hurry(rng.randint(1, highest))
+        if rng.random() < 0.02:
+            self.rig.preparation.context = rng.randint(60, self.shape["context"])
+
     def ask(self, number: int) -> None:
         """Submit a random question, if it is not too long."""
+        order = self.order(number)
         try:
-            sequence = self.rig.submit(self.order(number))
+            sequence = self.rig.measure(order)
         except Refusal as refusal:
             if refusal.code != "too_long":
                 raise
             return
+        if order.reuse:
+            known = self.rig.scheduler.holds(sequence.tokens)
+            sequence.stored = self.prefixes.fetch(sequence.tokens, known, SLOW_S)
+        self.rig.put_in_line(sequence)
         self.asked[number] = Asked(sequence, list(sequence.tokens), sequence.room, len(sequence.closing))
+        if order.session:
+            self.talking.add(order.client)
+
+    def listen(self) -> None:
+        """Go on with the conversations whose answers have come, as the daemon does."""
+        for report in self.rig.reports[self.heard :]:
+            if not isinstance(report, Ended | Refused) or not self.asked[report.number].order.session:
+                continue
+            order = self.asked[report.number].order
+            self.talking.discard(order.client)
+            if isinstance(report, Ended) and report.said is not None and report.said.text:
+                if report.outcome == "cancelled":
+                    continue
+                messages = list(order.messages)
+                self.sampled[order.client] = {**order.sampled, len(messages): report.said.tokens}
+                self.talks[order.client] = [*messages, Message("assistant", report.said.text)]
+        self.heard = len(self.rig.reports)
+
+    def keep(self) -> None:
+        """Have written what may be wanted again, as the engine does when it rests; here also while others run."""
+        scheduler = self.rig.scheduler
+        for index, tokens in scheduler.worthwhile(talks=self.rng.random() < 0.5):
+            if self.prefixes.wants(tokens) and (state := scheduler.state(index, len(tokens))) is not None:
+                assert len(tokens) >= TOKENS_MIN
+                self.prefixes.put(tokens, state)
+                self.prefixes.settle()
 
     def hurry(self, number: int) -> None:
         """End a question's thinking."""
@@ -156,9 +221,10 @@ class Mix:
         if number in self.asked:
             self.asked[number].hurried = True
 
-    def alone(self, order: Submit) -> Ended:
-        """The same question with the engine to itself and all the time it needs."""
+    def alone(self, order: Submit, context: int) -> Ended:
+        """The same question with the engine to itself, what it was given, and all the time it needs."""
         rig = self.fresh()
+        rig.preparation.context = context
         rig.submit(msgspec.structs.replace(order, deadline=None))
         rig.run()
         return rig.ended(order.number)
@@ -233,11 +299,16 @@ def check_alone(asked: Asked, ended: Ended, alone: Ended) -> None:
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_mixes(group: int) -> None:
+def test_mixes(group: int, tmp_path: Path) -> None:
     """Arrivals, cancels, deadlines, aborts, budgets, stops, sizes, priorities: one sound end for each question."""
-    seen = set()
+    seen, loads, lines = set(), 0, list[Any]()
+    clock = Clock(0.0)
     for seed in range(group * MIXES, (group + 1) * MIXES):
-        mix = Mix(seed)
+        # A new engine a day later, the disk as the last one left it.
+        folder = tmp_path / "prefixes"
+        prefixes = Prefixes(folder, "scripted", STORE_BYTES, lambda *line: lines.append(line), clock)
+        clock.advance(DAY_S)
+        mix = Mix(seed, prefixes)
         try:
             mix.run()
             mix.rig.check_idle()
@@ -247,14 +318,20 @@ def test_mixes(group: int) -> None:
                     seen.add("expired")
                     continue
                 seen.add(ended.outcome)
-                check_counts(asked, ended, mix.shape["context"])
+                check_counts(asked, ended, asked.sequence.context)
                 check_text(asked, ended)
-                check_alone(asked, ended, mix.alone(asked.order))
+                check_alone(asked, ended, mix.alone(asked.order, asked.sequence.context))
             check_no_slot_lost(mix)
+            loads += prefixes.loads
+            assert prefixes.size_bytes <= STORE_BYTES
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
     assert seen == {"expired", "stop", "length", "cancelled", "deadline"}
+    assert loads > 0
+    removed = {fields["reason"] for _, event, fields in lines if event == "prefix_removed"}
+    assert removed <= {"llama.cpp does not take it"}  # a longer one than this mix's streams
+    assert "prefix_written" in {event for _, event, _ in lines}
 
 
 def check_no_slot_lost(mix: Mix) -> None:

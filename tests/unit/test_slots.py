@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ScriptedPasses
 
-from edged.engine.slots import COPY_MIN, Slots
+from edged.engine.slots import COPY_MIN, Slots, Stored, common
 
 LONG = list(range(COPY_MIN + 8))
 OTHER = [200, *LONG]
@@ -25,9 +27,11 @@ class Streams:
         self.slots = Slots(self.passes, count)
         self.running: dict[int, list[int]] = {}
 
-    def take(self, tokens: list[int], *, reuse: bool = True) -> tuple[int, int]:
+    def take(
+        self, tokens: list[int], *, reuse: bool = True, talk: bool = False, stored: Stored | None = None
+    ) -> tuple[int, int]:
         """Begin a question: its stream, and what stood there of it."""
-        index, keep = self.slots.take(tokens, reuse=reuse)
+        index, keep = self.slots.take(tokens, reuse=reuse, talk=talk, stored=stored)
         assert index not in self.running, "a busy stream was handed out"
         assert 0 <= keep < len(tokens), "nothing is left to compute"
         assert self.passes.kv[index] == tokens[:keep]
@@ -48,9 +52,9 @@ class Streams:
             self.running[index] = self.running[index][: self.slots.length(index)]
         self.passes.stop_pass(False)
 
-    def ask(self, tokens: list[int]) -> tuple[int, int]:
+    def ask(self, tokens: list[int], **how: Any) -> tuple[int, int]:
         """Begin and end a question."""
-        index, keep = self.take(tokens)
+        index, keep = self.take(tokens, **how)
         self.end(index)
         return index, keep
 
@@ -181,6 +185,109 @@ def test_aborted_pass(can_cut: bool, left: list[int]) -> None:  # noqa: FBT001 -
     streams.check()
 
 
+# what was on disk, and what is worth going there ----------------------------------------------------------
+
+
+class OnDisk:
+    """A state that was saved elsewhere; `rejected` tells that the cache did not take it."""
+
+    def __init__(self, tokens: list[int], *, sound: bool = True) -> None:
+        passes = ScriptedPasses(1, context=300, batch_tokens=300)
+        passes.kv[0] = list(tokens)
+        data = passes.save(0) if sound else bytearray(b"odd")
+        self.rejected = False
+        self.stored = Stored(list(tokens), data, self._reject)
+
+    def _reject(self) -> None:
+        self.rejected = True
+
+
+def test_a_stored_prompt_is_taken() -> None:
+    """An empty cache begins with what was on disk, cut where the prompt goes on by itself."""
+    streams = Streams()
+    assert streams.take([*LONG, 7], stored=OnDisk([*LONG, 99, 98]).stored)[1] == len(LONG)
+    assert streams.passes.loads == 1
+    streams.check()
+
+
+def test_a_stored_prompt_goes_into_the_oldest_stream() -> None:
+    """What other streams hold stays; what a stream holds already is not read from disk."""
+    streams = Streams()
+    streams.ask([200, 1, 2])
+    index, _ = streams.ask([201, 1, 2])
+    disk = OnDisk(LONG)
+    other, keep = streams.ask([*LONG, 7], stored=disk.stored)
+    assert (other != index, keep) == (True, len(LONG))
+    assert streams.passes.kv[index] == [201, 1, 2]
+    assert streams.ask([*LONG, 8], stored=disk.stored)[1] == len(LONG)
+    assert streams.passes.loads == 1
+    assert not disk.rejected
+
+
+def test_a_state_that_is_not_taken() -> None:
+    """Where llama.cpp does not take it, the prompt is computed, and the file's owner is told."""
+    streams = Streams(1)
+    disk = OnDisk(LONG, sound=False)
+    assert streams.take([*LONG, 7], stored=disk.stored) == (0, 0)
+    assert disk.rejected
+    streams.check()
+
+
+def test_a_question_that_wants_no_cache_takes_nothing_from_disk() -> None:
+    """And what it leaves is not worth going there."""
+    streams = Streams(1)
+    assert streams.ask([*LONG, 7], reuse=False, talk=True, stored=OnDisk(LONG).stored) == (0, 0)
+    assert streams.slots.worthwhile(talks=True) == []
+
+
+def test_what_several_begin_with_is_worth_keeping() -> None:
+    """Their common beginning, and no more of any of them; what one began with alone is not."""
+    streams = Streams(3)
+    streams.ask([*LONG, 1, 2, 3])
+    assert streams.slots.worthwhile(talks=True) == []
+    streams.ask([*LONG, 4, 5, 6])
+    streams.ask([*LONG, 7])
+    assert [tokens for _, tokens in streams.slots.worthwhile(talks=False)] == [LONG]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_conversation_is_worth_keeping_after_a_while(told: bool) -> None:  # noqa: FBT001 - a table
+    """All of it, whether it is a session or a device sends it again and again; not while it may go on at once."""
+    streams = Streams(2)
+    streams.ask(LONG, talk=told)
+    streams.ask([*LONG, 1, 2], talk=told)
+    assert streams.slots.worthwhile(talks=False) == []
+    assert [tokens for _, tokens in streams.slots.worthwhile(talks=True)] == [[*LONG, 1, 2]]
+    streams.ask([*LONG, 1, 2, 3], talk=told)
+    assert [tokens for _, tokens in streams.slots.worthwhile(talks=True)] == [[*LONG, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_the_state_of_a_beginning(can_cut: bool) -> None:  # noqa: FBT001 - a table
+    """It holds those tokens and no more, and the stream is as it was; where it cannot be cut there is none."""
+    streams = Streams(1, can_cut=can_cut)
+    streams.ask([*LONG, 1, 2, 3])
+    assert streams.slots.state(0, len(LONG) + 3) == streams.passes.save(0)
+    state = streams.slots.state(0, len(LONG))
+    assert streams.passes.kv[0] == [*LONG, 1, 2, 3]
+    streams.check()
+    if not can_cut:
+        assert state is None
+        return
+    assert state is not None
+    assert streams.passes.load(0, state)
+    assert streams.passes.kv[0] == LONG
+
+
+@given(st.lists(st.integers(0, 1), max_size=12), st.lists(st.integers(0, 1), max_size=12))
+def test_common_beginning(held: list[int], tokens: list[int]) -> None:
+    """As long as it can be, but for the prompt's last token."""
+    count = common(held, tokens)
+    assert held[:count] == tokens[:count]
+    at_end = count in {len(held), max(0, len(tokens) - 1)}
+    assert at_end or held[count] != tokens[count]
+
+
 PROMPTS = st.builds(
     lambda kind, shared, own: [kind, *LONG[:shared], *own],
     st.integers(200, 202),
@@ -188,7 +295,8 @@ PROMPTS = st.builds(
     st.lists(st.integers(0, 3), max_size=6),
 )
 ACTS = st.lists(
-    st.tuples(st.just("take"), PROMPTS, st.booleans(), st.just(0))
+    st.tuples(st.just("take"), PROMPTS, st.booleans(), st.integers(0, 3))
+    | st.tuples(st.just("state"), st.just([]), st.booleans(), st.integers(0, 60))
     | st.tuples(
         st.just("write"),
         st.lists(st.integers(0, 3), min_size=1, max_size=3),
@@ -208,7 +316,11 @@ def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, i
     for act, tokens, flag, whose in acts:
         running = sorted(streams.running)
         if act == "take" and streams.slots.free:
-            streams.take(tokens, reuse=flag)
+            disk = OnDisk([*LONG, whose], sound=whose < 3) if whose else None
+            streams.take(tokens, reuse=flag, stored=None if disk is None else disk.stored)
+        elif act == "state":
+            for index, worth in streams.slots.worthwhile(talks=flag):
+                streams.slots.state(index, min(whose, len(worth)))
         elif act == "write" and running:
             streams.compute(running[whose % len(running)], tokens, abort=flag)
         elif act == "end" and running:

@@ -6,7 +6,7 @@ model thread. Nothing here knows of questions, slots or policy. Symbols named he
 """
 
 from .context import ABORTED, KV_TYPES, NO_SLOT, Context
-from .library import LogLine, start, system_info
+from .library import LogLine, start, system_info, version
 from .model import Model, Token, read_tokens
 from .sampler import Sampler
 
@@ -22,4 +22,5 @@ __all__ = [
     "read_tokens",
     "start",
     "system_info",
+    "version",
 ]

@@ -123,3 +123,24 @@ class Context:
     def copy(self, source: int, target: int) -> None:
         """Copy a whole sequence; `target` must be empty. Streams are copied whole: `forget` the tail after."""
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def save(self, sequence: int) -> bytearray:
+        """What the cache holds of a sequence: some tens of kilobytes a token.
+
+        The format is llama.cpp's own and changes with its version; `load` trusts it blindly.
+        """
+        data = bytearray(C.llama_state_seq_get_size(self._context, sequence))
+        view = (ctypes.c_uint8 * len(data)).from_buffer(data)
+        written = C.llama_state_seq_get_data(self._context, view, len(data), sequence)
+        del view
+        return data[:written] if written < len(data) else data
+
+    def load(self, sequence: int, data: bytearray) -> bool:
+        """Put what `save` returned into a sequence, in place of what it holds; False leaves it empty."""
+        C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        view = (ctypes.c_uint8 * len(data)).from_buffer(data)
+        read = C.llama_state_seq_set_data(self._context, view, len(data), sequence)
+        if read == len(data):
+            return True
+        C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return False

@@ -49,6 +49,11 @@ def _load_plugins() -> None:
         ggml.ggml_backend_load_all_from_path(os.fsencode(folder))
 
 
+def version() -> str:
+    """Version of the bindings, and so of llama.cpp, whose states of the KV cache change with it."""
+    return str(C.__version__)
+
+
 def system_info() -> str:
     """Instruction sets that the CPU code uses, as llama.cpp names them."""
     return str(C.llama_print_system_info().decode())
