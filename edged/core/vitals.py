@@ -164,7 +164,7 @@ def level(
         (_zone_level(temp_c, begin_c, end_c, warm_c, hot_c), temp_c - trip.temp_c, zone.name, temp_c, trip)
         for zone in vitals.zones
         if (temp_c := plausible_c(zone.temp_c)) is not None and (trip := nearest_trip(zone)) is not None
-        for begin_c, end_c in [_span(zone, trip, critical_c)]
+        for begin_c, end_c in [span(zone, trip, critical_c)]
     ]
     if not judged:
         return "cool", "no zone tells both its temperature and a trip point"
@@ -217,7 +217,7 @@ def as_health(vitals: Vitals) -> dict[str, Any]:
     )
 
 
-def _span(zone: Zone, nearest: Trip, critical_c: float) -> tuple[float, float]:
+def span(zone: Zone, nearest: Trip, critical_c: float) -> tuple[float, float]:
     """Return where the zone's throttling begins and where it is critical; the second is never the lower."""
     end_c = max(
         (trip.temp_c for trip in zone.trips if trip.kind == nearest.kind and plausible_trip(trip)),

@@ -5,6 +5,7 @@
 start, in the process that needs it; the tree is frozen and can be shared between threads.
 """
 
+from .heat import Heat
 from .network import Mqtt, Node, Tls
 from .sessions import Sessions
 from .source import OTHER_VARIABLES, load
@@ -24,6 +25,7 @@ __all__ = [
     "OTHER_VARIABLES",
     "Engine",
     "Health",
+    "Heat",
     "Journal",
     "Limits",
     "Log",

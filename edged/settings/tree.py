@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .environment import Environment
+from .heat import Heat
 from .homeassistant import HomeAssistant
 from .http import Http
 from .leaves import Accepts
@@ -175,7 +176,7 @@ class Health(Section):
     """The `health` topic."""
 
     interval_s: Annotated[float, Field(strict=True, ge=1, le=3600)] = 15.0
-    """Time between two readings of the board's vitals."""
+    """Time between two messages on `health`; a change of level is told at once."""
 
 
 class Metrics(Section):
@@ -225,6 +226,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     sessions: Sessions = Sessions()
     journal: Journal = Journal()
+    heat: Heat = Heat()
     health: Health = Health()
     metrics: Metrics = Metrics()
     homeassistant: HomeAssistant = HomeAssistant()

@@ -1,0 +1,198 @@
+"""The heat of one board over time: readings in, verdicts out.
+
+A verdict is all that the node acts on and tells: level and reason, the controller's effort, the time to the trip
+and to cooler days, what has changed since the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from edged.core.heat.control import Control
+from edged.core.heat.levels import Levels
+from edged.core.heat.margins import Margins, Nearest, nearest, with_known_trips
+from edged.core.heat.policy import BLIND_EFFORT, TABLE, UNDER_VOLTAGE_EFFORT
+from edged.core.heat.sensors import Sensors, State
+from edged.core.heat.slope import Slope, time_to_trip_s
+from edged.core.vitals import LEVELS, Level, Vitals
+
+UNDER_VOLTAGE_S = 60.0
+BLIND_HOLD_S = 60.0
+"""A board that was hot when its last sensor failed counts as that hot for so long, and as warm afterwards."""
+AMBIENT_C = 25.0
+"""Assumed around the board until it has shown that it can be cooler."""
+COOLING_S = 120.0
+"""Assumed time constant of a heatsink that is not seen cooling just now."""
+RETRY_S = (5.0, 600.0)
+WARM = LEVELS.index("warm")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one reading means.
+
+    Attributes:
+        level, reason: how hot, and why in words.
+        effort: share of its power that the engine may spend, see `policy.limits`.
+        nearest: the zone that decides; None where no sensor tells.
+        target_c: temperature that the controller holds in that zone.
+        rise_c_per_s: its present rise.
+        trip_in_s: time to its trip at that rise; None while it does not rise.
+        retry_after_ms: when a refused question may come in; 0 where none is refused.
+        sensors: what is wrong with which sensor.
+        blind: there are sensors, and none can be believed.
+        throttles, under_voltages: beginnings of each since the daemon's start.
+        throttled, under_voltage: whether one begins (True) or ends (False) with this reading; None for neither.
+        failed, mended: sensors that are not believed from this reading on, or again.
+    """
+
+    level: Level
+    reason: str
+    effort: float
+    nearest: Nearest | None = None
+    target_c: float | None = None
+    rise_c_per_s: float = 0.0
+    trip_in_s: float | None = None
+    retry_after_ms: int = 0
+    sensors: Mapping[str, State] = field(default_factory=dict)
+    blind: bool = False
+    throttles: int = 0
+    under_voltages: int = 0
+    throttled: bool | None = None
+    under_voltage: bool | None = None
+    failed: Mapping[str, State] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
+
+
+class Heat:
+    """One board.
+
+    Args:
+        margins: from settings `[heat]`.
+        board: its name, for trips that its kernel does not tell.
+        trip_c: the operator's word on where it throttles.
+    """
+
+    def __init__(self, margins: Margins, board: str | None = None, trip_c: float | None = None) -> None:
+        self._margins = margins
+        self._board = board
+        self._trip_c = trip_c
+        self._sensors = Sensors()
+        self._slope = Slope()
+        self._levels = Levels(margins)
+        self._control = Control()
+        self._zone: str | None = None
+        self._coolest_c = math.inf
+        self._seen_at: float | None = None
+        self._seen_rank = 0
+        self._throttled, self._throttles = False, 0
+        self._low, self._lows, self._low_at = False, 0, -math.inf
+
+    def step(self, vitals: Vitals, now: float, *, busy: bool) -> Verdict:
+        """Judge one reading.
+
+        Args:
+            vitals: as read.
+            now: monotonic seconds, later than the time before.
+            busy: whether the engine computed since then.
+        """
+        margins = self._margins
+        before = self._sensors.states
+        zones = with_known_trips(vitals.zones, self._board, self._trip_c)
+        believed = replace(vitals, zones=self._sensors.look(zones, now, busy=busy))
+        states, blind = self._sensors.states, self._sensors.blind
+        near = nearest(believed.zones, margins.critical_c)
+        rise = self._rise(near, now)
+        trip_in_s = None if near is None else time_to_trip_s(near.excess_c, rise)
+        throttled, low = self._edges(vitals, now)
+        relieved = now - self._low_at < UNDER_VOLTAGE_S
+        floor = max(WARM if relieved else 0, self._blind_floor(now, blind=blind))
+        level, reason = self._levels.step(believed, now, trip_in_s, floor)
+        if blind:
+            reason = "no sensor can be believed: " + _listed(states)
+        elif relieved:
+            reason += "; the supply's voltage was too low"
+        if not blind:
+            self._seen_at, self._seen_rank = now, self._levels.rank
+        most = min(
+            TABLE[level].effort,
+            UNDER_VOLTAGE_EFFORT if relieved else 1.0,
+            BLIND_EFFORT if blind else 1.0,
+        )
+        room_c = math.inf if near is None else -near.excess_c - margins.target_c
+        effort = most if near is None else self._control.step(room_c, rise, now, most)
+        return Verdict(
+            level=level,
+            reason=reason,
+            effort=effort,
+            nearest=near,
+            target_c=None if near is None else near.trip_c - margins.target_c,
+            rise_c_per_s=rise,
+            trip_in_s=trip_in_s,
+            retry_after_ms=self._retry_ms(level, near, rise),
+            sensors={name: state for name, state in states.items() if state != "ok"},
+            blind=blind,
+            throttles=self._throttles,
+            under_voltages=self._lows,
+            throttled=throttled,
+            under_voltage=low,
+            failed={
+                name: state
+                for name, state in states.items()
+                if state != "ok" and before.get(name, "ok") != state
+            },
+            mended=tuple(
+                name for name, state in states.items() if state == "ok" and before.get(name, "ok") != "ok"
+            ),
+        )
+
+    def _rise(self, near: Nearest | None, now: float) -> float:
+        if near is None or near.zone != self._zone:
+            self._slope.clear()
+            self._zone = None if near is None else near.zone
+        if near is None:
+            return 0.0
+        self._coolest_c = min(self._coolest_c, near.temp_c)
+        self._slope.add(now, near.temp_c)
+        return self._slope.c_per_s
+
+    def _edges(self, vitals: Vitals, now: float) -> tuple[bool | None, bool | None]:
+        """Count beginnings; returns what begins and ends. The firmware clears its word on the supply itself."""
+        throttled, low = bool(vitals.throttled), bool(vitals.under_voltage)
+        edges = (
+            None if throttled == self._throttled else throttled,
+            None if low == self._low else low,
+        )
+        self._throttles += edges[0] is True
+        self._lows += edges[1] is True
+        self._throttled, self._low = throttled, low
+        if low:
+            self._low_at = now
+        return edges
+
+    def _blind_floor(self, now: float, *, blind: bool) -> int:
+        if not blind:
+            return 0
+        held = self._seen_at is not None and now - self._seen_at < BLIND_HOLD_S
+        return max(WARM, self._seen_rank if held else 0)
+
+    def _retry_ms(self, level: Level, near: Nearest | None, rise: float) -> int:
+        """When the level may have ended, by Newton's law of cooling; its time constant as it is seen now."""
+        margins = self._margins
+        if TABLE[level].pools:
+            return 0
+        wait_s = margins.dwell_s
+        if near is not None:
+            ambient_c = min(AMBIENT_C, self._coolest_c)
+            ends_c = near.trip_c - margins.hot_c - margins.hysteresis_c
+            above_c, left_c = near.temp_c - ambient_c, max(1.0, ends_c - ambient_c)
+            constant_s = min(900.0, max(30.0, above_c / -rise)) if rise < 0 else COOLING_S
+            if above_c > left_c:
+                wait_s += constant_s * math.log(above_c / left_c)
+        return round(1000 * min(RETRY_S[1], max(RETRY_S[0], wait_s)))
+
+
+def _listed(states: Mapping[str, State]) -> str:
+    return ", ".join(f"{name} is {state}" for name, state in states.items() if state != "ok")

@@ -1,0 +1,126 @@
+"""Whom to believe: sensors that vanish, stand still or jump are taken out before anything is judged by them.
+
+Only zones with a trip are watched: the others decide nothing. What is out of all reason (-273, text, nothing)
+was turned into "no temperature" where it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edged.core.vitals import Zone, nearest_trip
+
+State = Literal["ok", "missing", "stuck", "jumping"]
+
+JUMP_C = 20.0
+"""A step larger than this is believed when the next reading agrees. A bare chip gains some 15 C in the first
+second of full load, less on a board with any heatsink."""
+JUMPS_MAX, JUMPS_S = 3, 60.0
+"""A sensor that took back so many jumps within this time is not believed until it has been calm for as long."""
+STUCK_S = 900.0
+STUCK_BUSY_S = 120.0
+"""A reading that never changed for `STUCK_S`, though the engine was busy and idle for `STUCK_BUSY_S` each, or
+another zone moved by `STUCK_OTHER_C`, comes from a sensor that stands still."""
+STUCK_OTHER_C = 10.0
+
+
+@dataclass(slots=True)
+class _Track:
+    """One sensor's history."""
+
+    state: State = "ok"
+    believed_c: float | None = None
+    doubted_c: float | None = None
+    seen: float = 0.0
+    taken_back: tuple[float, ...] = ()
+    still_since: float = 0.0
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    others: tuple[float, float] | None = None
+
+
+class Sensors:
+    """The sensors of one board."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[str, _Track] = {}
+
+    @property
+    def states(self) -> dict[str, State]:
+        """By zone, in the order in which they were first seen."""
+        return {name: track.state for name, track in self._tracks.items()}
+
+    @property
+    def blind(self) -> bool:
+        """There are sensors, and none of them can be believed."""
+        return bool(self._tracks) and all(track.state != "ok" for track in self._tracks.values())
+
+    def look(self, zones: Sequence[Zone], now: float, *, busy: bool) -> tuple[Zone, ...]:
+        """The zones with believable temperatures; the rest lose theirs.
+
+        Args:
+            zones: one reading, trips included.
+            now: monotonic seconds.
+            busy: whether the engine computed since the last reading.
+        """
+        told = {zone.name: zone.temp_c for zone in zones if nearest_trip(zone) is not None}
+        for name in told:
+            self._tracks.setdefault(name, _Track(still_since=now, seen=now))
+        for name, track in self._tracks.items():
+            temp_c = told.get(name)
+            if temp_c is None:
+                track.state, track.believed_c, track.doubted_c = "missing", None, None
+            else:
+                others = [at for other, at in told.items() if other != name and at is not None]
+                _follow(track, temp_c, others, now, busy=busy)
+            track.seen = now
+        return tuple(replace(zone, temp_c=self._believed(zone)) for zone in zones)
+
+    def _believed(self, zone: Zone) -> float | None:
+        track = self._tracks.get(zone.name)
+        if track is None:
+            return zone.temp_c
+        return track.believed_c if track.state == "ok" else None
+
+
+def _follow(track: _Track, temp_c: float, others: list[float], now: float, *, busy: bool) -> None:
+    before_c = track.believed_c
+    jumps = before_c is not None and abs(temp_c - before_c) > JUMP_C
+    confirmed = track.doubted_c is not None and abs(temp_c - track.doubted_c) <= JUMP_C / 2
+    if jumps and not confirmed:
+        if track.doubted_c is not None:
+            track.taken_back = (*track.taken_back, now)
+        track.doubted_c = temp_c
+    else:
+        if track.doubted_c is not None and not jumps:
+            track.taken_back = (*track.taken_back, now)
+        track.doubted_c, track.believed_c = None, temp_c
+    _stillness(track, temp_c != before_c, others, now, busy=busy)
+    track.taken_back = tuple(at for at in track.taken_back if now - at < JUMPS_S)
+    if len(track.taken_back) >= JUMPS_MAX or (track.state == "jumping" and track.taken_back):
+        track.state = "jumping"
+    else:
+        track.state = "stuck" if _stands_still(track, now) else "ok"
+
+
+def _stillness(track: _Track, changed: bool, others: list[float], now: float, *, busy: bool) -> None:  # noqa: FBT001
+    """Count how long the reading has not changed, and what happened around it meanwhile."""
+    if changed:
+        track.still_since, track.busy_s, track.idle_s, track.others = now, 0.0, 0.0, None
+        return
+    passed_s = now - track.seen
+    track.busy_s += passed_s if busy else 0.0
+    track.idle_s += 0.0 if busy else passed_s
+    if others:
+        coolest = min(others)
+        low, high = track.others or (coolest, coolest)
+        track.others = min(low, coolest), max(high, coolest)
+
+
+def _stands_still(track: _Track, now: float) -> bool:
+    if now - track.still_since < STUCK_S:
+        return False
+    low, high = track.others or (0.0, 0.0)
+    return min(track.busy_s, track.idle_s) >= STUCK_BUSY_S or high - low >= STUCK_OTHER_C
