@@ -24,6 +24,9 @@ from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core import homeassistant
 from edged.core.admission import Bound, Load
+from edged.core.heat.heat import Heat
+from edged.core.heat.margins import Margins
+from edged.core.heat.policy import Ceiling
 from edged.core.parsing import Bounds
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
@@ -36,6 +39,7 @@ from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
 from edged.node.exchange import Exchange
+from edged.node.heat import Thermostat
 from edged.node.homeassistant import Discovery
 from edged.node.intake import Intake
 from edged.node.meter import Meter
@@ -153,6 +157,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         ),
         outbox=outbox,
         supervision=supervision,
+        thermostat=_thermostat(settings, reader, supervision, membership, bulletin),
         bulletin=bulletin,
         membership=membership,
         watchdog=notifier,
@@ -165,7 +170,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
         meter=meter,
     )
-    vitals = VitalsThread(reader.read, settings.health.interval_s, inbox.put)
+    vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
 
     log.info("starting", version=__version__, node=settings.node.id, cores=choice.reason)
     if recovered.set_aside:
@@ -252,6 +257,24 @@ def _face(  # noqa: PLR0917 - the parts that it touches
         version=__version__,
     )
     return Server(listening, bind(listening), seen, key, inbox.put)
+
+
+def _thermostat(
+    settings: Settings,
+    reader: VitalsReader,
+    supervision: Supervision,
+    membership: Membership,
+    bulletin: Bulletin,
+) -> Thermostat:
+    heat, engine, setup = settings.heat, settings.engine, supervision.setup
+    margins = Margins(
+        heat.warm_c, heat.hot_c, heat.critical_c, heat.target_c, heat.hysteresis_c, heat.dwell_s
+    )
+    ceiling = Ceiling(
+        engine.context_max, engine.context_min, engine.slots, setup.decode_threads, setup.prefill_threads
+    )
+    judge = Heat(margins, reader.topology().board, heat.trip_c)
+    return Thermostat(judge, ceiling, supervision, membership, bulletin.tell_event)
 
 
 def _link(settings: Settings, topics: Topics, password: str | None) -> Link:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from edged.core.question import Priority
+from edged.core.vitals import Level
 from edged.errors import Refusal
 
 RETRY_MIN_MS = 250
@@ -23,6 +25,35 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Shed:
+    """What heat keeps out.
+
+    Attributes:
+        level: how hot the board is.
+        admits: priorities that come in all the same.
+        retry_after_ms: when it may have cooled down.
+        reason: of the level, in words.
+    """
+
+    level: Level
+    admits: tuple[Priority, ...]
+    retry_after_ms: int
+    reason: str = ""
+
+    def refusal(self, priority: Priority) -> Refusal | None:
+        """The refusal of a question of this priority, or None."""
+        if priority in self.admits:
+            return None
+        others = f" or mark it {' or '.join(self.admits)}" if self.admits else ""
+        return Refusal(
+            "hot",
+            f"this board is too hot for {priority} questions; ask again later, ask another node{others}",
+            retry_after_ms=self.retry_after_ms,
+            details={"level": self.level, "admits": list(self.admits), "reason": self.reason},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """How full the node is when a question comes.
 
@@ -34,6 +65,7 @@ class Load:
         engine: `ready` and `starting` take questions; `failed` waits for a better model file; `broken` keeps
             crashing.
         reason: why the engine is not ready.
+        shed: what heat keeps out; None while it keeps out nothing.
     """
 
     jobs: int
@@ -44,20 +76,14 @@ class Load:
     engine: Literal["starting", "ready", "failed", "broken"]
     reason: str = ""
     draining: bool = False
+    shed: Shed | None = None
 
 
-def refuse(load: Load, bound: Bound, question_bytes: int) -> Refusal | None:
-    """The refusal of a question of this size, or None when it may come in."""
-    if load.draining:
-        return Refusal("draining", "this node takes no new questions just now; ask another one")
-    if load.engine == "failed":
-        return Refusal(
-            "loading", f"this node has no usable model: {load.reason}", retry_after_ms=MODEL_RETRY_MS
-        )
-    if load.engine == "broken":
-        return Refusal(
-            "internal", f"the engine does not stay up: {load.reason}", retry_after_ms=MODEL_RETRY_MS
-        )
+def refuse(load: Load, bound: Bound, question_bytes: int, priority: Priority = "normal") -> Refusal | None:
+    """The refusal of a question of this size and priority, or None when it may come in."""
+    unfit = _unfit(load, priority)
+    if unfit is not None:
+        return unfit
     if load.client_jobs >= bound.client_jobs:
         return Refusal(
             "busy",
@@ -73,6 +99,21 @@ def refuse(load: Load, bound: Bound, question_bytes: int) -> Refusal | None:
             details={"waiting": load.jobs, "limit": bound.jobs},
         )
     return None
+
+
+def _unfit(load: Load, priority: Priority) -> Refusal | None:
+    """The refusal of a node that takes no such question, however few it has."""
+    if load.draining:
+        return Refusal("draining", "this node takes no new questions just now; ask another one")
+    if load.engine == "failed":
+        return Refusal(
+            "loading", f"this node has no usable model: {load.reason}", retry_after_ms=MODEL_RETRY_MS
+        )
+    if load.engine == "broken":
+        return Refusal(
+            "internal", f"the engine does not stay up: {load.reason}", retry_after_ms=MODEL_RETRY_MS
+        )
+    return None if load.shed is None else load.shed.refusal(priority)
 
 
 def retry_after_ms(load: Load, *, of: int) -> int:

@@ -80,6 +80,40 @@ class Board(Shape, frozen=True):
     memory_available_bytes: int | None = None
 
 
+class Heat(Shape, frozen=True):
+    """What heat does to the engine just now.
+
+    Attributes:
+        zone: the one that is nearest to its trip point; absent where no sensor tells.
+        target_c: temperature that the pace holds in that zone.
+        effort: share of its power that the engine may spend, 1 for all of it.
+        slots, decode_threads, prefill_threads: what the engine may use of them.
+        pace: share of the time that its passes may fill.
+        paused: whether running answers stand still.
+        rise_c_per_s: the zone's present rise, negative while it cools.
+        time_to_trip_s: until it meets its trip point at that rise; absent while it does not rise.
+        retry_after_ms: when a refused question may come in; absent while none is refused for heat.
+        throttles: times that the kernel began to hold a clock down, since the daemon's start.
+        under_voltages: times that the supply fell too low, since the daemon's start.
+        sensors: sensors that are not believed, and why: `missing`, `stuck`, `jumping`.
+    """
+
+    zone: str | None = None
+    target_c: float | None = None
+    effort: float | None = None
+    slots: int | None = None
+    decode_threads: int | None = None
+    prefill_threads: int | None = None
+    pace: float | None = None
+    paused: bool | None = None
+    rise_c_per_s: float | None = None
+    time_to_trip_s: int | None = None
+    retry_after_ms: int | None = None
+    throttles: int | None = None
+    under_voltages: int | None = None
+    sensors: dict[str, str] = {}
+
+
 class Counts(Shape, frozen=True, omit_defaults=False):
     """What came and went since the daemon's start.
 
@@ -180,6 +214,7 @@ class Health(Shape, frozen=True):
     prefill_tokens_per_s: float | None = None
     journal: JournalDepth = JournalDepth()
     memory: Memory = Memory()
+    heat: Heat = Heat()
     board: Board = Board()
 
 

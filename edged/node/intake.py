@@ -127,7 +127,8 @@ class Intake:
             self._again(job, question, digest, event.delivery)
             return
         size = len(event.payload)
-        refusal = admission.refuse(self.load(desk.roster.of_client.get(client, 0)), self.bound, size)
+        load = self.load(desk.roster.of_client.get(client, 0))
+        refusal = admission.refuse(load, self.bound, size, question.priority)
         if refusal is not None:
             self._refuse(refusal, address, client, event.delivery)
             return

@@ -6,6 +6,7 @@ lock; other threads only put events into the inbox.
 
 from __future__ import annotations
 
+import math
 import queue
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from edged.core.link import (
     Undelivered,
     Unsubscribed,
 )
-from edged.core.vitals import Vitals, level
+from edged.core.vitals import Vitals
 from edged.engine.client import EngineGone, EngineSaid
 from edged.engine.messages import (
     Ended,
@@ -47,6 +48,7 @@ from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, StopAsked
+from edged.node.heat import Thermostat
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.outbox import Outbox
@@ -59,6 +61,8 @@ GRACE_S = 4.0
 """After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
 START_MORE_S = 60.0
 """More time that systemd is asked for, again and again, while the model loads; the engine has its own limit."""
+HEALTH_SLACK_S = 0.1
+"""Health goes out with a reading of the board; one that comes a little early is not left for the next."""
 FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
 
@@ -106,6 +110,7 @@ class Node:
     controls: Controls
     outbox: Outbox
     supervision: Supervision
+    thermostat: Thermostat
     bulletin: Bulletin
     membership: Membership
     watchdog: Watchdog
@@ -119,10 +124,9 @@ class Node:
     meter: Meter = field(default_factory=Meter)
     clock: Callable[[], float] = time.monotonic
     vitals: Vitals = field(default_factory=Vitals)
-    level: str = "cool"
-    reason: str = ""
     _started: float = field(default_factory=time.monotonic)
     _beat_at: float = 0.0
+    _told_at: float = -math.inf
 
     def serve(self) -> int:
         """Handle events until a signal asks us to end; returns the signal's number.
@@ -285,13 +289,11 @@ class Node:
 
     def _vitals_read(self, vitals: Vitals) -> None:
         self.vitals = vitals
-        before = self.level
-        self.level, self.reason = level(vitals)
-        self.desk.level = self.level
-        if self.level != before:
-            log.info("level_changed", level=self.level, before=before, reason=self.reason)
-            self.bulletin.tell_event("level_changed", level=self.level, before=before, reason=self.reason)
-        self._tell_health()
+        now = self.clock()
+        changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
+        self.desk.level = self.thermostat.level
+        if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
+            self._tell_health()
 
     # time -----------------------------------------------------------------------------------------------
 
@@ -323,14 +325,17 @@ class Node:
         self._tell_health()
 
     def _tell_health(self) -> None:
+        self._told_at = self.clock()
+        verdict = self.thermostat.verdict
         health = {
-            "level": self.level,
-            "reason": self.reason,
+            "level": self.thermostat.level,
+            "reason": "" if verdict is None else verdict.reason,
             "uptime_s": round(self.clock() - self._started),
             **news.work(self.desk, self.supervision),
             **news.pools(self.membership),
             "journal": news.journal(self.journal_depth()),
             "memory": self.daemon_rss(),
+            "heat": self.thermostat.as_json(),
             "board": news.board(self.vitals),
         }
         self.bulletin.tell_health(health)
@@ -347,4 +352,5 @@ class Node:
             slots=self.slots,
             engine=self.supervision.phase,
             reason=self.supervision.reason,
+            shed=self.thermostat.shed,
         )

@@ -182,6 +182,7 @@ def test_sensor_lost() -> None:
     """The only sensor goes away: warm, half the effort, one event; it comes back: another."""
     board = Watched()
     board.hold(10, 50.0)
+    assert board.hold(4, None).level == "cool", "its last word counts for some seconds"
     verdict = board.read(vitals(None))
     assert (verdict.level, verdict.blind, dict(verdict.failed)) == ("warm", True, {"zone0": "missing"})
     assert verdict.effort <= BLIND_EFFORT
@@ -203,6 +204,7 @@ def test_one_of_several_lost() -> None:
     """While another sensor tells, the loss of one is an event and no more."""
     board = Watched()
     board.hold(10, 50.0, 51.0)
+    board.hold(4, None, 51.0)
     verdict = board.read(vitals(None, 51.0))
     assert (verdict.level, verdict.blind, dict(verdict.failed)) == ("cool", False, {"zone0": "missing"})
 

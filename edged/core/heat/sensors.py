@@ -14,6 +14,9 @@ from edged.core.vitals import Zone, nearest_trip
 
 State = Literal["ok", "missing", "stuck", "jumping"]
 
+MISSING_S = 5.0
+"""A sensor that says nothing for so long is missing; until then its last word counts. One that is asked in the
+midst of a conversion answers "try again" (EAGAIN), which is no failure."""
 JUMP_C = 20.0
 """A step larger than this is believed when the next reading agrees. A bare chip gains some 15 C in the first
 second of full load, less on a board with any heatsink."""
@@ -34,6 +37,7 @@ class _Track:
     believed_c: float | None = None
     doubted_c: float | None = None
     seen: float = 0.0
+    heard: float = 0.0
     taken_back: tuple[float, ...] = ()
     still_since: float = 0.0
     busy_s: float = 0.0
@@ -71,8 +75,10 @@ class Sensors:
         for name, track in self._tracks.items():
             temp_c = told.get(name)
             if temp_c is None:
-                track.state, track.believed_c, track.doubted_c = "missing", None, None
+                if track.believed_c is None or now - track.heard >= MISSING_S:
+                    track.state, track.believed_c, track.doubted_c = "missing", None, None
             else:
+                track.heard = now
                 others = [at for other, at in told.items() if other != name and at is not None]
                 _follow(track, temp_c, others, now, busy=busy)
             track.seen = now

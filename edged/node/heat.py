@@ -1,0 +1,148 @@
+"""The thermostat: turns what heat allows into orders for the engine, membership of pools, news and log lines.
+
+Belongs to the dispatcher thread. What the readings mean and what a level allows is decided in `edged.core.heat`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from edged.core.admission import Shed
+from edged.core.heat import policy
+from edged.core.heat.heat import Heat, Verdict
+from edged.core.heat.policy import TABLE, Ceiling, Limits
+from edged.core.vitals import Level, Vitals
+from edged.engine.messages import SetLimits
+
+HOT = "hot"
+"""The reason under which a node leaves its pools."""
+
+log = structlog.get_logger()
+
+
+class Pools(Protocol):
+    """Membership of the pools, as far as heat needs it."""
+
+    def leave(self, reason: str) -> None:
+        """Take no pool questions while this reason stands."""
+
+    def rejoin(self, reason: str) -> None:
+        """This reason is over."""
+
+
+class Limited(Protocol):
+    """The engine's keeper, as far as heat needs it."""
+
+    def limit(self, limits: SetLimits) -> None:
+        """Obey these from the next step on."""
+
+
+@dataclass(slots=True)
+class Thermostat:
+    """Acts on the heat of the board.
+
+    Attributes:
+        heat: the judgement of readings.
+        ceiling: what the engine may do while the board is cool.
+        engine, pools: what obeys.
+        tell: publishes an event, with fields.
+        verdict: of the latest reading; None before the first.
+        limits: what the engine may do now.
+    """
+
+    heat: Heat
+    ceiling: Ceiling
+    engine: Limited
+    pools: Pools
+    tell: Callable[..., None]
+    verdict: Verdict | None = None
+    limits: Limits | None = None
+
+    @property
+    def level(self) -> Level:
+        """In one word."""
+        return "cool" if self.verdict is None else self.verdict.level
+
+    @property
+    def shed(self) -> Shed | None:
+        """What is not admitted at this level; None where everything is."""
+        verdict = self.verdict
+        if verdict is None or TABLE[verdict.level].admits == policy.ALL:
+            return None
+        return Shed(verdict.level, TABLE[verdict.level].admits, verdict.retry_after_ms, reason=verdict.reason)
+
+    def read(self, vitals: Vitals, now: float, *, busy: bool) -> bool:
+        """Act on a reading; True when the level has changed."""
+        before = self.level
+        verdict = self.verdict = self.heat.step(vitals, now, busy=busy)
+        limits = self.limits = policy.limits(verdict.level, verdict.effort, self.ceiling)
+        self.engine.limit(SetLimits(**dataclasses.asdict(limits)))
+        if TABLE[verdict.level].pools:
+            self.pools.rejoin(HOT)
+        else:
+            self.pools.leave(HOT)
+        self._tell_edges(verdict)
+        if verdict.level == before:
+            return False
+        self._say(
+            "level_changed", level=verdict.level, before=before, reason=verdict.reason, **self._figures()
+        )
+        return True
+
+    def as_json(self) -> dict[str, Any]:
+        """The part of `health` about heat; what is not known is left out."""
+        verdict, limits = self.verdict, self.limits
+        if verdict is None or limits is None:
+            return {}
+        told: dict[str, Any] = {
+            "effort": round(verdict.effort, 2),
+            "slots": limits.slots,
+            "decode_threads": limits.decode_threads,
+            "prefill_threads": limits.prefill_threads,
+            "pace": limits.pace,
+            "paused": limits.paused,
+            "throttles": verdict.throttles,
+            "under_voltages": verdict.under_voltages,
+        }
+        near = verdict.nearest
+        if near is not None:
+            told |= {"zone": near.zone, "target_c": verdict.target_c}
+            told["rise_c_per_s"] = round(verdict.rise_c_per_s, 3)
+        if verdict.trip_in_s is not None:
+            told["time_to_trip_s"] = round(verdict.trip_in_s)
+        if verdict.retry_after_ms:
+            told["retry_after_ms"] = verdict.retry_after_ms
+        if verdict.sensors:
+            told["sensors"] = dict(verdict.sensors)
+        return told
+
+    def _tell_edges(self, verdict: Verdict) -> None:
+        for zone, state in verdict.failed.items():
+            self._say("sensor_failed", zone=zone, state=state, blind=verdict.blind)
+        for zone in verdict.mended:
+            self._say("sensor_mended", zone=zone)
+        if verdict.throttled is not None:
+            self._say(
+                "throttling_began" if verdict.throttled else "throttling_ended", count=verdict.throttles
+            )
+        if verdict.under_voltage is not None:
+            name = "under_voltage_began" if verdict.under_voltage else "under_voltage_ended"
+            self._say(name, count=verdict.under_voltages)
+
+    def _figures(self) -> dict[str, Any]:
+        """What a change of level comes with, for people who read the log alone."""
+        if self.limits is None:
+            return {}
+        figures = {"context": self.limits.context, **self.as_json()}
+        wanted = ("context", "slots", "decode_threads", "pace", "paused", "target_c", "retry_after_ms")
+        return {name: figures[name] for name in wanted if name in figures}
+
+    def _say(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
+        """In the log and to the operator, in the same words."""
+        log.info(event, **fields)
+        self.tell(event, **fields)

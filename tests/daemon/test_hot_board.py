@@ -1,0 +1,157 @@
+"""A daemon on a board whose temperature the test changes: levels, refusals, pauses; and nothing is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boards
+import pytest
+from broker import Mosquitto
+from daemon_process import DaemonProcess, MakeDaemon
+from device import MakeDevice
+
+BIG = "bigcore0-thermal"
+QUICK = {"interval_s": 0.2, "dwell_s": 0.5}
+ANSWER = "tokens=60 step_ms=30"
+TEXT = "".join(f"w{n} " for n in range(60))
+
+
+def hot_node(
+    broker: Mosquitto, daemon: MakeDaemon, root: Path, *, scripted: bool = True, **sections: Mapping[str, Any]
+) -> DaemonProcess:
+    """A node on a ROCK 5B that is read five times a second."""
+    boards.rk3588_mainline(root)
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    return daemon(broker, {"paths": paths, "heat": QUICK, **sections}, scripted=scripted).start()
+
+
+def heat_to(node: DaemonProcess, root: Path, temp_c: float, level: str) -> Any:
+    """Warm or cool the board; returns the event of the level that it comes to."""
+    since = node.watcher.mark
+    boards.set_temp_c(root, BIG, temp_c)
+    return node.watcher.wait_for("/event", lambda h: h.json.get("level") == level, since=since).json
+
+
+def test_levels_tell_and_limit(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """Each level is an event, a line of the log and a state of health with its limits; the engine obeys them."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root)
+    asking = device(broker, "d1")
+    assert asking.answer(asking.ask("x")).check().attempts[0][0]["context"] == 2048
+    warm = heat_to(node, root, 72.0, "warm")
+    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 80.0)
+    node.wait_health(lambda h: h.get("context") == 1536)
+    heat_to(node, root, 82.5, "hot")
+    health = node.wait_health(lambda h: h["level"] == "hot" and h.get("context") == 1024)
+    assert health["heat"]["zone"] == BIG
+    assert (health["heat"]["slots"], health["heat"]["paused"]) == (1, False)
+    assert health["heat"]["retry_after_ms"] > 0
+    refused = asking.answer(asking.ask("x"))
+    assert (refused.last["code"], refused.last["details"]["level"]) == ("hot", "hot")
+    assert refused.last["retry_after_ms"] >= 5000
+    assert "interactive" in refused.last["message"]
+    urgent = asking.answer(asking.ask("x", priority="interactive")).check()
+    assert (urgent.text, urgent.last["level"]) == ("w0 w1 w2 ", "hot")
+    heat_to(node, root, 50.0, "cool")
+    node.wait_health(lambda h: h.get("context") == 2048 and h["heat"]["effort"] == 1.0)
+    assert asking.answer(asking.ask("x")).check().last["level"] == "cool"
+    assert [line["level"] for line in node.log("level_changed")] == ["warm", "hot", "cool"]
+
+
+def test_critical_pauses_and_nothing_is_lost(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """At critical a running answer stands still and new questions are refused; cooler, it goes on to its end.
+
+    A pause longer than a hang is none.
+    """
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root, engine={"slots": 2, "hang_s": 5.0})
+    asking, other = device(broker, "d1"), device(broker, "d2")
+    job, cancelled, late = asking.ask(ANSWER), other.ask(ANSWER), other.ask(ANSWER, deadline_ms=8000)
+    asking.wait_reply(job, "delta", count=3)
+    other.wait_reply(cancelled, "delta", count=3)
+    heat_to(node, root, 86.0, "critical")
+    node.wait_health(lambda h: h["heat"]["paused"])
+    for priority in ("interactive", "normal"):
+        assert asking.answer(asking.ask("x", priority=priority)).last["code"] == "hot"
+    other.control("cancel", cancelled)
+    assert other.answer(cancelled).last["type"] == "cancelled"
+    assert other.answer(late).last["code"] == "expired", "a deadline counts on in a pause"
+    assert node.log("engine_hung") == []
+    node.wait_health(lambda h: h["active"] == 1, since=node.watcher.mark)
+    heat_to(node, root, 50.0, "cool")
+    answer = asking.answer(job).check()
+    assert (answer.text, answer.last["attempt"]) == (TEXT, 1)
+    assert node.wait_health(since=node.watcher.mark)["engine_restarts"] == 0
+
+
+def test_a_new_engine_obeys_too(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """An engine that starts while the board is hot is told its limits before its first question."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root)
+    asking = device(broker, "d1")
+    heat_to(node, root, 82.5, "hot")
+    asking.ask("crash=SIGKILL at=1 tokens=3", priority="interactive")
+    node.wait_event("engine_gone")
+    node.wait_log("engine_ready", lambda _: len(node.log("engine_ready")) > 1)
+    since = node.watcher.mark
+    node.wait_health(lambda h: h.get("context") == 1024, since=since)
+
+
+def test_sensor_fails_and_comes_back(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """A sensor that says nonsense is an event, and so is its recovery; the others go on judging."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root)
+    node.wait_health(lambda h: h["heat"].get("zone"))
+    since = node.watcher.mark
+    boards.set_temp_c(root, BIG, -273.0)
+    failed = node.wait_event("sensor_failed", since=since)
+    assert (failed["zone"], failed["state"], failed["blind"]) == (BIG, "missing", False)
+    boards.set_temp_c(root, BIG, 50.0)
+    assert node.wait_event("sensor_mended", since=since)["zone"] == BIG
+    assert node.log("level_changed") == []
+
+
+def test_real_model(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, small_model: Path, tmp_path: Path
+) -> None:
+    """The real engine pauses between two steps and goes on: the answer is the same, token by token."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root, scripted=False, model={"path": str(small_model)})
+    asking = device(broker, "d1")
+    fields: dict[str, Any] = {"temperature": 0, "max_tokens": 120, "cache": "bypass"}
+    text = asking.answer(asking.ask("Tell me a long story about a bearing.", **fields)).check().text
+    job = asking.ask("Tell me a long story about a bearing.", **fields)
+    asking.wait_reply(job, "delta", count=2)
+    heat_to(node, root, 86.0, "critical")
+    node.wait_health(lambda h: h["heat"]["paused"] and h["active"] == 1)
+    heat_to(node, root, 50.0, "cool")
+    answer = asking.answer(job).check()
+    assert (answer.text, answer.last["attempt"]) == (text, 1)
+
+
+@pytest.mark.parametrize(
+    ("heat", "expected"),
+    [
+        ("hot_c = 6.0\ntarget_c = 4.0", "heat.target_c: 4.0 is not accepted: more than heat.hot_c (6)"),
+        ("target_c = 20.0", "heat.warm_c: 15.0 is not accepted: more than heat.target_c (20)"),
+        ("interval_s = 0.0", "heat.interval_s"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path: Path, heat: str, expected: str) -> None:
+    """Margins that contradict each other end the daemon at once with exit code 78 and the reason."""
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[model]\npath = "none.gguf"\n[heat]\n{heat}\n')
+    command = [sys.executable, "-m", "edged", "run", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78
+    assert expected in done.stderr
