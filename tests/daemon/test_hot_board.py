@@ -155,3 +155,25 @@ def test_contradictions_are_refused(tmp_path: Path, heat: str, expected: str) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78
     assert expected in done.stderr
+
+
+def test_leaves_its_pools_when_hot(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """Of two boards the cool one gets all the pool's questions while the other is hot; later they share again."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root, node={"id": "hot", "pools": ["shed"]})
+    daemon(broker, {"node": {"id": "cool", "pools": ["shed"]}}, scripted=True).start()
+    node.wait_event("pools_joined")
+    heat_to(node, root, 82.5, "hot")
+    left = node.wait_event("pools_left")
+    assert left["reasons"] == ["hot"]
+    asking = device(broker, "d1")
+    asking.ask_topic = "edged/v1/pool/shed/ask/d1"
+    jobs = [asking.ask(f"{n}") for n in range(8)]
+    assert {asking.answer(job).check().last["node"] for job in jobs} == {"cool"}
+    since = node.watcher.mark
+    heat_to(node, root, 50.0, "cool")
+    node.wait_event("pools_joined", since=since)
+    jobs = [asking.ask(f"again {n}") for n in range(8)]
+    assert "hot" in {asking.answer(job).check().last["node"] for job in jobs}
