@@ -18,16 +18,16 @@ class Heat(Section):
 
     interval_s: Annotated[float, Field(strict=True, ge=0.2, le=10)] = 2.0
     """Time between two readings of the board's sensors."""
-    hot_c: Degrees = 3.0
+    hot_c: Degrees = 1.5
     """Degrees below its first throttling trip at which a zone is hot."""
-    target_c: Degrees = 5.0
+    target_c: Degrees = 3.0
     """Degrees below that trip which the engine's pace holds; more than `hot_c`."""
     warm_c: Degrees = 15.0
     """Degrees below that trip at which a zone is warm; more than `target_c`."""
     critical_c: Degrees = 5.0
     """Degrees below a trip that switches the board off at which answers pause."""
     hysteresis_c: Annotated[float, Field(strict=True, ge=0, le=20)] = 3.0
-    """How far below its beginning a level ends."""
+    """How far below its beginning a level ends, at most; hot always ends above the held temperature."""
     dwell_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = 30.0
     """How long the board must have been cooler before a level ends."""
     trip_c: Annotated[float, Field(strict=True, ge=40, le=120)] | None = None

@@ -45,9 +45,9 @@ def test_levels_tell_and_limit(
     asking = device(broker, "d1")
     assert asking.answer(asking.ask("x")).check().attempts[0][0]["context"] == 2048
     warm = heat_to(node, root, 72.0, "warm")
-    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 80.0)
+    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 82.0)
     node.wait_health(lambda h: h.get("context") == 1536)
-    heat_to(node, root, 82.5, "hot")
+    heat_to(node, root, 84.2, "hot")
     health = node.wait_health(lambda h: h["level"] == "hot" and h.get("context") == 1024)
     assert health["heat"]["zone"] == BIG
     assert (health["heat"]["slots"], health["heat"]["paused"]) == (1, False)
@@ -99,7 +99,7 @@ def test_a_new_engine_obeys_too(
     root = tmp_path / "board"
     node = hot_node(broker, daemon, root)
     asking = device(broker, "d1")
-    heat_to(node, root, 82.5, "hot")
+    heat_to(node, root, 84.2, "hot")
     asking.ask("crash=SIGKILL at=1 tokens=3", priority="interactive")
     node.wait_event("engine_gone")
     node.wait_log("engine_ready", lambda _: len(node.log("engine_ready")) > 1)
@@ -165,7 +165,7 @@ def test_leaves_its_pools_when_hot(
     node = hot_node(broker, daemon, root, node={"id": "hot", "pools": ["shed"]})
     daemon(broker, {"node": {"id": "cool", "pools": ["shed"]}}, scripted=True).start()
     node.wait_event("pools_joined")
-    heat_to(node, root, 82.5, "hot")
+    heat_to(node, root, 84.2, "hot")
     left = node.wait_event("pools_left")
     assert left["reasons"] == ["hot"]
     asking = device(broker, "d1")

@@ -62,7 +62,7 @@ class Watched:
 
 @pytest.mark.parametrize(
     ("temp_c", "level"),
-    [(50, "cool"), (69.9, "cool"), (70, "warm"), (81.9, "warm"), (82, "hot"), (85, "critical")],
+    [(50, "cool"), (69.9, "cool"), (70, "warm"), (83.4, "warm"), (83.5, "hot"), (85, "critical")],
 )
 def test_level_by_its_own_trip(temp_c: float, level: str) -> None:
     """Each level begins at its margin below the zone's own trip, at the first reading."""
@@ -72,20 +72,22 @@ def test_level_by_its_own_trip(temp_c: float, level: str) -> None:
 def test_hottest_zone_decides() -> None:
     """The zone nearest to its own trip decides, not the one with the highest temperature."""
     heat = Heat(Margins())
-    zones = (Zone("a", 80.0, SHUTDOWN), Zone("b", 78.0, (Trip("passive", 80.0),)))
+    zones = (Zone("a", 80.0, SHUTDOWN), Zone("b", 78.6, (Trip("passive", 80.0),)))
     verdict = heat.step(Vitals(zones=zones), 1.0, busy=True)
     assert verdict.level == "hot"
     assert verdict.nearest is not None
-    assert (verdict.nearest.zone, verdict.target_c) == ("b", 75.0)
+    assert (verdict.nearest.zone, verdict.target_c) == ("b", 77.0)
 
 
 def test_levels_end_late() -> None:
     """A level ends only below its hysteresis, and only after the dwell; critical ends sooner."""
     board = Watched()
-    board.hold(2, 82.5)
-    assert board.hold(300, 79.5).level == "hot", "within the hysteresis"
-    assert board.hold(28, 78.5).level == "hot", "within the dwell"
-    assert board.hold(10, 78.5).level == "warm"
+    board.hold(2, 84.0)
+    assert board.hold(300, 83.0).level == "hot", "within the hysteresis"
+    assert board.hold(28, 82.5).level == "hot", "within the dwell"
+    assert board.hold(10, 82.5).level == "warm", "the held temperature is not hot"
+    assert board.hold(300, 67.5).level == "warm", "within the hysteresis"
+    assert board.hold(40, 66.5).level == "cool"
     board.hold(10, 86.0)
     assert board.verdicts[-1].level == "critical"
     assert board.hold(12, 81.5).level == "hot"
@@ -94,10 +96,10 @@ def test_levels_end_late() -> None:
 def test_cooling_must_last() -> None:
     """A dip in the midst of the dwell begins it anew."""
     board = Watched()
-    board.hold(2, 83.0)
+    board.hold(2, 84.0)
     for _ in range(10):
-        board.hold(20, 78.5)
-        board.hold(2, 80.0)
+        board.hold(20, 82.0)
+        board.hold(2, 83.0)
     assert board.levels == ["hot"]
 
 
@@ -107,7 +109,7 @@ def test_never_below_what_it_is(temps: list[float]) -> None:
     board = Watched()
     for temp_c in temps:
         verdict = board.hold(4, temp_c)
-        least = 3 if temp_c >= 85 else 2 if temp_c >= 82 else int(temp_c >= 70)
+        least = 3 if temp_c >= 85 else 2 if temp_c >= 83.5 else int(temp_c >= 70)
         assert LEVELS.index(verdict.level) >= least
 
 
@@ -194,7 +196,7 @@ def test_sensor_lost() -> None:
 def test_lost_while_hot() -> None:
     """A hot board whose sensor dies stays hot for a minute, then counts as warm; never as cool."""
     board = Watched(dwell_s=0.0)
-    board.hold(10, 83.0)
+    board.hold(10, 84.0)
     assert board.hold(50, None).level == "hot"
     assert board.hold(40, None).level == "warm"
     assert board.hold(3600, None).level == "warm"
@@ -328,7 +330,7 @@ def test_a_zone_that_tells_keeps_its_word() -> None:
 def test_retry_after_follows_the_cooling() -> None:
     """The hotter, the later; a board that is seen cooling fast is believed; a cool one promises nothing."""
     waits: list[int] = []
-    for temp_c in (82.0, 84.0, 90.0):
+    for temp_c in (83.6, 84.5, 90.0):
         board = Watched()
         board.hold(10, 40.0)
         waits.append(board.hold(30, temp_c).retry_after_ms)

@@ -186,7 +186,7 @@ class Heat:
         wait_s = margins.dwell_s
         if near is not None:
             ambient_c = min(AMBIENT_C, self._coolest_c)
-            ends_c = near.trip_c - margins.hot_c - margins.hysteresis_c
+            ends_c = near.trip_c - margins.hot_c - margins.ends_below_c(LEVELS.index("hot"))
             above_c, left_c = near.temp_c - ambient_c, max(1.0, ends_c - ambient_c)
             constant_s = min(900.0, max(30.0, above_c / -rise)) if rise < 0 else COOLING_S
             if above_c > left_c:

@@ -1,6 +1,6 @@
 """How levels change: up at once, down late.
 
-A level ends when the board has been `hysteresis_c` below its beginning for `dwell_s`; critical, which stops every
+A level ends when the board has been some degrees below its beginning for `dwell_s`; critical, which stops every
 answer, already after `CRITICAL_DWELL_S`. A rise that would reach the trip soon lifts the level before its time.
 """
 
@@ -37,7 +37,7 @@ class Levels:
         at, reason = self._judge(vitals, 0.0)
         ahead = self._ahead(at, trip_in_s)
         up = max(at, ahead, floor)
-        down = max(self._judge(vitals, self.margins.hysteresis_c)[0], ahead, floor)
+        down = max(self._judge(vitals, self.margins.ends_below_c(self.rank))[0], ahead, floor)
         if ahead > at:
             reason += f", which it would reach in {trip_in_s:.0f} s at this rise"
         if up > self.rank:

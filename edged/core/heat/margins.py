@@ -22,16 +22,22 @@ class Margins:
         warm_c, hot_c: below the first trip that throttles, where the levels begin.
         critical_c: below a trip that switches the board off.
         target_c: below the first trip that throttles: the temperature that the pace holds.
-        hysteresis_c: how far below its beginning a level ends.
+        hysteresis_c: how far below its beginning a level ends; hot ends above the target in any case, or a board
+            that is held there would stay hot for ever.
         dwell_s: how long it must have been that cool.
     """
 
     warm_c: float = 15.0
-    hot_c: float = 3.0
+    hot_c: float = 1.5
     critical_c: float = 5.0
-    target_c: float = 5.0
+    target_c: float = 3.0
     hysteresis_c: float = 3.0
     dwell_s: float = 30.0
+
+    def ends_below_c(self, rank: int) -> float:
+        """How far below its beginning the level of this index ends."""
+        hot = 2
+        return min(self.hysteresis_c, (self.target_c - self.hot_c) / 2) if rank == hot else self.hysteresis_c
 
 
 @dataclass(frozen=True, slots=True)
