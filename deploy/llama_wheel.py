@@ -178,36 +178,11 @@ def _build(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "-v", *quiet, *places]
     command += ["--no-deps", "--no-binary", NAME, f"{NAME}=={version()}"]
     log = folder / "build.log"
+    log.unlink(missing_ok=True)
     progress = Progress(expected_s)
-    with (
-        log.open("w") as record,
-        subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as pip,
-    ):
-
-        def follow() -> None:
-            for line in pip.stdout or ():
-                record.write(line)
-                progress.line(line)
-
-        follower = threading.Thread(target=follow)
-        follower.start()
-        try:
-            while follower.is_alive():  # one compiler may run for minutes without a line
-                follower.join(timeout=0.5)
-                progress.tell()
-        except BaseException:
-            pip.terminate()
-            raise
+    status = follow(command, environment, log, progress)
     wheels = sorted(work.glob("*.whl"))
-    if pip.returncode or not wheels:
+    if status or not wheels:
         progress.end("compiling llama.cpp failed")
         shutil.rmtree(work, ignore_errors=True)
         reasons = "".join(f"  {line}\n" for line in telling(log))
@@ -218,6 +193,38 @@ def _build(folder: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     progress.end("llama.cpp is compiled and kept for later,")
     return wheel
+
+
+def follow(command: list[str], environment: dict[str, str], log: Path, progress: Progress) -> int:
+    """Run a build, keep what it prints in `log` and tell how far it is; returns its exit code."""
+    with (
+        log.open("a") as record,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as running,
+    ):
+
+        def read() -> None:
+            for line in running.stdout or ():
+                record.write(line)
+                progress.line(line)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            while reader.is_alive():  # one compiler may run for minutes without a line
+                reader.join(timeout=0.5)
+                progress.tell()
+        except BaseException:
+            running.terminate()
+            raise
+    return running.returncode
 
 
 def telling(log: Path, count: int = 15) -> list[str]:

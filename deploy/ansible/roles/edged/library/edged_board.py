@@ -1,0 +1,154 @@
+"""Ansible module: what a board is and which release of edged it has. Reads only; standard library only."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+module: edged_board
+short_description: Looks at a board before edged is put on it
+description: Reads architecture, memory, disk, clock, temperatures, and what is installed. Changes nothing.
+author: edged
+options:
+  home: {type: path, required: true, description: Folder of releases and models.}
+  model: {type: str, required: true, description: "The model's file name."}
+  sys: {type: path, default: /sys, description: Root of sysfs.}
+  now_s: {type: float, description: "Time of the machine that runs Ansible, seconds since 1970."}
+  margin_c: {type: float, default: 10, description: How far below its first trip point a zone must be.}
+  files: {type: list, elements: path, default: [], description: Files whose SHA-256 is wanted.}
+"""
+
+EXAMPLES = """
+- edged_board: {home: /opt/edged, model: model.gguf}
+"""
+
+RETURN = """
+hot: {description: "One text for each zone that is too near to its trip point.", type: list, returned: always}
+sums: {description: "SHA-256 of files; empty text where there is none.", type: dict, returned: always}
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+TRIPS = {"passive", "active", "hot", "critical"}
+
+
+def existing(path: Path) -> Path:
+    """The path or the nearest folder above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def number(path: Path) -> float | None:
+    """A file's number; None where there is none (zones may be disabled, and then cannot be read)."""
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def text(path: Path) -> str:
+    """A file's text without its line end; empty where there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def hot(root: Path, margin_c: float) -> list[str]:
+    """Zones within `margin_c` of their own first trip point (kernel: thermal/sysfs-api), or of 85 C without one."""
+    found = []
+    for zone in sorted((root / "class/thermal").glob("thermal_zone*")):
+        now = number(zone / "temp")
+        trips = [
+            value
+            for kind in zone.glob("trip_point_*_type")
+            if text(kind) in TRIPS
+            and (value := number(kind.with_name(kind.name.replace("_type", "_temp")))) is not None
+        ]
+        # no trips: 85 C is where Raspberry Pis and mainline's RK3588 begin to brake
+        trip_c = min((value for value in trips if value > 0), default=85_000.0) / 1000
+        if now is not None and now / 1000 > trip_c - margin_c:
+            found.append(
+                f"{text(zone / 'type') or zone.name} at {now / 1000:.1f} C, it brakes at {trip_c:.0f} C"
+            )
+    return found
+
+
+def memory_mb() -> int:
+    """All memory that the kernel has."""
+    found = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    return int(found[1]) // 1024 if found else 0
+
+
+def systemd() -> int:
+    """Version of systemd; 0 where there is none."""
+    try:
+        shown = subprocess.run(["systemctl", "--version"], check=False, capture_output=True, text=True).stdout
+    except OSError:
+        return 0
+    found = re.match(r"systemd (\d+)", shown)
+    return int(found[1]) if found else 0
+
+
+def target(link: Path) -> str:
+    """Version that a link points to; empty where there is none."""
+    return link.resolve().name if link.is_symlink() and link.exists() else ""
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; empty text where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Look and tell."""
+    module = AnsibleModule(
+        argument_spec={
+            "home": {"type": "path", "required": True},
+            "model": {"type": "str", "required": True},
+            "sys": {"type": "path", "default": "/sys"},
+            "now_s": {"type": "float"},
+            "margin_c": {"type": "float", "default": 10.0},
+            "files": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    home = Path(module.params["home"])
+    now_s = module.params["now_s"]
+    releases = home / "releases"
+    module.exit_json(
+        changed=False,
+        architecture=platform.machine(),
+        bits=8 * struct.calcsize("P"),
+        python=".".join(platform.python_version_tuple()[:2]),
+        systemd=systemd(),
+        memory_mb=memory_mb(),
+        disk_free_mb=shutil.disk_usage(existing(home)).free // 1_000_000,
+        clock_off_s=0 if now_s is None else round(abs(time.time() - now_s)),
+        hot=hot(Path(module.params["sys"]), module.params["margin_c"]),
+        model_there=(home / "models" / module.params["model"]).is_file(),
+        current=target(home / "current"),
+        previous=target(home / "previous"),
+        releases={
+            place.name: text(place / ".complete")
+            for place in (sorted(releases.iterdir()) if releases.is_dir() else [])
+            if (place / ".complete").is_file()
+        },
+        sums={name: digest(Path(os.fspath(name))) for name in module.params["files"]},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""The role and the playbooks: clean by ansible-lint, and refusing what is wrong before a board is touched."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_rig import ANSIBLE, ROLE, Ended, inventory, run
+
+from edged.settings import load
+
+PLAYBOOKS = ("site.yml", "update.yml", "rollback.yml", "drain.yml", "broker.yml")
+MODEL = {"file": "small.gguf", "sha256": "0" * 64, "url": "http://127.0.0.1:9/small.gguf"}
+
+
+def test_ansible_lint(tmp_path: Path) -> None:
+    """Profile `production`, no exceptions but those written in the files."""
+    ended = run(tmp_path, "ansible-lint", "--offline", "--profile", "production", "--nocolor")
+    assert ended.code == 0, ended.text
+
+
+def test_syntax(tmp_path: Path) -> None:
+    """Ansible itself can read all playbooks and the example inventory."""
+    ended = run(tmp_path, "ansible-playbook", "-i", "inventory/example.yml", "--syntax-check", *PLAYBOOKS)
+    assert ended.code == 0, ended.text
+
+
+def play(folder: Path, hosts: dict[str, dict[str, Any]], playbook: str = "site.yml") -> Ended:
+    """Run a playbook on this machine under these names; what the boards would get lies in `folder`."""
+    archive = folder / "edged-0.1.0.tar"
+    archive.write_bytes(b"release")
+    everywhere: dict[str, Any] = {
+        "edged_version": "0.1.0",
+        "edged_archive": str(archive),
+        "edged_model": MODEL,
+        "edged_home": str(folder / "opt"),
+        "edged_architectures": ["aarch64", "x86_64"],
+        "edged_pythons": ["3.11", "3.12", "3.13", "3.14"],
+        "edged_memory_min_mb": 1,
+        "edged_disk_min_mb": 1,
+        "edged_sys": str(folder),
+    }
+    return run(folder, "ansible-playbook", "-i", str(inventory(folder, hosts, **everywhere)), playbook)
+
+
+def refused(ended: Ended, folder: Path, said: dict[str, str]) -> None:
+    """Each host failed with its sentence, and nothing was changed."""
+    assert ended.code != 0
+    for host, words in said.items():
+        assert re.search(rf"{host}: [^\n]*{words}", ended.text), f"{host}: {words}\n{ended.text}"
+        assert re.search(rf"^{host} +: ok=\d+ +changed=0 ", ended.text, re.MULTILINE), ended.text
+    assert not (folder / "opt").exists()
+    assert "Traceback" not in ended.text
+    assert "DEPRECATION" not in ended.text
+
+
+def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
+    """One sentence each, that says what to write instead; no board was asked anything."""
+    hosts: dict[str, dict[str, Any]] = {
+        "version": {"edged_version": "newest!"},
+        "short-sum": {"edged_model": MODEL | {"sha256": "abc"}},
+        "folder-in-name": {"edged_model": MODEL | {"file": "../small.gguf"}},
+        "two-sources": {"edged_model": MODEL | {"src": "small.gguf"}},
+        "no-source": {"edged_model": {"file": "small.gguf", "sha256": "0" * 64}},
+        "ftp": {"edged_model": MODEL | {"url": "ftp://files/small.gguf"}},
+        "node-name": {"edged_settings": {"node": {"id": "hall 2/line 3"}}},
+    }
+    said = {
+        "version": "give a version such as 0.1.0",
+        "short-sum": "take what `sha256sum FILE` prints",
+        "folder-in-name": "without a folder",
+        "two-sources": "exactly one of url .* and src",
+        "no-source": "exactly one of url .* and src",
+        "ftp": "give an http or https address",
+        "node-name": "give 1 to 64 of A-Z a-z 0-9",
+    }
+    refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_a_value_of_another_type(tmp_path: Path) -> None:
+    """The role's argument_specs name the value and its type."""
+    ended = play(tmp_path, {"words": {"edged_memory_min_mb": "lots"}})
+    assert ended.code != 0
+    assert re.search(r"edged_memory_min_mb.*unable to convert to int", ended.text), ended.text
+    assert not (tmp_path / "opt").exists()
+
+
+def test_what_is_not_there_to_be_sent(tmp_path: Path) -> None:
+    """No archive, no model, a model with another SHA-256: said before any board is asked."""
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"weights")
+    here = {"file": "small.gguf", "src": str(model)}
+    hosts: dict[str, dict[str, Any]] = {
+        "no-archive": {"edged_archive": str(tmp_path / "none.tar")},
+        "no-model": {"edged_model": here | {"sha256": "0" * 64, "src": str(tmp_path / "none.gguf")}},
+        "other-sum": {"edged_model": here | {"sha256": "0" * 64}},
+    }
+    said = {
+        "no-archive": "run deploy/wheels/build",
+        "no-model": "set edged_model.src to the model's file",
+        "other-sum": "another SHA-256 than edged_model.sha256; copy the file again",
+    }
+    refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_boards_that_do_not_do(tmp_path: Path) -> None:
+    """Another architecture, too little memory or disk, a wrong clock, too hot, no edged to update."""
+    zone = tmp_path / "hot" / "class" / "thermal" / "thermal_zone0"
+    zone.mkdir(parents=True)
+    for name, value in (("type", "soc-thermal"), ("temp", "68000"), ("trip_point_0_type", "passive")):
+        (zone / name).write_text(f"{value}\n")
+    (zone / "trip_point_0_temp").write_text("75000\n")
+    hosts: dict[str, dict[str, Any]] = {
+        "other-kind": {"edged_architectures": ["armv9"]},
+        "other-python": {"edged_pythons": ["3.8"]},
+        "small": {"edged_memory_min_mb": 999_999_999},
+        "full": {"edged_disk_min_mb": 999_999_999},
+        "wrong-clock": {"edged_clock_max_s": -1},
+        "hot": {"edged_sys": str(tmp_path / "hot")},
+        "bare": {"edged_must_be_there": True},
+    }
+    said = {
+        "other-kind": "runs a 64-bit .* system; install a 64-bit one",
+        "other-python": "the archive holds wheels for 3.8",
+        "small": "take a board with more, or a smaller model",
+        "full": "make room, or move edged_home",
+        "wrong-clock": "set up time synchronisation",
+        "hot": "too hot: soc-thermal at 68.0 C, it brakes at 75 C; let it cool down",
+        "bare": "site.yml installs it",
+    }
+    refused(play(tmp_path, hosts), tmp_path, said)
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in ANSIBLE.glob("*.yml")))
+def test_every_playbook_is_checked(file: str) -> None:
+    """None is left out above."""
+    assert file in PLAYBOOKS
+
+
+SETTINGS: dict[str, Any] = {
+    "node": {"id": "press-7", "pools": ["hall-2", "all"]},
+    "mqtt": {"port": 8883, "username": "press-7", "password_file": "mqtt_password", "tls": {"ca": "mqtt_ca"}},
+    "model": {"path": "/opt/edged/models/m.gguf", "system_prompt": 'Say "été" \\ 😀\nthen stop.\t'},
+    "engine": {"cores": "4-7", "lock_memory": True},
+    "health": {"interval_s": 2.5},
+}
+
+
+def test_settings_become_the_same_toml(tmp_path: Path) -> None:
+    """What the inventory says is what edged reads: text of any kind, lists, numbers, tables in tables."""
+    out = tmp_path / "edged.toml"
+    playbook = tmp_path / "render.json"
+    play_ = {
+        "hosts": "edged",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "ansible.builtin.template": {"src": str(ROLE / "templates/edged.toml.j2"), "dest": str(out)},
+                "vars": {"edged_settings_whole": SETTINGS},
+            }
+        ],
+    }
+    playbook.write_text(json.dumps([play_]))
+    ended = run(tmp_path, "ansible-playbook", "-i", str(inventory(tmp_path, {"press-7": {}})), str(playbook))
+    assert ended.code == 0, ended.text
+    settings = load(out)
+    assert settings.model.system_prompt == SETTINGS["model"]["system_prompt"]
+    assert settings.node.pools == ("hall-2", "all")
+    assert settings.mqtt.tls is not None
+    assert settings.mqtt.port == 8883
+    assert settings.engine.lock_memory
+    assert settings.health.interval_s == 2.5
