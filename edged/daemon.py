@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from edged import __version__
+from edged.adapters import calibration_file
 from edged.adapters.journal import Journal, JournalError, read_instant
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.note import Note
@@ -24,13 +25,14 @@ from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core import homeassistant
 from edged.core.admission import Bound, Load
+from edged.core.calibration import Calibration
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import Margins
 from edged.core.heat.policy import Ceiling
 from edged.core.parsing import Bounds
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
-from edged.core.topology import Choice, big_cores, format_cores, named_cores, threads
+from edged.core.topology import Choice, choose, format_cores, threads
 from edged.engine.client import COMMAND, EngineClient
 from edged.engine.messages import Configure
 from edged.errors import EngineError, SettingsError
@@ -48,6 +50,7 @@ from edged.node.outbox import Outbox
 from edged.node.pools import Membership
 from edged.node.replies import Replies
 from edged.node.sessions import Sessions
+from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
@@ -78,7 +81,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         SettingsError: something in the settings does not fit this machine.
     """
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
-    choice, (decode_threads, prefill_threads) = _cores(settings, reader)
+    choice, (decode_threads, prefill_threads), speed = _cores(settings, reader)
     password = settings.mqtt.password()
     key = settings.http.key() if settings.http.enabled else None
     inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -105,7 +108,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     client = EngineClient(inbox.put, engine)
     supervision = Supervision(
         client,
-        _configure(settings, choice, decode_threads, prefill_threads),
+        _configure(settings, choice, decode_threads, prefill_threads, speed),
         context_min=settings.engine.context_min,
         hang_s=settings.engine.hang_s,
         start_timeout_s=settings.engine.start_timeout_s,
@@ -168,6 +171,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
         daemon_rss=memory,
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
+        speed=speed,
         meter=meter,
     )
     vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
@@ -202,19 +206,37 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     return 0 if died is None else EX_DIED
 
 
-def _cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, int]]:
-    topology = reader.topology()
-    allowed = frozenset(os.sched_getaffinity(0))
-    wanted = settings.engine.core_set()
+def _cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, int], Speed]:
+    """Who runs where, with how many threads for decode and prefill, and the speed to expect of that.
+
+    Counts are the settings', else the calibrated ones, else the board's default.
+    """
+    engine = settings.engine
     try:
-        choice = (
-            big_cores(topology, allowed)
-            if wanted is None
-            else named_cores(topology, allowed, tuple(sorted(wanted)))
-        )
-        return choice, threads(choice, settings.engine.decode_threads, settings.engine.prefill_threads)
+        choice = choose(reader.topology(), frozenset(os.sched_getaffinity(0)), engine.core_set())
+        calibration = _calibration(settings, reader, choice)
+        decode, prefill = engine.decode_threads, engine.prefill_threads
+        if calibration is not None:
+            decode, prefill = decode or calibration.decode_threads, prefill or calibration.prefill_threads
+        counts = threads(choice, decode, prefill)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
+    rates = None if calibration is None else calibration.rates(*counts)
+    if rates is None:
+        return choice, counts, Speed()
+    return choice, counts, Speed(calibration, *rates, counts[0], choice.engine, time.monotonic)
+
+
+def _calibration(settings: Settings, reader: VitalsReader, choice: Choice) -> Calibration | None:
+    """What `edged calibrate` measured, if it holds for this model, these cores and this llama.cpp."""
+    model = settings.model
+    key = calibration_file.key(model.path, model.sha256, reader.topology().board, choice.engine)
+    if key is None:
+        return None
+    found, reason = calibration_file.fitting(settings.paths.state, key)
+    if reason is not None:
+        log.warning("calibration_ignored", reason=reason, mend="run edged calibrate again")
+    return found
 
 
 def _face(  # noqa: PLR0917 - the parts that it touches
@@ -313,7 +335,9 @@ def _discovery(settings: Settings, topics: Topics, line: Mqtt, reader: VitalsRea
     )
 
 
-def _configure(settings: Settings, choice: Choice, decode_threads: int, prefill_threads: int) -> Configure:
+def _configure(
+    settings: Settings, choice: Choice, decode_threads: int, prefill_threads: int, speed: Speed
+) -> Configure:
     model, engine = settings.model, settings.engine
     return Configure(
         model_path=str(model.path),
@@ -334,6 +358,8 @@ def _configure(settings: Settings, choice: Choice, decode_threads: int, prefill_
         system_prompt=model.system_prompt,
         prefix_folder=str(settings.paths.state / "prefixes"),
         prefix_bytes=engine.prefix_store_bytes,
+        step_s=speed.step_s,
+        read_s=speed.read_s,
     )
 
 

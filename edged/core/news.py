@@ -197,6 +197,9 @@ class Health(Shape, frozen=True):
         prefix_store: prompts on disk as computed.
         decode_tokens_per_s: written lately, all answers together.
         prefill_tokens_per_s: read lately.
+        calibrated_decode_tokens_per_s: of one question alone, as `edged calibrate` measured it.
+        calibrated_share: of that rate, when one question ran alone on a cool board the last time.
+        slow: a cool board has been below 70 % of it for some time.
     """
 
     level: Level = "cool"
@@ -212,6 +215,9 @@ class Health(Shape, frozen=True):
     prefix_store: PrefixStore | None = None
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
+    calibrated_decode_tokens_per_s: float | None = None
+    calibrated_share: float | None = None
+    slow: bool | None = None
     journal: JournalDepth = JournalDepth()
     memory: Memory = Memory()
     heat: Heat = Heat()

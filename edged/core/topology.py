@@ -172,6 +172,17 @@ def named_cores(topology: Topology, allowed: frozenset[int], cores: tuple[int, .
     return Choice(engine, rest, reason, _decode_threads(topology))
 
 
+def choose(topology: Topology, allowed: frozenset[int], wanted: frozenset[int] | None) -> Choice:
+    """Give the engine the cores that the settings want, or where they want none the big ones.
+
+    Raises:
+        ValueError: as in `named_cores` and `big_cores`.
+    """
+    if wanted is None:
+        return big_cores(topology, allowed)
+    return named_cores(topology, allowed, tuple(sorted(wanted)))
+
+
 def threads(choice: Choice, decode: int | None = None, prefill: int | None = None) -> tuple[int, int]:
     """Settle the two thread counts: `(decode, prefill)`, each from 1 to the number of engine cores.
 

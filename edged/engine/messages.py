@@ -23,7 +23,12 @@ class Frame(msgspec.Struct, frozen=True, tag_field="t", array_like=True):
 
 
 class Configure(Frame, frozen=True, tag="configure"):
-    """First message of a session: what to load and how to run it. `[engine]` in settings explains each."""
+    """First message of a session: what to load and how to run it. `[engine]` in settings explains each.
+
+    Attributes:
+        step_s, read_s: seconds of a pass that writes and to read one token of a prompt, as calibrated with these
+            thread counts: what ETAs begin with. 0.0 where that is not known.
+    """
 
     model_path: str
     sha256: str | None
@@ -43,6 +48,8 @@ class Configure(Frame, frozen=True, tag="configure"):
     system_prompt: str
     prefix_folder: str = ""
     prefix_bytes: int = 0
+    step_s: float = 0.0
+    read_s: float = 0.0
 
 
 class Submit(Frame, frozen=True, tag="submit"):
@@ -135,7 +142,7 @@ class Ready(Frame, frozen=True, tag="ready"):
 
     Attributes:
         pid_cores: cores that the model thread is pinned to, read back from the kernel.
-        prefill_tokens_per_s, decode_tokens_per_s: of the warm-up; the first estimate for ETAs.
+        prefill_tokens_per_s, decode_tokens_per_s: the first estimate for ETAs: as calibrated, else of the warm-up.
     """
 
     model: ModelInfo

@@ -110,6 +110,8 @@ def _run(fd: int, load: Load) -> int:
     engine = Engine(first, model, channel)
     engine.warm_up()
     rates = engine.scheduler.counters.rates
+    if first.step_s > 0 and first.read_s > 0:
+        rates.expect(first.step_s, first.read_s)
     channel.send(
         Ready(
             model=model.info,

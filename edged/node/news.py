@@ -40,7 +40,7 @@ def info(about: Json, engine: Supervision, membership: Membership) -> Json:
     told["rates"] = {
         "prefill_tokens_per_s": ready.prefill_tokens_per_s,
         "decode_tokens_per_s": ready.decode_tokens_per_s,
-        "source": "warm-up",
+        "source": "calibration" if engine.setup.step_s > 0 else "warm-up",
     }
     return told
 

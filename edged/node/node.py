@@ -53,6 +53,7 @@ from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.outbox import Outbox
 from edged.node.pools import LOADING, Membership
+from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsRead
 
@@ -122,6 +123,7 @@ class Node:
     daemon_rss: Callable[[], dict[str, int]]
     watchdog_every_s: float
     meter: Meter = field(default_factory=Meter)
+    speed: Speed = field(default_factory=Speed)
     clock: Callable[[], float] = time.monotonic
     vitals: Vitals = field(default_factory=Vitals)
     _started: float = field(default_factory=time.monotonic)
@@ -257,6 +259,8 @@ class Node:
                 desk.refused(report)
             case Pulse():
                 self.supervision.pulse = report
+                limits = self.supervision.limits
+                self.speed.heard(report, limits, self.thermostat.level, self.vitals, self.bulletin)
             case Ready():
                 self.supervision.became_ready(report)
                 desk.engine_ready(report.model.name)
@@ -333,6 +337,7 @@ class Node:
             "uptime_s": round(self.clock() - self._started),
             **news.work(self.desk, self.supervision),
             **news.pools(self.membership),
+            **self.speed.health(),
             "journal": news.journal(self.journal_depth()),
             "memory": self.daemon_rss(),
             "heat": self.thermostat.as_json(),

@@ -17,6 +17,7 @@ ATTRIBUTE_BYTES_MAX = 4096
 """A sysfs attribute is at most a page; /proc/meminfo stays below 2 KiB."""
 NAME_CHARACTERS_MAX = 128
 
+_PROCESS = re.compile(r"[0-9]{1,10}", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", re.ASCII)
 
@@ -87,6 +88,15 @@ def numbered(directory: Path, prefix: str, suffix: str = "") -> list[tuple[int, 
     except OSError:
         return []
     return sorted((int(match[1]), entry) for entry in entries if (match := pattern.fullmatch(entry.name)))
+
+
+def numbered_processes(proc: Path) -> list[tuple[int, Path]]:
+    """List the processes of procfs by id."""
+    try:
+        entries = list(proc.iterdir())
+    except OSError:
+        return []
+    return sorted((int(entry.name), entry) for entry in entries if _PROCESS.fullmatch(entry.name))
 
 
 def _content(path: Path, limit: int) -> bytes | None:

@@ -1,0 +1,75 @@
+"""Who else computes on this machine: engines of edged, and how busy cores are.
+
+Reads /proc without raising; a process that ends meanwhile is left out. proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...core.topology import parse_cores
+from . import files
+
+STAT_BYTES_MAX = 1 << 20
+COMMAND_BYTES_MAX = 8192
+STATUS_BYTES_MAX = 16 * 1024
+ENGINE_MODULE = "edged.engine"
+
+_PROC = Path("/proc")
+_CORE = re.compile(r"^cpu([0-9]{1,4}) ([0-9 ]{7,300})$", re.ASCII | re.MULTILINE)
+_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]{1,4000})$", re.MULTILINE | re.ASCII)
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_IDLE = (3, 4)  # idle and iowait among the columns of /proc/stat
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProcess:
+    """An engine process of some edged node: its cores, and the CPU time it has used, in seconds."""
+
+    pid: int
+    cores: tuple[int, ...]
+    cpu_s: float
+
+
+def engines(proc: Path = _PROC) -> tuple[EngineProcess, ...]:
+    """Engine processes on this machine, by process id."""
+    found = []
+    for pid, folder in files.numbered_processes(proc):
+        words = (files.text(folder / "cmdline", COMMAND_BYTES_MAX) or "").split("\0")
+        if ENGINE_MODULE not in words or words[words.index(ENGINE_MODULE) - 1] != "-m":
+            continue
+        match = _ALLOWED.search(files.text(folder / "status", STATUS_BYTES_MAX) or "")
+        used_s = cpu_s(pid, proc)
+        if match is None or used_s is None:
+            continue
+        try:
+            found.append(EngineProcess(pid, parse_cores(match[1]), used_s))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+def cpu_s(pid: int, proc: Path = _PROC) -> float | None:
+    """CPU time that a process has used, its threads together; None where it is gone."""
+    line = files.text(proc / str(pid) / "stat") or ""
+    words = line.rpartition(")")[2].split()  # the command's name, in brackets, may hold anything
+    try:
+        return (int(words[11]) + int(words[12])) / _TICKS_PER_S
+    except (IndexError, ValueError):
+        return None
+
+
+def busy_s(cores: Iterable[int], proc: Path = _PROC) -> float | None:
+    """Seconds that these cores were busy since boot, together, stolen time included; None where it is not told."""
+    wanted = frozenset(cores)
+    total, seen = 0.0, set()
+    for core, columns in _CORE.findall(files.text(proc / "stat", STAT_BYTES_MAX) or ""):
+        if int(core) in wanted:
+            ticks = [int(word) for word in columns.split()[:8]]
+            total += sum(count for column, count in enumerate(ticks) if column not in _IDLE) / _TICKS_PER_S
+            seen.add(int(core))
+    return total if seen == wanted else None

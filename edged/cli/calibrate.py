@@ -1,0 +1,103 @@
+"""`edged calibrate`: times the configured model on this board and writes what the daemon then goes by."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ..adapters import calibration_file
+from ..core.calibration import Calibration, Step
+from ..core.topology import format_cores
+from ..errors import EngineError, ModelError
+from ..measuring import tables
+from ..measuring.calibrating import CONTEXT
+from ..measuring.calibrating import calibrate as run_trials
+from ..measuring.site import NotNowError, Site, check, find
+from . import app
+
+EX_NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="EDGED_CONFIG", help="TOML file; see `edged config schema`."),
+]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", "-m", help="Measure this GGUF file in place of the configured one.")
+]
+AnywayOption = Annotated[
+    bool, typer.Option("--anyway", help="Measure although another engine computes on the same cores.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The figures as JSON on standard output.")]
+
+
+@app.command()
+def calibrate(  # noqa: PLR0917 - typer gives them by name
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Some ten seconds in place of a minute.")] = False,
+    anyway: AnywayOption = False,
+    as_json: JsonOption = False,
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write a plot as SVG.")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="Measure and show, but write nothing for the daemon.")
+    ] = False,
+) -> None:
+    """Find the thread counts that suit this board and model, and the speed to expect of them.
+
+    Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on. Exit codes: 0
+    done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
+    """
+    console = Console(stderr=True, highlight=False)
+    try:
+        site = find(config, model)
+        notes = check(site, CONTEXT, anyway=anyway)
+        made = _measured(console, site, notes, quick=quick)
+        written = None if dry else calibration_file.write(site.state, made)
+        if svg is not None:
+            svg.write_text(tables.calibration_svg(made), "utf-8")
+    except NotNowError as error:
+        sys.exit(_failed(error, EX_NOT_NOW))
+    except (EngineError, ModelError) as error:
+        sys.exit(_failed(error, 1))
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}; the account of the service or root may write there"
+        sys.exit(_failed(reason, 1))
+    if as_json:
+        print(msgspec.json.encode(made).decode())
+    else:
+        _show(Console(highlight=False), made, written)
+
+
+def _measured(console: Console, site: Site, notes: list[str], *, quick: bool) -> Calibration:
+    columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("loading the model", total=1.0)
+
+        def tell(step: Step, done: float) -> None:
+            what = "reading memory" if step.kind == "memory" else step.kind
+            words = f"{what}, cores {format_cores(step.cores)}, {step.threads} threads"
+            progress.update(task, description=words, completed=done)
+
+        return run_trials(site, notes, quick=quick, tell=tell)
+
+
+def _show(console: Console, made: Calibration, written: Path | None) -> None:
+    console.print(tables.calibration_table(made))
+    for sentence in tables.calibration_words(made):
+        console.print(Text(sentence))
+    for note in made.notes:
+        console.print(Text(f"doubtful: {note}", style="yellow"))
+    if written is not None:
+        console.print(
+            Text(f"written to {written}; the daemon goes by it from its next start on", style="dim")
+        )
+
+
+def _failed(reason: object, code: int) -> int:
+    print(f"edged calibrate: {reason}", file=sys.stderr)
+    return code

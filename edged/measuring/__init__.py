@@ -1,0 +1,1 @@
+"""Puts measurements together for `edged calibrate` and `edged bench`: the place, the trials, tables for people."""
