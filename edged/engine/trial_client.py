@@ -6,6 +6,7 @@ For `edged calibrate` and `edged bench`; blocks the thread that asks. Never impo
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Self, cast
 
 from edged.engine.channel import Channel
 from edged.engine.trial_messages import (
+    Describe,
     Failed,
     Loaded,
     LoadTrial,
@@ -34,13 +36,13 @@ class Trials:
     """A process with one model. Use it in a `with` statement.
 
     Args:
-        setup: what to load.
+        setup: what to load; `Describe` loads no model.
 
     Raises:
         EngineError: the model cannot be used, or the process broke; from every method too.
     """
 
-    def __init__(self, setup: LoadTrial, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, setup: LoadTrial | Describe, command: Sequence[str] = COMMAND) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -118,4 +120,29 @@ class Trials:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             return "the measuring process closed its line"
-        return f"the measuring process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        return f"the measuring process ended with {_words(code)}"
+
+
+def used_sets(system_info: str) -> tuple[str, ...]:
+    """The instruction sets that llama.cpp says it uses: `CPU : NEON = 1 | SVE = 0 | DOTPROD = 1 |`."""
+    parts = [part.rpartition(":")[2].split("=") for part in system_info.split("|")]
+    return tuple(part[0].strip() for part in parts if len(part) == 2 and part[1].strip() == "1")  # noqa: PLR2004 - a pair
+
+
+def library_sets() -> frozenset[str]:
+    """What this build of llama.cpp uses of this processor.
+
+    Raises:
+        EngineError: it cannot be loaded; `SIGILL` in the text where the processor lacks what it wants.
+    """
+    with Trials(Describe()) as trials:
+        return frozenset(used_sets(trials.loaded.system_info))
+
+
+def _words(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

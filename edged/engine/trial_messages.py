@@ -28,6 +28,10 @@ class LoadTrial(Frame, frozen=True, tag="load"):
     gpu_layers: int = 0
 
 
+class Describe(Frame, frozen=True, tag="describe"):
+    """Load llama.cpp and no model; answered by `Loaded` with `system_info` alone."""
+
+
 class RunPasses(Frame, frozen=True, tag="passes"):
     """Compute tokens and time them; answered by `Ran`.
 
@@ -82,5 +86,5 @@ class Failed(Frame, frozen=True, tag="failed"):
     reason: str
 
 
-TrialOrder = LoadTrial | RunPasses | ReadMemory
+TrialOrder = LoadTrial | Describe | RunPasses | ReadMemory
 TrialReport = Loaded | Ran | Failed

@@ -24,6 +24,7 @@ from edged.engine.channel import Channel
 from edged.engine.loading import check_file
 from edged.engine.process import PR_SET_PDEATHSIG
 from edged.engine.trial_messages import (
+    Describe,
     Failed,
     Frame,
     Loaded,
@@ -184,6 +185,9 @@ def run(fd: int) -> int:
                                 bench.load_s,
                             )
                         )
+                    case Describe():
+                        llama.start(lambda _level, _text: None)
+                        channel.send(Loaded("", 0, 0, llama.system_info(), 0.0))
                     case RunPasses() if bench is not None:
                         channel.send(bench.run(order))
                     case ReadMemory():

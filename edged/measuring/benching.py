@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from edged.engine.trial_client import Trials
+from edged.engine.trial_client import Trials, used_sets
 from edged.engine.trial_messages import LoadTrial, ReadMemory, RunPasses
 from edged.measuring.calibrating import READ_BYTES
 from edged.measuring.site import Others, Site, after_thoughts
@@ -142,15 +142,9 @@ def bench(
         model_bytes=loaded.file_bytes,
         parameters=loaded.parameters,
         llama_cpp=llama_cpp,
-        system_info=used_sets(loaded.system_info),
+        system_info=" ".join(used_sets(loaded.system_info)),
         read_bytes_per_s=read_bytes_per_s,
         runs=tuple(runs),
         others_share=share,
         notes=(*notes, *after_thoughts(site, share)),
     )
-
-
-def used_sets(system_info: str) -> str:
-    """The instruction sets that llama.cpp says it uses: `CPU : NEON = 1 | DOTPROD = 1 |` becomes `NEON DOTPROD`."""
-    parts = [part.rpartition(":")[2].split("=") for part in system_info.split("|")]
-    return " ".join(part[0].strip() for part in parts if len(part) == 2 and part[1].strip() == "1")  # noqa: PLR2004 - a pair

@@ -21,8 +21,9 @@ from edged.core import calibration
 from edged.core.calibration import Calibration, Key, Step, Trial, gather, knee, misfit, plan, thread_counts
 from edged.core.slowness import WINDOW_S, Slowness, judge, suspects
 from edged.core.vitals import Clock, Vitals
+from edged.engine.trial_client import used_sets
 from edged.measuring import tables
-from edged.measuring.benching import Bench, Run, used_sets
+from edged.measuring.benching import Bench, Run
 
 BIG = (4, 5, 6, 7)
 KEY = Key(1_070_000_000, 1, None, "Radxa ROCK 5B", BIG, "0.3.36")
@@ -351,5 +352,9 @@ def test_bench_in_words() -> None:
     result = Bench("Pi", BIG, "qwen2 Q4_0", 1, 1, "0.3.36", "NEON", 13.8e9, (run,), 0.0, ())
     assert "84% of the bandwidth limit" in " ".join(tables.bench_words(result))
     assert json.loads(msgspec.json.encode(result))["runs"][0]["test"] == "tg128"
-    assert used_sets("CPU : NEON = 1 | SVE = 0 | DOTPROD = 1 | REPACK = 1 | ") == "NEON DOTPROD REPACK"
-    assert not used_sets("")
+    assert used_sets("CPU : NEON = 1 | SVE = 0 | DOTPROD = 1 | REPACK = 1 | ") == (
+        "NEON",
+        "DOTPROD",
+        "REPACK",
+    )
+    assert used_sets("") == ()

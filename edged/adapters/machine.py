@@ -1,0 +1,130 @@
+"""The machine around the node, for `edged doctor`: clock, disk, certificates' files, systemd's view of the service.
+
+Looks only, but for a file of one byte in the state folder. Nothing raises: what cannot be told is absent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import tempfile
+from pathlib import Path
+
+from edged.core import certificate
+from edged.core.checks.node import Certificate, Folder, Unit
+
+SERVICE = "edged.service"
+PEM_BYTES_MAX = 1 << 20
+SYSTEMD_S = 10.0
+
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+_TIMEX_BYTES = 512  # struct timex has 208 on 64-bit machines
+_PROPERTIES = "LoadState,ActiveState,SubState,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths,MainPID"
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_EXPOSURE = re.compile(r"exposure level for \S+: ([0-9.]+)")
+
+
+def clock_synchronised() -> bool | None:
+    """What the kernel knows of its clock; a time daemon of any kind tells it."""
+    try:
+        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def folder(path: Path) -> Folder:
+    """The state folder, or the place where it would be."""
+    exists = path.is_dir()
+    if not exists:
+        return Folder(str(path), exists=False, writable=False, free_bytes=None)
+    try:
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-") as file:
+            file.write(b"1")
+            file.flush()
+        writable = True
+    except OSError:
+        writable = False
+    try:
+        free: int | None = shutil.disk_usage(path).free
+    except OSError:
+        free = None
+    return Folder(str(path), exists=True, writable=writable, free_bytes=free)
+
+
+def certificates(path: Path) -> list[Certificate]:
+    """The certificates in a PEM file; of a bundle of many the one that ends first."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(PEM_BYTES_MAX).decode("ascii", "replace")
+    except OSError as error:
+        return [Certificate(str(path), reason=error.strerror or "cannot be read")]
+    found = []
+    for pem in _PEM.findall(text):
+        try:
+            begins_s, ends_s = certificate.validity(ssl.PEM_cert_to_DER_cert(pem))
+        except ValueError as error:
+            return [Certificate(str(path), reason=str(error))]
+        found.append(Certificate(str(path), begins_s, ends_s))
+    if not found:
+        return [Certificate(str(path), reason="no certificate in it (PEM)")]
+    return [min(found, key=lambda one: one.ends_s)]
+
+
+def journal_holder(state: Path) -> tuple[int | None, bool]:
+    """The process that has the journal in this folder open, and whether there are some we may not look into."""
+    try:
+        journal = (state / "journal.db").stat()
+    except PermissionError:
+        return None, True
+    except OSError:
+        return None, False
+    unsure = False
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            descriptors = list((process / "fd").iterdir())
+        except PermissionError:
+            unsure = True
+            continue
+        except OSError:
+            continue  # it has just ended
+        for descriptor in descriptors:
+            try:
+                if os.path.samestat(journal, descriptor.stat()):
+                    return int(process.name), False
+            except OSError:
+                continue
+    return None, unsure
+
+
+def unit() -> Unit | None:
+    """The service as systemd knows it; None where systemd does not run."""
+    if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
+        return None
+    shown = _output("systemctl", "show", SERVICE, f"--property={_PROPERTIES}")
+    if shown is None:
+        return None
+    properties = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    exposure = None
+    if properties.get("LoadState") == "loaded":
+        match = _EXPOSURE.search(_output("systemd-analyze", "security", "--no-pager", SERVICE) or "")
+        exposure = float(match[1]) if match else None
+    return Unit(properties, exposure)
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=SYSTEMD_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace") if done.stdout else None

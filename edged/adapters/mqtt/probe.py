@@ -1,0 +1,129 @@
+"""Asks a broker whether it can be reached and takes our credentials, and leaves everything there as it was.
+
+A node's account is its session: brokers that take the user name for the client id (the shipped configuration does)
+close a running node's connection when its account logs in again, and a clean start would delete what waits for
+it. So nobody logs in while a node may be running; else we log in as the node does, keep its session, acknowledge
+nothing, subscribe to nothing, and let a session that was not there before end with us. Never raises for what the
+broker or the network does. Caller's thread, and one of paho's.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edged.core import certificate
+from edged.core.checks.node import BrokerAnswer, Certificate
+from edged.errors import SettingsError
+
+from .link import Tls, tls_context, words
+
+TIMEOUT_S = 5.0
+REFUSED = 128
+CREDENTIAL_CODES = frozenset({134, 135, 140})
+"""MQTT 5, 3.2.2.2: bad user name or password, not authorised, bad authentication method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which broker, as whom; `client_id` and `session_expiry_s` as the node has them."""
+
+    host: str
+    port: int
+    client_id: str
+    session_expiry_s: int
+    username: str | None = None
+    password: str | None = None
+    tls: Tls | None = None
+
+
+def probe(asked: Asked, *, log_in: bool, timeout_s: float = TIMEOUT_S) -> BrokerAnswer:
+    """Connect, and where `log_in` says so, log in."""
+    try:
+        context = None if asked.tls is None else tls_context(asked.tls)
+        begun = time.monotonic()
+        server = _reach(asked, context, timeout_s)
+        reached_ms = 1000 * (time.monotonic() - begun)
+        if not log_in:
+            return BrokerAnswer(reached=True, round_trip_ms=reached_ms, server=server)
+        return _log_in(asked, context, server, timeout_s)
+    except SettingsError as error:
+        return BrokerAnswer(reached=False, reason=str(error), kind="tls")
+    except OSError as error:
+        kind = "tls" if isinstance(error, ssl.SSLError) else "network"
+        reason = (
+            "it does not answer" if isinstance(error, TimeoutError) else words(error, tls=context is not None)
+        )
+        return BrokerAnswer(reached=False, reason=reason, kind=kind)
+
+
+def _reach(asked: Asked, context: ssl.SSLContext | None, timeout_s: float) -> Certificate | None:
+    """Open a connection and close it again; the broker's certificate, over TLS."""
+    with socket.create_connection((asked.host, asked.port), timeout_s) as line:
+        if context is None:
+            return None
+        with context.wrap_socket(line, server_hostname=asked.host) as wrapped:
+            der = wrapped.getpeercert(binary_form=True) or b""
+    name = "the broker's"
+    try:
+        return Certificate(name, *certificate.validity(der))
+    except ValueError as error:
+        return Certificate(name, reason=str(error))
+
+
+def _log_in(
+    asked: Asked, context: ssl.SSLContext | None, server: Certificate | None, timeout_s: float
+) -> BrokerAnswer:
+    heard: queue.SimpleQueue[tuple[Any, bool]] = queue.SimpleQueue()
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=asked.client_id,
+        protocol=paho.MQTTv5,
+        reconnect_on_failure=False,
+        manual_ack=True,
+    )
+    client.on_connect = lambda _c, _u, flags, code, _p: heard.put((code, bool(flags.session_present)))
+    client.on_disconnect = lambda _c, _u, _flags, code, _p: heard.put((code, False))
+    if asked.username is not None:
+        client.username_pw_set(asked.username, asked.password)
+    if context is not None:
+        client.tls_set_context(context)
+    client.connect_timeout = timeout_s
+    wanted = Properties(PacketTypes.CONNECT)
+    wanted.SessionExpiryInterval = asked.session_expiry_s
+    wanted.ReceiveMaximum = 1
+    begun = time.monotonic()
+    client.connect(asked.host, asked.port, keepalive=30, clean_start=False, properties=wanted)
+    client.loop_start()
+    known = True  # until we hear otherwise, a session may be the node's
+    try:
+        code, known = heard.get(timeout=timeout_s)
+    except queue.Empty:
+        return BrokerAnswer(
+            reached=True, reason="it does not speak MQTT 5 with us", kind="network", server=server
+        )
+    finally:
+        _leave(client, keep=known)
+    if code.value >= REFUSED:
+        kind = "credentials" if code.value in CREDENTIAL_CODES else "network"
+        return BrokerAnswer(reached=True, reason=f"it refuses us: {code}", kind=kind, server=server)
+    trip_ms = 1000 * (time.monotonic() - begun)
+    return BrokerAnswer(reached=True, logged_in=True, round_trip_ms=trip_ms, server=server)
+
+
+def _leave(client: paho.Client, *, keep: bool) -> None:
+    """Go; a session that was there before stays for as long as its node wanted, ours ends."""
+    goodbye = Properties(PacketTypes.DISCONNECT)
+    if not keep:
+        goodbye.SessionExpiryInterval = 0
+    client.disconnect(properties=goodbye)
+    client.loop_stop()

@@ -1,0 +1,70 @@
+"""`edged doctor`: everything that this board, its model, its broker and its service need, on one screen."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .. import settings as configuration
+from ..adapters.vitals import VitalsReader
+from ..core.board import as_json as board_json
+from ..core.checks import node as node_checks
+from ..core.checks.verdict import Verdict, exit_code
+from ..doctor import screen
+from ..doctor.looking import look
+from ..errors import SettingsError
+from ..settings import Settings
+from . import app
+from .config import warnings
+
+USUAL_FILE = Path("/etc/edged/edged.toml")
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", envvar="EDGED_CONFIG", help=f"TOML file; else {USUAL_FILE}, where it is there."
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not hash the model, nor load llama.cpp.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The verdicts and the board as JSON.")] = False,
+) -> None:
+    """Look at the board, the model, the broker and the service, and say what mends what is wrong.
+
+    Exit codes: 0 all is well, 1 warnings, 2 failures.
+    """
+    file = config if config is not None or not USUAL_FILE.is_file() else USUAL_FILE
+    settings, told = _settings(file)
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with console.status("looking at the board", spinner="dots") as status:
+            verdicts = list(
+                look(settings, told, quick=quick, tell=lambda what: status.update(f"looking at {what}"))
+            )
+    else:
+        verdicts = list(look(settings, told, quick=quick, tell=lambda _: None))
+    if as_json:
+        reader = VitalsReader() if settings is None else VitalsReader(settings.paths.sys, settings.paths.proc)
+        print(json.dumps(screen.as_json(verdicts, board_json(reader.board())), ensure_ascii=False))
+    else:
+        out = Console(highlight=False)
+        out.print(screen.table(verdicts))
+        out.print(screen.summary(verdicts))
+    sys.exit(exit_code(verdicts))
+
+
+def _settings(file: Path | None) -> tuple[Settings | None, list[Verdict]]:
+    """The settings, and verdicts on them."""
+    try:
+        settings = configuration.load(file)
+    except SettingsError as error:
+        return None, node_checks.settings(None if file is None else str(file), str(error).splitlines(), ())
+    name = None if file is None else str(file)
+    return settings, node_checks.settings(name, (), list(warnings(settings)))

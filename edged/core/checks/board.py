@@ -1,0 +1,150 @@
+"""The board: its cores, clocks, heat, supply, and the instruction sets that llama.cpp makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edged.core.board import Board, Cluster, cores_in_words
+from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
+from edged.core.topology import Choice, format_cores
+from edged.core.vitals import Vitals, headroom_c, level, nearest_trip, plausible_c
+
+SLEEPY = frozenset({"powersave", "conservative", "userspace"})
+DYNAMIC_DRIVERS = ("intel_pstate", "amd-pstate", "amd_pstate")
+"""Their `powersave` raises the clock under load (Linux, admin-guide/pm/intel_pstate.rst and amd-pstate.rst)."""
+HELD_SHARE = 0.98
+
+USED = {"asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE", "avx2": "AVX2", "avx512f": "AVX512"}
+"""The kernel's name of an instruction set and llama.cpp's (ggml-cpu, system info)."""
+NEEDED = {"asimddp": "dotprod", "i8mm": "i8mm", "avx2": "AVX2", "avx512f": "AVX512"}
+"""Those whose lack costs speed: without dotprod Q4_0 runs at about half of it. SVE of 128 bits wins nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """What became of asking llama.cpp for the instruction sets it uses.
+
+    Attributes:
+        sets: as llama.cpp names them; None where it could not be asked.
+        reason: why not.
+        illegal: the process died of an instruction that this processor does not have.
+    """
+
+    sets: frozenset[str] | None
+    reason: str = ""
+    illegal: bool = False
+
+
+def board(found: Board) -> Verdict:
+    """Its name and cores; cores that are switched off."""
+    words = ", ".join(word for word in (found.name, f"cores {cores_in_words(found)}") if word)
+    if not found.clusters:
+        return unknown("board", words)
+    if found.offline:
+        first = found.offline[0]
+        return warning("board", words, f"echo 1 | sudo tee /sys/devices/system/cpu/cpu{first}/online")
+    return ok("board", words)
+
+
+def cores(found: Board, choice: Choice | None, reason: str = "") -> Verdict:
+    """Who runs where; cores or time that a cgroup keeps from the engine."""
+    if choice is None:
+        return failure("cores", reason or "no core may be used", "correct engine.cores, or leave it out")
+    engine = format_cores(choice.engine)
+    words = choice.reason
+    if found.cpu_quota is not None and found.cpu_quota < len(choice.engine):
+        words = f"{words}; but its cgroup allows the time of {found.cpu_quota:g} cores only"
+        return warning("cores", words, "raise CPUQuota= of the unit, or cpu.max of its cgroup")
+    big = next((cluster for cluster in found.clusters if choice.engine[0] in cluster.cores), None)
+    missing = _kept_away(found, big) if big is not None else []
+    if missing and found.allowed:
+        words = f"{words}; cores {format_cores(missing)} of the same kind are not allowed"
+        return warning("cores", words, f"widen AllowedCPUs= of the unit (now {format_cores(found.allowed)})")
+    return ok("cores", words if engine in words else f"{words}: engine on {engine}")
+
+
+def _kept_away(found: Board, big: Cluster) -> list[int]:
+    same = [one for one in found.clusters if (one.part, one.capacity) == (big.part, big.capacity)]
+    return [core for one in same for core in one.cores if core not in found.allowed]
+
+
+def clocks(found: Board, engine: tuple[int, ...]) -> Iterator[Verdict]:
+    """Governor and cap of the engine's cores, one verdict a cluster."""
+    told = [cluster for cluster in found.clusters if set(cluster.cores) & set(engine) and cluster.governor]
+    if not told:
+        yield unknown("clocks", "this machine does not tell its clocks (a virtual machine?)")
+    for cluster in told:
+        first = cluster.cores[0]
+        policy = f"/sys/devices/system/cpu/cpu{first}/cpufreq"
+        words = f"cores {format_cores(cluster.cores)}: {cluster.governor}"
+        if cluster.now_hz:
+            words += f", {cluster.now_hz / 1e9:.2f} GHz now"
+        best_hz = cluster.hardware_max_hz
+        if best_hz and cluster.max_hz and cluster.max_hz < HELD_SHARE * best_hz:
+            words += f", held at {cluster.max_hz / 1e9:.2f} of {best_hz / 1e9:.2f} GHz"
+            yield warning("clocks", words, f"echo {best_hz // 1000} | sudo tee {policy}/scaling_max_freq")
+        elif cluster.governor in SLEEPY and not (cluster.driver or "").startswith(DYNAMIC_DRIVERS):
+            yield warning("clocks", words, f"echo ondemand | sudo tee {policy}/scaling_governor")
+        else:
+            yield ok("clocks", f"{words}{f' of {best_hz / 1e9:.2f} GHz' if best_hz else ''}")
+
+
+def heat(vitals: Vitals) -> Verdict:
+    """The hottest zone against its own trips."""
+    room_c = headroom_c(vitals.zones)
+    read = [zone for zone in vitals.zones if plausible_c(zone.temp_c) is not None]
+    if not vitals.zones:
+        return unknown("heat", "no thermal sensor on this machine")
+    if not read:
+        return warning("heat", "every sensor is silent or lies", "look into dmesg for thermal errors")
+    if room_c is None:
+        hottest = max(read, key=lambda zone: zone.temp_c or 0.0)
+        return warning("heat", f"{hottest.name} is at {hottest.temp_c:.1f} C; no zone tells a trip point")
+    heat_level, reason = level(vitals)
+    if heat_level == "cool":
+        return ok("heat", reason)
+    mend = "give it a larger heatsink or a fan, and air"
+    return failure("heat", reason, mend) if heat_level == "critical" else warning("heat", reason, mend)
+
+
+def trips(vitals: Vitals) -> Verdict:
+    """All zones with the trip that each meets first, and its hysteresis."""
+    told = []
+    for zone in vitals.zones:
+        trip = nearest_trip(zone)
+        if trip is not None:
+            back = f" -{trip.hysteresis_c:g}" if trip.hysteresis_c else ""
+            told.append(f"{zone.name.removesuffix('-thermal')} {trip.kind} {trip.temp_c:g}{back}")
+    return ok("trips", ", ".join(told) + " C") if told else unknown("trips", "no zone tells a trip point")
+
+
+def supply(vitals: Vitals) -> Verdict | None:
+    """Raspberry Pi: whether the voltage holds; None on boards that do not tell."""
+    if vitals.under_voltage is None:
+        return None
+    if vitals.under_voltage:
+        return failure(
+            "supply", "the voltage is too low: the board slows down and may crash", "use a 27 W supply"
+        )
+    return ok("supply", "the voltage holds")
+
+
+def instructions(found: Board, library: Library) -> Verdict:
+    """What the processor has against what this build of llama.cpp uses."""
+    name = "llama.cpp"
+    if library.illegal:
+        words = "it dies of an illegal instruction: this build is for another processor"
+        return failure(name, words, "bash deploy/setup.sh, or the wheel for all boards of deploy/")
+    if library.sets is None:
+        return failure(name, f"it cannot be loaded: {library.reason}", "pip install --force-reinstall edged")
+    there = [NEEDED[one] for one in found.instruction_sets if one in NEEDED]
+    unused = [
+        NEEDED[one] for one in found.instruction_sets if one in NEEDED and USED[one] not in library.sets
+    ]
+    if unused:
+        words = f"the processor has {', '.join(unused)}, but this build does not use it"
+        return warning(name, words, "build llama-cpp-python on this board: bash deploy/setup.sh")
+    if not there:
+        return warning(name, "neither dotprod nor AVX2: prompts are read slowly on this processor")
+    return ok(name, f"uses {', '.join(there)}")

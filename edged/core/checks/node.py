@@ -1,0 +1,189 @@
+"""The node's surroundings: settings, broker, certificates, clock, disk, service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
+
+DAY_S = 86_400.0
+SOON_S = 30 * DAY_S
+YEAR_2025_S = 1_735_689_600.0
+MIB = 2**20
+DISK_LEAST_BYTES = 16 * MIB
+DISK_SPARE_BYTES = 256 * MIB
+EXPOSURE_MOST = 2.0
+"""`systemd-analyze security` gives the shipped unit about 1; mosquitto's gets 9.6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate's file, and its dates in seconds since 1970; a reason where it cannot be read."""
+
+    name: str
+    begins_s: float = 0.0
+    ends_s: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAnswer:
+    """What a broker said to our credentials.
+
+    Attributes:
+        reached: it can be connected to, over TLS where that is set.
+        logged_in: it took the credentials; False too where nobody tried, for a node may be using them.
+        reason: why it cannot be reached, or what it said instead.
+        kind: `network`, `tls`, `credentials`, or "" where all is well.
+        round_trip_ms: of the connection.
+        server: its certificate.
+    """
+
+    reached: bool
+    logged_in: bool = False
+    reason: str = ""
+    kind: str = ""
+    round_trip_ms: float | None = None
+    server: Certificate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The state folder: what can be written, what is free there."""
+
+    path: str
+    exists: bool
+    writable: bool
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """systemd's properties of the service, as `systemctl show` names them, and its exposure, 0 to 10."""
+
+    properties: Mapping[str, str]
+    exposure: float | None = None
+
+
+def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str]) -> list[Verdict]:
+    """The settings file: whether it is accepted, and what is accepted but will not work."""
+    if file is None and complaints and all(": missing;" in one for one in complaints):
+        words = "no settings file: only what needs none is looked at"
+        return [unknown("settings", f"{words} (edged doctor --config FILE)")]
+    if complaints:
+        mend = f"edged config check {file}" if file else "env | grep EDGED_"
+        return [failure("settings", complaint, mend) for complaint in complaints]
+    told = [warning("settings", one, f"edit {file}" if file else None) for one in warnings]
+    return told or [ok("settings", f"{file or 'the environment'}: accepted")]
+
+
+def broker(address: str, answer: BrokerAnswer, host: str) -> Verdict:
+    """Whether it is there and takes our credentials."""
+    if answer.reached and not answer.kind:
+        took = f" in {answer.round_trip_ms:.1f} ms" if answer.round_trip_ms is not None else ""
+        if answer.logged_in:
+            return ok("broker", f"{address}: takes our credentials, answers{took}")
+        return ok("broker", f"{address}: can be reached{took}; the running daemon uses the credentials")
+    mends = {
+        "network": f"start the broker (systemctl start mosquitto), or correct mqtt.host and mqtt.port; ping {host}",
+        "tls": "compare mqtt.tls.ca with the broker's certificate, and the clocks",
+        "credentials": "mosquitto_passwd on the broker; mqtt.username and mqtt.password_file here",
+    }
+    return failure("broker", f"{address}: {answer.reason}", mends.get(answer.kind))
+
+
+def daemon(pid: int | None, unsure: bool) -> Verdict:  # noqa: FBT001 - a reading
+    """Whether a daemon has these settings' journal open.
+
+    Args:
+        pid: whose it is; None where nobody's is seen.
+        unsure: there are processes that may not be looked into.
+    """
+    if pid is not None:
+        return ok("daemon", f"running (process {pid})")
+    if unsure:
+        return unknown("daemon", "cannot be told by this account (sudo edged doctor)")
+    return warning("daemon", "not running", "sudo systemctl start edged, or edged run --config FILE")
+
+
+def certificate(one: Certificate, now_s: float) -> Verdict:
+    """A certificate's dates."""
+    name = "certificate"
+    if one.reason:
+        return failure(name, f"{one.name}: {one.reason}", f"openssl x509 -in {one.name} -noout -dates")
+    if now_s < one.begins_s:
+        return failure(name, f"{one.name}: not valid yet; this board's clock may be wrong", "timedatectl")
+    left_s = one.ends_s - now_s
+    if left_s < 0:
+        return failure(name, f"{one.name}: expired {-left_s / DAY_S:.0f} days ago", "renew it")
+    words = f"{one.name}: {left_s / DAY_S:.0f} days left"
+    return warning(name, words, "renew it") if left_s < SOON_S else ok(name, words)
+
+
+def clock(synchronised: bool | None, now_s: float) -> Verdict:  # noqa: FBT001 - a reading
+    """Whether the clock follows another one."""
+    mend = "sudo timedatectl set-ntp true"
+    if now_s < YEAR_2025_S:
+        return warning("clock", "it is years behind: certificates will be refused", mend)
+    if synchronised is None:
+        return unknown("clock", "the kernel does not say whether it is synchronised")
+    if not synchronised:
+        return warning("clock", "not synchronised (deadlines hold: they go by another clock)", mend)
+    return ok("clock", "synchronised")
+
+
+def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
+    """The state folder: journal, prefix store, calibration."""
+    name = "disk"
+    if not folder.exists:
+        words = f"{folder.path} is not there; the service makes it at its first start"
+        return unknown(name, words)
+    if not folder.writable:
+        return failure(
+            name, f"{folder.path} cannot be written", f"ls -ld {folder.path}; mount; df {folder.path}"
+        )
+    if folder.free_bytes is None:
+        return unknown(name, f"{folder.path}: how much is free is not told")
+    words = f"{folder.path}: {folder.free_bytes / MIB:.0f} MB free"
+    if folder.free_bytes < DISK_LEAST_BYTES:
+        return failure(name, words, f"make room: du -xh {folder.path} | sort -h | tail")
+    if folder.free_bytes < journal_max_bytes + DISK_SPARE_BYTES:
+        return warning(name, f"{words}, the journal may take {journal_max_bytes / MIB:.0f}", "make room")
+    return ok(name, words)
+
+
+def service(unit: Unit | None) -> list[Verdict]:
+    """Systemd's view: active, as on disk, hardened."""
+    name = "service"
+    if unit is None:
+        return [unknown(name, "systemd does not run here")]
+    told = unit.properties
+    if told.get("LoadState") != "loaded":
+        return [unknown(name, "edged.service is not installed")]
+    active, sub = told.get("ActiveState", ""), told.get("SubState", "")
+    words = f"{active} ({sub})"
+    verdicts = []
+    if active == "active":
+        restarts = told.get("NRestarts", "0")
+        if restarts not in {"0", ""}:
+            words += f", restarted {restarts} times"
+            verdicts.append(warning(name, words, "journalctl -u edged -p warning -e"))
+        else:
+            verdicts.append(ok(name, words))
+    else:
+        state = failure if active == "failed" else warning
+        verdicts.append(state(name, words, "journalctl -u edged -e; sudo systemctl start edged"))
+    if told.get("NeedDaemonReload") == "yes":
+        verdicts.append(
+            warning("unit", "the file was changed and not loaded", "sudo systemctl daemon-reload")
+        )
+    if drop_ins := told.get("DropInPaths"):
+        verdicts.append(ok("unit", f"changed by {drop_ins}"))
+    if unit.exposure is not None:
+        words = f"exposure {unit.exposure:g} of 10"
+        if unit.exposure > EXPOSURE_MOST:
+            verdicts.append(warning("hardening", words, "install systemd/edged.service as shipped"))
+        else:
+            verdicts.append(ok("hardening", words))
+    return verdicts

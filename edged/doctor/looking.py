@@ -1,0 +1,156 @@
+"""Takes all readings and has them judged, one matter after the other. Command line's process; starts no daemon.
+
+Works without settings, without a daemon and without a broker: what cannot be looked at is said so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from edged.adapters import calibration_file, machine, model_file
+from edged.adapters.model_file import ModelFile
+from edged.adapters.mqtt import Tls
+from edged.adapters.mqtt.probe import Asked, probe
+from edged.adapters.vitals import VitalsReader
+from edged.core.board import Board
+from edged.core.checks import board as board_checks
+from edged.core.checks import model as model_checks
+from edged.core.checks import node as node_checks
+from edged.core.checks.board import Library
+from edged.core.checks.node import Unit
+from edged.core.checks.verdict import Verdict, failure
+from edged.core.topology import Choice, choose
+from edged.engine.trial_client import library_sets
+from edged.errors import EngineError, ModelError, SettingsError
+from edged.settings import Settings
+
+Tell = Callable[[str], None]
+"""Called with what is being looked at."""
+
+
+def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: Tell) -> Iterator[Verdict]:
+    """Look at everything, in the order of the screen.
+
+    Args:
+        settings: None where there is none that is accepted.
+        told: verdicts on the settings.
+        quick: without hashing the model and without asking llama.cpp.
+        tell: for a progress line.
+    """
+    reader = VitalsReader() if settings is None else VitalsReader(settings.paths.sys, settings.paths.proc)
+    tell("the board")
+    found = reader.board()
+    choice, reason = _choice(reader, settings)
+    yield from _board(reader, found, choice, reason)
+    if not quick:
+        tell("llama.cpp")
+        yield board_checks.instructions(found, _library())
+    yield from told
+    tell("the service")
+    unit = machine.unit()
+    if settings is not None:
+        pid, unsure = machine.journal_holder(settings.paths.state)
+        running = pid is not None or _active(unit)
+        yield from _model(settings, found, choice, running=running, quick=quick, tell=tell)
+        tell("the broker")
+        yield from _network(settings, may_log_in=not running and not unsure)
+        yield node_checks.daemon(pid, unsure)
+    yield node_checks.clock(machine.clock_synchronised(), time.time())
+    if settings is not None:
+        yield node_checks.disk(machine.folder(settings.paths.state), settings.journal.max_bytes)
+    yield from node_checks.service(unit)
+
+
+def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | None, str]:
+    wanted = None if settings is None else settings.engine.core_set()
+    try:
+        return choose(reader.topology(), frozenset(os.sched_getaffinity(0)), wanted), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _board(reader: VitalsReader, found: Board, choice: Choice | None, reason: str) -> Iterator[Verdict]:
+    vitals = reader.read()
+    yield board_checks.board(found)
+    yield board_checks.cores(found, choice, reason)
+    yield from board_checks.clocks(found, () if choice is None else choice.engine)
+    yield board_checks.heat(vitals)
+    yield board_checks.trips(vitals)
+    supply = board_checks.supply(vitals)
+    if supply is not None:
+        yield supply
+
+
+def _library() -> Library:
+    try:
+        return Library(library_sets())
+    except EngineError as error:
+        return Library(None, str(error), illegal="SIGILL" in str(error))
+
+
+def _model(
+    settings: Settings, found: Board, choice: Choice | None, *, running: bool, quick: bool, tell: Tell
+) -> Iterator[Verdict]:
+    tell("the model")
+    path, engine = settings.model.path, settings.engine
+    try:
+        model = model_file.read(path)
+    except ModelError as error:
+        yield model_checks.file(None, 0, 0, str(error))
+        return
+    yield model_checks.file(model.shape, model.bytes, model.missing_bytes, "")
+    yield model_checks.quantisation(model.shape, str(path))
+    yield model_checks.sha256(settings.model.sha256, None if quick else _hash(model, tell))
+    yield model_checks.template(model.shape, settings.model.chat_template is not None)
+    room = model_checks.Room(engine.slots, engine.context_max, engine.kv_type)
+    total, free = found.memory_total_bytes, found.memory_available_bytes
+    yield model_checks.memory(model.shape, room, total, free, running)
+    context = model_checks.context(model.shape, room)
+    if context is not None:
+        yield context
+    if choice is not None:
+        key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine)
+        if key is not None:
+            yield model_checks.calibration(*calibration_file.fitting(settings.paths.state, key))
+
+
+def _hash(model: ModelFile, tell: Tell) -> str | None:
+    try:
+        return model_file.sha256(
+            model.path, lambda done: tell(f"the model's SHA-256, {done / max(1, model.bytes):.0%}")
+        )
+    except ModelError:
+        return None  # it went away meanwhile; the next look finds that
+
+
+def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
+    mqtt = settings.mqtt
+    try:
+        password = mqtt.password()
+    except SettingsError as error:
+        yield failure("broker", str(error), "put the password there, readable for the service")
+        return
+    answer = probe(
+        Asked(
+            host=mqtt.host,
+            port=mqtt.port,
+            client_id=f"edged-{settings.node.id}",
+            session_expiry_s=mqtt.session_expiry_s,
+            username=mqtt.username,
+            password=password,
+            tls=None if mqtt.tls is None else Tls(mqtt.tls.ca, mqtt.tls.cert, mqtt.tls.key),
+        ),
+        log_in=may_log_in,
+    )
+    yield node_checks.broker(f"{mqtt.host}:{mqtt.port}", answer, mqtt.host)
+    if mqtt.tls is not None:
+        files = [path for path in (mqtt.tls.ca, mqtt.tls.cert) if path is not None]
+        found = [one for path in files for one in machine.certificates(path)]
+        for one in [*([] if answer.server is None else [answer.server]), *found]:
+            yield node_checks.certificate(one, time.time())
+
+
+def _active(unit: Unit | None) -> bool:
+    return unit is not None and unit.properties.get("ActiveState") == "active"

@@ -1,0 +1,177 @@
+"""`edged doctor` as a command: with and without settings, beside a running daemon, against brokers of all kinds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boards import rk3588_mainline, tree
+from broker import Mosquitto
+from daemon_process import DaemonProcess, MakeDaemon
+from device import MakeDevice
+from secured import ShippedBroker
+
+
+def doctor(*words: str, config: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run it without a terminal."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("EDGED_")}
+    command = [
+        sys.executable,
+        "-m",
+        "edged",
+        "doctor",
+        *(["--config", str(config)] if config else []),
+        *words,
+    ]
+    return subprocess.run(
+        command,
+        env=environment | {"COLUMNS": "80"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def checks(*words: str, config: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Its verdicts by name, the worst of each name; the exit code agrees with them."""
+    ended = doctor("--json", *words, config=config)
+    told = json.loads(ended.stdout)
+    assert ended.returncode == ["ok", "warning", "failure"].index(told["state"]), ended.stderr
+    order = ["ok", "unknown", "warning", "failure"]
+    found: dict[str, dict[str, Any]] = {}
+    for check in sorted(told["checks"], key=lambda check: order.index(check["state"])):
+        found[check["name"]] = check
+    return found
+
+
+@pytest.fixture
+def node(broker: Mosquitto, daemon: MakeDaemon, small_model: Path) -> DaemonProcess:
+    """A node with the real model, not started."""
+    node = daemon(broker, {"model": {"path": str(small_model)}}, scripted=True)
+    (node.config.parent / "state").mkdir()
+    return node
+
+
+def test_without_settings() -> None:
+    """What needs none is looked at: board, llama.cpp, clock, service; nothing fails for their lack."""
+    ended = doctor()
+    assert ended.returncode in {0, 1}, ended.stdout
+    for word in ("board", "cores", "llama.cpp", "settings", "clock", "service"):
+        assert word in ended.stdout
+    assert "\x1b" not in ended.stdout
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+def test_a_node_that_is_down(node: DaemonProcess) -> None:
+    """The broker takes the credentials, the model is whole, its hash is offered, and the daemon is missed."""
+    found = checks(config=node.config)
+    assert found["broker"]["state"] == "ok"
+    assert "takes our credentials" in found["broker"]["words"]
+    assert found["model"]["state"] == "ok"
+    assert found["format"]["state"] == "ok"
+    assert found["memory"]["state"] == "ok"
+    assert "sha256 = " in found["hash"]["mend"]
+    assert found["daemon"]["state"] == "warning"
+    assert found["disk"]["state"] == "ok"
+    assert found["calibration"]["mend"] == "edged calibrate"
+
+
+def test_beside_a_running_daemon(node: DaemonProcess, device: MakeDevice, broker: Mosquitto) -> None:
+    """The daemon keeps its connection and its session: nobody logs in under its name."""
+    node.start()
+    found = checks("--quick", config=node.config)
+    assert str(node.pid) in found["daemon"]["words"]
+    assert "the running daemon uses" in found["broker"]["words"]
+    asking = device(broker, "c1")
+    asking.answer(asking.ask("tokens=3")).check()
+    assert node.log("mqtt_disconnected") == []
+
+
+def test_questions_that_wait_for_a_node_stay(
+    node: DaemonProcess, device: MakeDevice, broker: Mosquitto
+) -> None:
+    """Looking while the node is down costs no question that the broker keeps for it."""
+    node.start()
+    node.terminate()
+    asking = device(broker, "c1")
+    jobs = [asking.ask(f"tokens={number}") for number in (2, 3, 4)]
+    assert "takes our credentials" in checks("--quick", config=node.config)["broker"]["words"]
+    node.start()
+    for job in jobs:
+        asking.answer(job).check()
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShippedBroker]:
+    """The shipped configuration with TLS, passwords and certificates."""
+    broker = ShippedBroker(tmp_path_factory.mktemp("shipped")).start()
+    yield broker
+    broker.kill()
+
+
+@pytest.mark.parametrize("by_certificate", [False, True])
+def test_tls(shipped: ShippedBroker, daemon: MakeDaemon, small_model: Path, by_certificate: bool) -> None:  # noqa: FBT001 - a parameter
+    """Password and certificate are taken; the certificates here end tomorrow, which is soon."""
+    sections = {
+        **shipped.mqtt_section("n1", by_certificate=by_certificate),
+        "model": {"path": str(small_model)},
+    }
+    found = checks("--quick", config=daemon(shipped, sections).config)
+    assert "takes our credentials" in found["broker"]["words"], found["broker"]
+    assert found["certificate"]["state"] == "warning"
+    assert "days left" in found["certificate"]["words"]
+
+
+def test_a_wrong_password(shipped: ShippedBroker, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """It is told as what it is, without the password."""
+    (tmp_path / "password").write_text("not-the-word\n")
+    section = shipped.mqtt_section("n1")
+    section["mqtt"]["password_file"] = str(tmp_path / "password")
+    ended = doctor("--json", "--quick", config=daemon(shipped, section).config)
+    assert ended.returncode == 2
+    [broker] = [check for check in json.loads(ended.stdout)["checks"] if check["name"] == "broker"]
+    assert broker["state"] == "failure"
+    assert "mosquitto_passwd" in broker["mend"]
+    assert "not-the-word" not in ended.stdout + ended.stderr
+
+
+def test_no_broker(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
+    """Nothing listens, or something that speaks no TLS: a sentence and what mends it."""
+    node = daemon(broker, {"mqtt": {"port": 1}})
+    assert "nothing listens" in checks("--quick", config=node.config)["broker"]["words"]
+    pem = tmp_path / "ca.pem"
+    pem.write_text("no certificate\n")
+    node = daemon(broker, {"mqtt.tls": {"ca": str(pem)}})
+    found = checks("--quick", config=node.config)
+    assert found["broker"]["state"] == "failure"
+    assert str(pem) in found["broker"]["words"]
+
+
+def test_what_is_broken(daemon: MakeDaemon, broker: Mosquitto, small_model: Path, tmp_path: Path) -> None:
+    """A cut model, a wrong hash and a board in trouble are failures and warnings with their mends."""
+    model = tmp_path / "cut.gguf"
+    model.write_bytes(small_model.read_bytes()[:-100_000])
+    root = rk3588_mainline(tmp_path / "board")
+    tree.put(root / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "powersave\n")
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    node = daemon(broker, {"model": {"path": str(model), "sha256": "0" * 64}, "paths": paths})
+    found = checks(config=node.config)
+    assert found["model"]["state"] == "failure"
+    assert found["hash"]["state"] == "failure"
+    assert found["clocks"]["state"] == "warning"
+    assert "Radxa ROCK 5B" in found["board"]["words"]
+
+
+def test_wrong_settings(tmp_path: Path) -> None:
+    """A file that is refused is a failure, and the rest is still looked at."""
+    (tmp_path / "e.toml").write_text("[engine]\nslots = 0\n")
+    found = checks("--quick", config=tmp_path / "e.toml")
+    assert found["settings"]["state"] == "failure"
+    assert found["board"]["state"] == "ok"

@@ -1,0 +1,409 @@
+"""The checks of `edged doctor`: tables of readings and verdicts, fixture boards, the screen."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from boards import (
+    broken,
+    nothing,
+    pi3b_plus,
+    pi4,
+    pi5,
+    rk3588_mainline,
+    rk3588_vendor,
+    set_temp_c,
+    stuck,
+    tree,
+    x86,
+)
+from certificates import Authority
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from edged.adapters import machine
+from edged.adapters.vitals import VitalsReader
+from edged.core import certificate
+from edged.core.board import Board
+from edged.core.checks import board as board_checks
+from edged.core.checks import model as model_checks
+from edged.core.checks import node as node_checks
+from edged.core.checks.board import Library
+from edged.core.checks.model import Room
+from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
+from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
+from edged.core.gguf import Shape
+from edged.core.topology import Choice, big_cores
+from edged.core.vitals import Vitals
+from edged.doctor import screen
+
+R1 = Shape(
+    "DeepSeek R1 Distill Qwen 1.5B",
+    "qwen2",
+    "Q4_0",
+    1_777_088_000,
+    1_067_000_000,
+    929_000_000,
+    28_672,
+    131_072,
+    True,
+)
+GIB = 2**30
+
+
+def read(build: tree.Builder, root: Path) -> tuple[Board, Vitals]:
+    """A fixture board and its vitals."""
+    build(root)
+    reader = VitalsReader(root / "sys", root / "proc")
+    return reader.board(), reader.read()
+
+
+# verdicts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        ([], 0),
+        ([ok("a", "")], 0),
+        ([unknown("a", ""), ok("b", "")], 0),
+        ([ok("a", ""), warning("b", "")], 1),
+        ([failure("a", ""), warning("b", "")], 2),
+    ],
+)
+def test_exit_codes(verdicts: list[Verdict], code: int) -> None:
+    """The worst verdict decides; what cannot be told is no fault."""
+    assert exit_code(verdicts) == code
+
+
+# the board --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "states"),
+    [
+        (rk3588_mainline, "ok ok ok ok ok ok"),
+        (rk3588_vendor, "ok ok ok ok ok ok"),
+        (pi5, "ok ok ok ok ok"),
+        (pi4, "ok ok ok ok ok"),
+        (pi3b_plus, "ok ok ok ok ok"),
+        (x86, "ok ok ok ok ok ok"),
+        (stuck, "warning warning ok ok ok"),
+        (nothing, "unknown ok unknown unknown unknown"),
+        (broken, "ok ok unknown warning unknown"),
+    ],
+)
+def test_each_board(build: tree.Builder, states: str, tmp_path: Path) -> None:
+    """Healthy boards pass; the one in trouble is warned of cores that are off and of a cgroup's quota."""
+    found, vitals = read(build, tmp_path / "board")
+    choice = big_cores(
+        VitalsReader(tmp_path / "board/sys", tmp_path / "board/proc").topology(), frozenset(range(8))
+    )
+    verdicts = [
+        board_checks.board(found),
+        board_checks.cores(found, choice),
+        *board_checks.clocks(found, choice.engine),
+        board_checks.heat(vitals),
+        board_checks.trips(vitals),
+    ]
+    assert [verdict.state for verdict in verdicts] == states.split()
+    assert all(verdict.words and "\n" not in verdict.words for verdict in verdicts)
+
+
+def test_trips_in_words(tmp_path: Path) -> None:
+    """Each zone's first trip with its hysteresis."""
+    _, vitals = read(rk3588_mainline, tmp_path)
+    assert "bigcore0 passive 85 -2" in board_checks.trips(vitals).words
+
+
+@pytest.mark.parametrize(
+    ("temp_c", "state"), [(50.0, "ok"), (75.0, "warning"), (82.0, "warning"), (86.0, "failure")]
+)
+def test_heat(temp_c: float, state: State, tmp_path: Path) -> None:
+    """Near the trip a warning, past it a failure, with what to do."""
+    read(rk3588_mainline, tmp_path)
+    set_temp_c(tmp_path, "bigcore0-thermal", temp_c)
+    verdict = board_checks.heat(VitalsReader(tmp_path / "sys", tmp_path / "proc").read())
+    assert verdict.state == state
+    assert (verdict.mend is None) == (state == "ok")
+
+
+def test_governors_and_caps(tmp_path: Path) -> None:
+    """A sleepy governor and a capped clock are told with the command that mends them; intel_pstate's is none."""
+    root = rk3588_mainline(tmp_path / "rock")
+    policies = root / "sys/devices/system/cpu/cpufreq"
+    tree.put(policies / "policy4/scaling_governor", "powersave\n")
+    tree.put(policies / "policy6/scaling_max_freq", "1608000\n")
+    found = VitalsReader(root / "sys", root / "proc").board()
+    first, second = board_checks.clocks(found, (4, 5, 6, 7))
+    assert (first.state, second.state) == ("warning", "warning")
+    assert first.mend == "echo ondemand | sudo tee /sys/devices/system/cpu/cpu4/cpufreq/scaling_governor"
+    assert second.mend == "echo 2400000 | sudo tee /sys/devices/system/cpu/cpu6/cpufreq/scaling_max_freq"
+    pc, _ = read(x86, tmp_path / "pc")
+    assert {verdict.state for verdict in board_checks.clocks(pc, (0, 1, 2, 3))} == {"ok"}
+
+
+def test_cores_that_are_kept_away(tmp_path: Path) -> None:
+    """A cpuset with half of the big cores, a quota, and settings that ask for cores that are not there."""
+    found, _ = read(rk3588_mainline, tmp_path)
+    small = replace(found, allowed=(0, 1, 4, 5))
+    choice = Choice((4, 5), (0, 1), "big cores by cpu_capacity")
+    assert "6-7" in board_checks.cores(small, choice).words
+    assert board_checks.cores(found, choice).state == "ok"  # it does not say what is allowed
+    assert "CPUQuota" in (board_checks.cores(replace(small, cpu_quota=1.0), choice).mend or "")
+    assert board_checks.cores(found, None, "cores: 900 not on this board").state == "failure"
+
+
+def test_a_weak_supply(tmp_path: Path) -> None:
+    """Only boards that watch it are judged."""
+    verdict = board_checks.supply(read(pi3b_plus, tmp_path / "3")[1])
+    assert verdict is not None
+    assert verdict.state == "failure"
+    assert board_checks.supply(read(rk3588_mainline, tmp_path / "rock")[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("sets", "library", "state"),
+    [
+        (("asimddp",), Library(frozenset({"NEON", "DOTPROD"})), "ok"),
+        (("asimddp", "i8mm"), Library(frozenset({"NEON", "DOTPROD"})), "warning"),
+        (("asimddp",), Library(frozenset({"NEON"})), "warning"),
+        ((), Library(frozenset({"NEON"})), "warning"),
+        (("avx2", "avx512f"), Library(frozenset({"AVX2", "AVX512"})), "ok"),
+        (("avx2",), Library(None, "no such module"), "failure"),
+        ((), Library(None, "it ended with SIGILL", illegal=True), "failure"),
+    ],
+)
+def test_instruction_sets(sets: tuple[str, ...], library: Library, state: State) -> None:
+    """What the processor has and the build does not use is told, and a build for another processor fails."""
+    verdict = board_checks.instructions(Board(instruction_sets=sets), library)
+    assert verdict.state == state
+
+
+# the model --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "running", "state"),
+    [
+        (8 * GIB, 7 * GIB, False, "ok"),
+        (GIB, GIB // 2, False, "failure"),  # a Raspberry Pi 3B+
+        (4 * GIB, GIB, False, "warning"),
+        (4 * GIB, GIB, True, "ok"),  # the model is in memory already
+        (None, None, False, "unknown"),
+    ],
+)
+def test_memory(total: int | None, free: int | None, running: bool, state: State) -> None:  # noqa: FBT001 - a table
+    """Weights, KV cache and code against the board."""
+    assert model_checks.memory(R1, Room(), total, free, running).state == state
+
+
+def test_the_model_s_figures() -> None:
+    """A whole Q4_0 file passes; a cut one, another format, a too long context and a lack of template do not."""
+    assert model_checks.file(R1, 1_070_000_000, 0, "").state == "ok"
+    assert "1.0 MB" in model_checks.file(R1, 1_070_000_000, 2**20, "").words
+    assert model_checks.file(None, 0, 0, "m.gguf: no such file").state == "failure"
+    assert model_checks.quantisation(R1, "m.gguf").state == "ok"
+    other = model_checks.quantisation(replace(R1, quantisation="Q8_0"), "/m/a.gguf")
+    assert other.mend == "python -m edged.engine.quantize /m/a.gguf /m/a-Q4_0.gguf"
+    assert model_checks.context(R1, Room()) is None
+    assert model_checks.context(R1, Room(context_max=200_000)) is not None
+    assert model_checks.template(R1, configured=False).state == "ok"
+    assert model_checks.template(replace(R1, has_template=False), configured=False).state == "warning"
+    assert model_checks.template(replace(R1, has_template=False), configured=True).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "state"),
+    [
+        ("a" * 64, "a" * 64, "ok"),
+        ("a" * 64, "b" * 64, "failure"),
+        ("a" * 64, None, "unknown"),
+        (None, "b" * 64, "warning"),
+    ],
+)
+def test_hashes(wanted: str | None, found: str | None, state: State) -> None:
+    """A hash that is not set is a warning that brings the line to set."""
+    verdict = model_checks.sha256(wanted, found)
+    assert verdict.state == state
+    assert wanted is not None or (found or "") in (verdict.mend or "")
+
+
+def test_calibrations() -> None:
+    """None and a stale one ask for `edged calibrate`."""
+    for made, reason in ((None, None), (None, "it was made with another model")):
+        verdict = model_checks.calibration(made, reason)
+        assert (verdict.state, verdict.mend) == ("warning", "edged calibrate")
+
+
+# around the node --------------------------------------------------------------------------------------------
+
+
+def test_settings() -> None:
+    """No file is no fault; a wrong one is, a line each; warnings are warnings."""
+    assert [
+        one.state
+        for one in node_checks.settings(None, ["environment: model.path (...): missing; accepted: path"], ())
+    ] == ["unknown"]
+    assert [one.state for one in node_checks.settings(None, ["EDGED_X: unknown"], ())] == ["failure"]
+    assert [one.state for one in node_checks.settings("e.toml", ["a", "b"], ())] == ["failure", "failure"]
+    assert [one.state for one in node_checks.settings("e.toml", (), ["w"])] == ["warning"]
+    assert [one.state for one in node_checks.settings("e.toml", (), ())] == ["ok"]
+
+
+@pytest.mark.parametrize("kind", ["network", "tls", "credentials"])
+def test_brokers(kind: str) -> None:
+    """Each way to fail has its own way to mend it."""
+    verdict = node_checks.broker("b:1883", BrokerAnswer(kind == "credentials", reason="no", kind=kind), "b")
+    assert verdict.state == "failure"
+    assert verdict.mend
+    for logged_in, words in ((True, "takes our credentials"), (False, "running daemon")):
+        verdict = node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=logged_in), "b")
+        assert verdict.state == "ok"
+        assert words in verdict.words
+
+
+def test_daemons(tmp_path: Path) -> None:
+    """The process that holds the journal is found; none is a warning."""
+    assert [node_checks.daemon(*one).state for one in ((7, False), (None, True), (None, False))] == [
+        "ok",
+        "unknown",
+        "warning",
+    ]
+    assert machine.journal_holder(tmp_path)[0] is None
+    with (tmp_path / "journal.db").open("wb"):
+        assert machine.journal_holder(tmp_path)[0] == os.getpid()
+    assert machine.journal_holder(tmp_path)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "state"),
+    [(-1, 365, "ok"), (-1, 10, "warning"), (-400, -1, "failure"), (1, 365, "failure")],
+)
+def test_certificate_dates(begins: int, ends: int, state: State) -> None:
+    """Days from now."""
+    day = node_checks.DAY_S
+    now = 1_800_000_000.0
+    one = Certificate("ca.pem", now + begins * day, now + ends * day)
+    assert node_checks.certificate(one, now).state == state
+
+
+def test_clocks() -> None:
+    """Unsynchronised is a warning, 1970 a worse one, unknown none."""
+    now = 1_800_000_000.0
+    assert node_checks.clock(True, now).state == "ok"
+    assert node_checks.clock(False, now).state == "warning"
+    assert node_checks.clock(None, now).state == "unknown"
+    assert "years" in node_checks.clock(True, 1000.0).words
+
+
+@pytest.mark.parametrize(
+    ("folder", "state"),
+    [
+        (Folder("/s", exists=True, writable=True, free_bytes=10 * GIB), "ok"),
+        (Folder("/s", exists=True, writable=True, free_bytes=100 * 2**20), "warning"),
+        (Folder("/s", exists=True, writable=True, free_bytes=2**20), "failure"),
+        (Folder("/s", exists=True, writable=False, free_bytes=10 * GIB), "failure"),
+        (Folder("/s", exists=False, writable=False, free_bytes=None), "unknown"),
+    ],
+)
+def test_disks(folder: Folder, state: State) -> None:
+    """The state folder's room and rights."""
+    assert node_checks.disk(folder, 64 * 2**20).state == state
+
+
+RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "states"),
+    [
+        (None, ["unknown"]),
+        (Unit({"LoadState": "not-found"}), ["unknown"]),
+        (Unit(RUNNING, 1.1), ["ok", "ok"]),
+        (Unit(RUNNING, 9.6), ["ok", "warning"]),
+        (Unit({**RUNNING, "NRestarts": "7"}), ["warning"]),
+        (Unit({**RUNNING, "NeedDaemonReload": "yes"}), ["ok", "warning"]),
+        (Unit({**RUNNING, "ActiveState": "failed"}), ["failure"]),
+        (Unit({**RUNNING, "ActiveState": "inactive"}), ["warning"]),
+        (Unit({**RUNNING, "DropInPaths": "/etc/systemd/system/edged.service.d/a.conf"}), ["ok", "ok"]),
+    ],
+)
+def test_services(unit: Unit | None, states: list[State]) -> None:
+    """Active, restarted, changed on disk, hardened."""
+    assert [verdict.state for verdict in node_checks.service(unit)] == states
+
+
+# readings ---------------------------------------------------------------------------------------------------
+
+
+def test_dates_of_a_real_certificate(tmp_path: Path) -> None:
+    """The dates in our own certificate's file are the ones openssl wrote; other files are told as what they are."""
+    files = Authority(tmp_path).server()
+    [one] = machine.certificates(files.cert)
+    assert not one.reason
+    assert one.begins_s < one.ends_s
+    for content in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"):
+        (tmp_path / "bad.pem").write_text(content)
+        assert machine.certificates(tmp_path / "bad.pem")[0].reason
+    assert machine.certificates(tmp_path / "no.pem")[0].reason
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_a_certificate(content: bytes) -> None:
+    """Nothing but `ValueError` comes out."""
+    with pytest.raises(ValueError, match="certificate"):
+        certificate.validity(b"\x30" + content)
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    """Clock, folders and service are looked at without raising."""
+    assert machine.clock_synchronised() in {True, False, None}
+    assert machine.folder(tmp_path).writable
+    assert list(tmp_path.iterdir()) == []
+    assert not machine.folder(tmp_path / "no").exists
+    machine.unit()
+
+
+# the screen -------------------------------------------------------------------------------------------------
+
+ALL = [
+    ok(
+        "board",
+        "Radxa ROCK 5B, cores 0-3 Cortex-A55 1.80 GHz, 4-5 Cortex-A76 2.40 GHz, 6-7 Cortex-A76 2.40 GHz",
+    ),
+    unknown("service", "systemd does not run here"),
+    warning("hash", "model.sha256 is not set", f'[model] sha256 = "{"ab" * 32}"'),
+    failure("broker", "b:1883: nothing listens there", "systemctl start mosquitto"),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_screen_fits(width: int) -> None:
+    """No line is wider than the terminal, nothing is lost, and mends stand with their verdicts."""
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(screen.table(ALL))
+    console.print(screen.summary(ALL))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= width
+    packed = re.sub(r"\s+", "", shown)
+    for verdict in ALL:
+        assert re.sub(r"\s+", "", verdict.words) in packed
+        assert verdict.mend is None or re.sub(r"\s+", "", verdict.mend) in packed
+    assert "1 failure, 1 warning, 1 ok" in shown
+
+
+def test_json() -> None:
+    """For scripts: the worst state, each check, the board."""
+    told = json.loads(json.dumps(screen.as_json(ALL, {"name": "x"})))
+    assert told["state"] == "failure"
+    assert [check["state"] for check in told["checks"]] == ["ok", "unknown", "warning", "failure"]
+    assert "mend" not in told["checks"][0]
