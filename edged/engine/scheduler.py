@@ -1,6 +1,6 @@
 """Many questions, one model: `step()` plans a pass, runs it, chooses tokens and says what came of it.
 
-Belongs to the model thread; only `estimate` and `interrupt` may be called from another one. What a pass holds
+Belongs to the model thread; where a method may be called from another one, it says so. What a pass holds
 is decided in `core.batching`, who is next in `core.fairness`; this file carries it out.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -167,9 +167,17 @@ class Scheduler:
         for other in (*ahead, *tuple(self._running.values())):
             write = min(other.room, int(rates.answer_tokens)) - other.written
             load_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
-        own_s = rates.work_s(read=sequence.prompt_tokens, write=min(sequence.room, int(rates.answer_tokens)))
+        read = sequence.prompt_tokens - self._known(sequence)
+        own_s = rates.work_s(read=read, write=min(sequence.room, int(rates.answer_tokens)))
         in_line = max(0, len(ahead) + len(self._running) + 1 - self.slots)
         return in_line, (load_s / self.slots + own_s) / self._pace.share
+
+    def _known(self, sequence: Sequence, without: Container[int] = ()) -> int:
+        """How many tokens of a prompt need not be computed, as things stand; some streams left out."""
+        if not sequence.order.reuse:
+            return 0
+        stored = common(sequence.stored.tokens, sequence.tokens) if sequence.stored is not None else 0
+        return max(stored, self._slots.longest(sequence.tokens, without))
 
     # at rest --------------------------------------------------------------------------------------------
 
@@ -290,8 +298,7 @@ class Scheduler:
         reading = [s for s in self._running.values() if s.past < s.prompt_tokens]
         if not reading or not sequence.order.reuse:
             return False
-        known = common(sequence.stored.tokens, sequence.tokens) if sequence.stored is not None else 0
-        known = max(known, self._slots.longest(sequence.tokens, {other.slot for other in reading}))
+        known = self._known(sequence, {other.slot for other in reading})
         shared = [(common(s.tokens[: s.prompt_tokens], sequence.tokens), s.past) for s in reading]
         return any(past < count >= known + COPY_MIN for count, past in shared)
 

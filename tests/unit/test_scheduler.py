@@ -884,3 +884,20 @@ def test_a_larger_context_is_for_what_comes() -> None:
     one.run()
     assert [one.ended(number).trimmed for number in (1, 2)] == [4, 0]
     one.check_idle()
+
+
+def test_estimate_knows_what_is_known() -> None:
+    """A prompt that the cache holds is expected sooner than one that must be read, or wants to be."""
+    one = rig("yes", streams=1)
+    one.ask(1, HALL + "a")
+    one.run()
+    expected = [
+        one.scheduler.estimate(one.measure(submit(number, Message("user", text), reuse=reuse)))[1]
+        for number, text, reuse in (
+            (2, HALL + "b", True),
+            (3, HALL[::-1] + "b", True),
+            (4, HALL + "b", False),
+        )
+    ]
+    assert expected[0] < expected[1]
+    assert expected[1] == pytest.approx(expected[2], abs=0.002)  # both begin as every prompt does
