@@ -54,6 +54,7 @@ from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
+from edged.tools.client import Toolbox
 
 if TYPE_CHECKING:
     from edged.adapters.http import Server
@@ -90,6 +91,8 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     # Threads and the engine inherit this mask; the engine moves itself to its own cores.
     os.sched_setaffinity(0, choice.daemon)
     notifier = Notifier()
+    toolbox = Toolbox(settings.tools.enabled, settings.tools.limit_s, inbox.put)
+    toolbox.start()
     topics = Topics(settings.node.prefix, settings.node.id, settings.mqtt.reply_prefixes)
     journal = Journal(
         settings.paths.state / "journal.db",
@@ -126,6 +129,8 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         settings.limits.attempts,
         time.monotonic,
         sessions=Sessions(settings.sessions.max_bytes),
+        toolbox=toolbox,
+        rounds_max=settings.tools.rounds,
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
@@ -199,6 +204,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     if face is not None:
         face.stop(HTTP_STOP_S)
     vitals.stop(1.0)
+    toolbox.stop(1.0)
     client.stop(ENGINE_STOP_S)
     line.stop(1.0)
     journal.close(2.0)
@@ -397,6 +403,8 @@ def _about(
             "trim_history",
             "session",
             "json_schema",
+            "tools",
             *(["http"] if settings.http.enabled else []),
         ],
+        "tools": list(settings.tools.enabled),
     }

@@ -59,6 +59,7 @@ class DaemonProcess:
         self._wrapper = wrapper
         self._mark = uuid.uuid4().hex
         paths = [str(TESTS), str(TESTS.parent)] if scripted else [str(TESTS.parent)]
+        paths += filter(None, [(environment or {}).get("PYTHONPATH")])
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("EDGED_")},
             **(environment or {}),

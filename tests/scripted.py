@@ -89,6 +89,10 @@ class ByteVocabulary:
         """Only `END` does."""
         return token == END
 
+    def is_special(self, token: int) -> bool:
+        """The same ones."""
+        return self.is_control(token)
+
     def is_control(self, token: int) -> bool:
         """Whatever is no byte."""
         return token in _TEXT

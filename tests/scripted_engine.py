@@ -72,6 +72,10 @@ class WordVocabulary:
         """True for the one token that does."""
         return token == END
 
+    def is_special(self, token: int) -> bool:
+        """The same ones."""
+        return self.is_control(token)
+
     def is_control(self, token: int) -> bool:
         """True for the tokens without text."""
         return token in {GO, END}

@@ -21,24 +21,45 @@ class AnswerText:
         stop: strings that end the answer; they are searched in the text only and never part of it.
         thinks: the model is one that thinks; without it tags are ordinary text.
         thinking: the prompt already opened the thinking, as R1-Distill's template does.
+        trigger: begins a tool call, which is no text; empty where there are no tools.
+        trigger_first: a tool call can only be the very first thing that is no thinking.
 
     Attributes:
         thinking: True while the stream is inside the reasoning.
         stopped: True once a stop string was found; what follows is dropped.
+        calling: True once a tool call has begun; all that follows is part of it.
         text, reasoning: all of each so far, equal to the joined pieces that were returned.
+        call: the tool call so far, its trigger included.
     """
 
-    def __init__(self, stop: tuple[str, ...] = (), *, thinks: bool = False, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        stop: tuple[str, ...] = (),
+        *,
+        thinks: bool = False,
+        thinking: bool = False,
+        trigger: str = "",
+        trigger_first: bool = False,
+    ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop
         self._may_open = thinks and not thinking
         self._held = ""
         self._leading = thinks  # drop white space between the closing tag and the answer
+        self._trigger = trigger
+        self._trigger_first = trigger_first
         self._text: list[str] = []
+        self._call: list[str] = []
         self._reasoning: list[str] = []
         self.thinks = thinks
         self.thinking = thinking
         self.stopped = False
+        self.calling = False
+
+    @property
+    def call(self) -> str:
+        """The tool call so far."""
+        return "".join(self._call)
 
     @property
     def text(self) -> str:
@@ -99,6 +120,8 @@ class AnswerText:
             if not self._held:
                 return
             self._leading = False
+        if self._call_begins(out, last=last):
+            return
         # The one that is complete first, and of several the longest: as if the text came by the character.
         found = [(at + len(word), at) for word in self._stop if (at := self._held.find(word)) >= 0]
         if found:
@@ -106,9 +129,34 @@ class AnswerText:
             self._emit(out, "text", self._held[: min(found)[1]])
             self._held = ""
             return
-        keep = 0 if last else _overlap(self._held, self._stop)
+        wanted = (*self._stop, self._trigger) if self._trigger else self._stop
+        keep = 0 if last else _overlap(self._held, wanted)
         self._emit(out, "text", self._held[: len(self._held) - keep])
         self._held = self._held[len(self._held) - keep :]
+
+    def _call_begins(self, out: list[tuple[Kind, str]], *, last: bool) -> bool:
+        """Whether all that is held is taken care of: it is a call, or may become one."""
+        if self.calling:
+            self._call.append(self._held)
+            self._held = ""
+            return True
+        if not self._trigger:
+            return False
+        if self._trigger_first:
+            if not last and len(self._held) < len(self._trigger) and self._trigger.startswith(self._held):
+                return True
+            at = 0 if self._held.startswith(self._trigger) else -1
+            if at < 0:
+                self._trigger = ""
+        else:
+            at = self._held.find(self._trigger)
+        if at < 0 or any(0 <= found < at for found in map(self._held.find, self._stop)):
+            return False
+        self.calling = True
+        self._emit(out, "text", self._held[:at])
+        self._call.append(self._held[at:])
+        self._held = ""
+        return True
 
     def _emit(self, out: list[tuple[Kind, str]], kind: Kind, text: str) -> None:
         if text:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from edged.core.link import Delivery
 from edged.core.question import Question
+from edged.core.rounds import Progress
 
 
 class State(enum.Enum):
@@ -69,6 +70,7 @@ class Job:
         prompt_tokens, context: as the engine measured them; 0 before.
         history: earlier messages of its session that it is asked with.
         dropped: earlier messages of its session that the node left out for their size.
+        progress: what earlier rounds came to, in which tools of the node were called.
         begun: the first run was counted when it was stored, because a slot was free.
         replay: the latest deltas, encoded, with their numbers.
     """
@@ -87,6 +89,7 @@ class Job:
     context: int = 0
     history: int = 0
     dropped: int = 0
+    progress: Progress = field(default_factory=Progress)
     begun: bool = False
     cancel_asked: bool = False
     submitted: bool = False
@@ -126,5 +129,6 @@ class Job:
         """The engine is gone: the next attempt counts its replies from 0."""
         self.seq = 0
         self.submitted = False
+        self.progress = Progress()
         self.replay.clear()
         self.replay_bytes = 0

@@ -15,6 +15,7 @@ import msgspec
 
 from edged.core.question import Message, Priority, Properties, Question, ReasoningMode, Role
 from edged.core.schema import schema_text
+from edged.core.tools import is_call_id, offer, read_calls
 from edged.core.topics import Topics, is_job_id
 from edged.errors import Refusal
 
@@ -48,7 +49,8 @@ class _Payload(msgspec.Struct, frozen=True):
     stop: str | list[str] | None = None
     reasoning: Reasoning | None = None
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any] | str] | None = None
+    parallel_tool_calls: bool = True
     tool_choice: str | dict[str, Any] | None = None
     cache: Literal["use", "bypass"] = "use"
     overflow: Literal["error", "trim_history"] = "error"
@@ -220,8 +222,7 @@ def _complete(
     _check_numbers(fields, bounds)
     stop = _stop(fields, bounds)
     schema = schema_text(fields.response_format)
-    if fields.tools or fields.tool_choice not in (None, "auto", "none"):
-        raise Refusal("unsupported", "tools are not supported by this version; leave them out")
+    tools = offer(fields.tools, fields.tool_choice, parallel=fields.parallel_tool_calls)
     if fields.session is not None and not is_job_id(fields.session):
         raise Refusal("bad_request", "session must be 1 to 128 characters A-Z a-z 0-9 _ . : -")
     reasoning = fields.reasoning or Reasoning()
@@ -246,6 +247,7 @@ def _complete(
         seed=fields.seed,
         stop=stop,
         schema=schema,
+        tools=tools,
         reasoning_mode=reasoning.mode or ("hide" if plain else "separate"),
         reasoning_budget=reasoning.budget,
         cache=fields.cache,
@@ -264,17 +266,33 @@ def _messages(fields: _Payload, bounds: Bounds) -> tuple[Message, ...]:
     messages = fields.messages or []
     if not 0 < len(messages) <= bounds.messages:
         raise Refusal("bad_request", f"messages must hold 1 to {bounds.messages} turns, got {len(messages)}")
+    called: set[str] = set()
     for index, message in enumerate(messages):
         if message.role == "system" and index:
             raise Refusal("bad_request", f"messages[{index}]: a system message can only be the first")
-        if message.content is None:
+        if message.content is None and not message.tool_calls:
             raise Refusal("bad_request", f"messages[{index}]: content is missing")
-        _refuse_nul(f"messages[{index}]", message.content)
-        if message.role == "tool" or message.tool_calls:
-            raise Refusal("unsupported", f"messages[{index}]: tools are not supported by this version")
-    if messages[-1].role != "user":
-        raise Refusal("bad_request", "the last message must be the user's")
+        _refuse_nul(f"messages[{index}]", message.content or "")
+        _check_tool_turn(f"messages[{index}]", message, None if fields.session is not None else called)
+    if messages[-1].role not in {"user", "tool"}:
+        raise Refusal("bad_request", "the last message must be the user's, or a tool's")
     return tuple(messages)
+
+
+def _check_tool_turn(where: str, message: Message, called: set[str] | None) -> None:
+    """Calls and their results; `called` are the ids so far, None where the node's session knows them too."""
+    if message.tool_calls:
+        if message.role != "assistant":
+            raise Refusal("bad_request", f"{where}: only an assistant's message has tool_calls")
+        calls = read_calls(message.tool_calls, where)
+        if called is not None:
+            called |= {call.id for call in calls}
+    if message.role == "tool":
+        name = message.tool_call_id
+        if name is None or not is_call_id(name) or (called is not None and name not in called):
+            raise Refusal("bad_request", f"{where}: tool_call_id must be the id of a call before it")
+    elif message.tool_call_id is not None:
+        raise Refusal("bad_request", f"{where}: only a tool's message has tool_call_id")
 
 
 def _refuse_nul(where: str, text: str) -> None:

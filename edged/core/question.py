@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from edged.core.tools import Offer
+
 Role = Literal["system", "user", "assistant", "tool"]
 Priority = Literal["interactive", "normal", "background"]
 ReasoningMode = Literal["hide", "separate", "inline"]
@@ -48,6 +50,7 @@ class Question(msgspec.Struct, frozen=True):
             0 < top_p <= 1.
         reply_to: topic of every reply.
         schema: JSON schema, as text, that the answer must follow.
+        tools: what the model may call; None for nothing.
     """
 
     client: str
@@ -67,6 +70,7 @@ class Question(msgspec.Struct, frozen=True):
     seed: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
+    tools: Offer | None = None
     reasoning_mode: ReasoningMode = "separate"
     reasoning_budget: int | None = None
     cache: Literal["use", "bypass"] = "use"

@@ -68,6 +68,12 @@ class ReasoningDelta(Reply, frozen=True, tag="reasoning", kw_only=True):
     text: str
 
 
+class ToolCall(Reply, frozen=True, tag="tool_call", kw_only=True):
+    """The model calls tools of the device; `done` follows at once and repeats this."""
+
+    tool_calls: list[dict[str, Any]]
+
+
 class Done(Reply, frozen=True, tag="done", kw_only=True):
     """The whole answer."""
 
@@ -80,6 +86,7 @@ class Done(Reply, frozen=True, tag="done", kw_only=True):
     attempt: int
     reasoning: str | None = None
     parsed: Any = None
+    tool_calls: list[dict[str, Any]] | None = None
     cached: bool | None = None
     trimmed: int | None = None
     level: str | None = None

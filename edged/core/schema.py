@@ -41,15 +41,23 @@ def _bounded(holder: object) -> str:
     schema = holder.get("schema") if isinstance(holder, dict) else None
     if not isinstance(schema, dict):
         raise Refusal("bad_request", "response_format.json_schema.schema must be a JSON schema, an object")
+    return checked(schema, "response_format")
+
+
+def checked(schema: dict[str, Any], where: str) -> str:
+    """A device's schema as JSON text, if it is within bounds.
+
+    Raises:
+        Refusal: `bad_request`, with `where` in front.
+    """
     if _depth(schema) > SCHEMA_DEPTH_MAX:
-        raise Refusal("bad_request", f"response_format: the schema is nested deeper than {SCHEMA_DEPTH_MAX}")
+        raise Refusal("bad_request", f"{where}: the schema is nested deeper than {SCHEMA_DEPTH_MAX}")
     if "x-guidance" in schema:  # options of the compiler, which could make it leave out parts of the schema
-        raise Refusal("bad_request", "response_format: x-guidance is no part of a schema here; leave it out")
+        raise Refusal("bad_request", f"{where}: x-guidance is no part of a schema here; leave it out")
     text = msgspec.json.encode(schema)  # in the device's order, which is the order of the answer's properties
     if len(text) > SCHEMA_BYTES_MAX:
         raise Refusal(
-            "bad_request",
-            f"response_format: the schema has {len(text)} bytes; send at most {SCHEMA_BYTES_MAX}",
+            "bad_request", f"{where}: the schema has {len(text)} bytes; send at most {SCHEMA_BYTES_MAX}"
         )
     return text.decode()
 

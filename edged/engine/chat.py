@@ -8,11 +8,12 @@ and the template's own text with specials on.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
@@ -20,6 +21,8 @@ import jinja2.sandbox
 
 from edged.core.answer_text import CLOSE, OPEN
 from edged.core.question import Message
+from edged.core.tools import Call, Tool
+from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, in_plain_turns, learn
 from edged.errors import ModelError, Refusal
 
 CHATML = (
@@ -28,6 +31,8 @@ CHATML = (
 )
 """Used for a model file that brings no template."""
 _MARKS = "\ue000\ue001\ue002\ue003"
+_WORD = re.compile(r"[A-Za-z0-9_]*")
+"""Text that is no tag of any model."""
 _TEMPLATE_FAULTS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -58,6 +63,8 @@ class ChatTemplate:
 
     Attributes:
         thinks: the template knows thinking tags: this is a reasoning model.
+        own_form: how the model writes a tool call; None where the template does not list tools, or writes calls
+            in a way that we cannot hold an answer to. Then `calls.OURS` is used, and told to the model.
 
     Raises:
         ModelError: the template is not valid Jinja.
@@ -69,6 +76,7 @@ class ChatTemplate:
         )
         environment.globals["raise_exception"] = _complain
         environment.globals["strftime_now"] = _strftime_now
+        environment.filters["tojson"] = self._tojson
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -79,35 +87,101 @@ class ChatTemplate:
         nonce = secrets.token_hex(8)
         self._begin, self._end = f"{_MARKS[0]}{nonce}.", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
         self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]+){_MARKS[1]}")
+        self._text_arguments = False
+        self.own_form = self._learn_form()
 
-    def render(self, messages: Sequence[Message]) -> list[Span]:
+    @property
+    def form(self) -> CallForm:
+        """How the model is held to write a tool call."""
+        return self.own_form or OURS
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Span]:
         """Spans of the prompt, ready for the answer to follow.
+
+        Args:
+            messages: the conversation.
+            tools: what the model may call.
 
         Raises:
             Refusal: the template does not accept these messages (`bad_request`).
         """
-        texts = [self._without_thinking(turn) for turn in messages]
-        turns = [
-            {
-                "role": turn.role,
-                "content": f"{self._begin}{at}{_MARKS[1]}{text}{self._end}" if text else "",
-            }
-            for at, (turn, text) in enumerate(zip(messages, texts, strict=True))
-        ]
+        origins: Sequence[int | None] = range(len(messages))
+        if self.own_form is None:
+            messages, origins = in_plain_turns(messages, tools)
+            tools = ()
+        texts: list[str] = []
         try:
-            text = self._template.render(
-                messages=turns,
-                add_generation_prompt=True,
-                enable_thinking=True,
-                bos_token=self._bos,
-                eos_token=self._eos,
-                tools=None,
-            )
+            text = self._render(messages, tools, texts)
         except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
-        return self._split(text, texts)
+        return self._split(text, texts, origins)
+
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Tool], texts: list[str], *, answer: bool = True
+    ) -> str:
+        """The template's text; `texts` takes what stands between marks in it, messages first, in their order."""
+        texts += [self._without_thinking(turn) for turn in messages]
+        turns = [self._turn(at, turn, texts) for at, turn in enumerate(messages)]
+        listed = [self._guarded(tool.shape(), texts) for tool in tools]
+        return self._template.render(
+            messages=turns,
+            add_generation_prompt=answer,
+            enable_thinking=True,
+            bos_token=self._bos,
+            eos_token=self._eos,
+            tools=listed or None,
+            edged_texts=texts,
+        )
+
+    def _turn(self, at: int, turn: Message, texts: list[str]) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "role": turn.role,
+            "content": f"{self._begin}{at}{_MARKS[1]}{texts[at]}{self._end}" if texts[at] else "",
+        }
+        if turn.tool_calls:
+            calls = [dict(call, function=dict(call["function"])) for call in turn.tool_calls]
+            if not self._text_arguments:
+                for call in calls:
+                    call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+            told["tool_calls"] = self._guarded(calls, texts)
+        if turn.role == "tool":
+            told |= {"tool_call_id": turn.tool_call_id, "name": turn.name or ""}
+        return told
+
+    def _mark(self, text: str, texts: list[str]) -> str:
+        texts.append(text)
+        return f"{self._begin}{len(texts) - 1}{_MARKS[1]}{text}{self._end}"
+
+    def _guarded(self, value: Any, texts: list[str]) -> Any:  # noqa: ANN401 - a JSON value
+        """The value with each text of the wire between marks; words that can be no control token stay bare."""
+        if isinstance(value, dict):
+            return {self._guarded(key, texts): self._guarded(one, texts) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self._guarded(one, texts) for one in value]
+        if isinstance(value, str) and not _WORD.fullmatch(value):
+            return self._mark(value, texts)
+        return value
+
+    @jinja2.pass_context
+    def _tojson(  # noqa: PLR0917 - the filter that templates are written for
+        self,
+        context: jinja2.runtime.Context,
+        value: object,
+        ensure_ascii: bool = False,  # noqa: FBT001, FBT002
+        indent: int | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,  # noqa: FBT001, FBT002
+    ) -> str:
+        """JSON as Hugging Face's templates expect it: not escaped for HTML. All of it is text of the wire."""
+        text = json.dumps(
+            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        )
+        return self._mark(self._unmarked(text), context["edged_texts"])
+
+    def _unmarked(self, text: str) -> str:
+        return self._opening.sub("", text).replace(self._end, "")
 
     def _without_thinking(self, turn: Message) -> str:
         """A turn's text, of an earlier answer without its thinking.
@@ -117,7 +191,7 @@ class ChatTemplate:
         text = turn.content or ""
         return text.rpartition(CLOSE)[2] if self.thinks and turn.role == "assistant" else text
 
-    def _split(self, text: str, texts: Sequence[str]) -> list[Span]:
+    def _split(self, text: str, texts: Sequence[str], origins: Sequence[int | None]) -> list[Span]:
         own, *marked = self._opening.split(text)
         spans = [Span(own, special=True)]
         whole = True
@@ -125,13 +199,44 @@ class ChatTemplate:
             user, end, own = rest.partition(self._end)
             at = int(place)
             whole = whole and bool(end) and at < len(texts) and user == texts[at]
-            spans += [Span(user, special=False, message=at), Span(own, special=True)]
+            message = origins[at] if at < len(origins) else None
+            spans += [Span(user, special=False, message=message), Span(own, special=True)]
         # Any trace of a mark outside a user's text means that some of that text stands there as well.
         if not whole or any(mark in span.text for span in spans if span.special for mark in _MARKS):
             raise Refusal(
                 "bad_request", "the model's chat template takes these messages apart; ask otherwise"
             )
         return [span for span in spans if span.text]
+
+    # tools ----------------------------------------------------------------------------------------------
+
+    def _learn_form(self) -> CallForm | None:
+        """See whether the template lists a tool that it is given, and how it writes calls of it."""
+        schema = '{"type":"object","properties":{"edged_key":{"type":"string"}}}'
+        tools = [Tool(name, "edged-about", schema) for name in NAMES]
+        listed = self._try([Message("user", "edged-asked")], tools, answer=True)
+        if listed is None or not all(name in listed for name in (*NAMES, "edged_key")):
+            return None
+        plain = self._try([Message("user", "edged-asked"), Message("assistant", SAID)], tools)
+        for self._text_arguments in (False, True):
+            one, two = (self._try(_calling(count), tools) for count in (1, 2))
+            form = None if plain is None or one is None else learn(plain, one, two)
+            if form is not None:
+                return form
+        self._text_arguments = False
+        return None
+
+    def _try(self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool = False) -> str | None:
+        try:
+            return self._unmarked(self._render(messages, tools, [], answer=answer))
+        except _TEMPLATE_FAULTS:
+            return None
+
+
+def _calling(count: int) -> list[Message]:
+    """A conversation that ends with so many calls."""
+    calls = [Call(IDS[at], NAMES[at], json.dumps(arguments(at))).shape() for at in range(count)]
+    return [Message("user", "edged-asked"), Message("assistant", None, tool_calls=calls)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ ends the process there. llguidance reports what it cannot do, and works within l
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from edged.core.tools import Mode, Tool
+from edged.engine.call_grammar import grammar
+from edged.engine.calls import CallForm
 from edged.errors import Refusal
 
 OPTIONS = {
@@ -128,12 +131,31 @@ class Constraints:
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
-        tokenizer = self.prepare()
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS)
+            return self._constraint(LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS))
         except ValueError as error:
             raise _refusal(error) from error
-        matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+
+    def compile_calls(
+        self,
+        form: CallForm,
+        tools: Sequence[Tool],
+        mode: Mode,
+        *,
+        literal: Callable[[str], Sequence[str | int]],
+        parallel: bool,
+        schema: str | None,
+    ) -> Constraint:
+        """A constraint for an answer that may call tools; see `call_grammar.grammar` for the arguments.
+
+        Raises:
+            Refusal: `bad_request` with llguidance's reason.
+        """
+        text = grammar(form, tools, mode, literal=literal, parallel=parallel, schema=schema, options=OPTIONS)
+        return self._constraint(LLMatcher.grammar_from_lark(text))
+
+    def _constraint(self, text: str) -> Constraint:
+        matcher = LLMatcher(self.prepare(), text, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             # A schema that contains itself without an end fails only here: no value of it is finite.
             matcher.compute_bitmask()
@@ -143,7 +165,9 @@ class Constraints:
 
 
 def _refusal(error: object) -> Refusal:
-    return Refusal("bad_request", f"response_format: the schema cannot be used: {_first_line(error)}")
+    return Refusal(
+        "bad_request", f"the schema of response_format or tools cannot be used: {_first_line(error)}"
+    )
 
 
 def _first_line(error: object) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from edged.core.question import Message, Priority, ReasoningMode
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.tools import Call, Mode, Tool
 from edged.errors import Code
 
 
@@ -58,6 +59,7 @@ class Submit(Frame, frozen=True, tag="submit"):
     Attributes:
         sampled: tokens of earlier answers, by the place of their message in `messages`.
         session: the conversation goes on: `Ended.said` is wanted.
+        tools: what the model may call, how it may, and the one that it must call, if any.
     """
 
     number: int
@@ -78,6 +80,10 @@ class Submit(Frame, frozen=True, tag="submit"):
     schema: str | None = None
     sampled: dict[int, tuple[int, ...]] = {}
     session: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_mode: Mode = "auto"
+    tool_named: str | None = None
+    tools_parallel: bool = True
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):
@@ -205,6 +211,7 @@ class Ended(Frame, frozen=True, tag="ended"):
     timings: Timings
     trimmed: int = 0
     said: Said | None = None
+    calls: tuple[Call, ...] = ()
 
 
 class Refused(Frame, frozen=True, tag="refused"):

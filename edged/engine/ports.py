@@ -20,6 +20,9 @@ class Vocabulary(Protocol):
     def is_control(self, token: int) -> bool:
         """Whether the token has no text to show."""
 
+    def is_special(self, token: int) -> bool:
+        """Whether the token is no text, or a tag such as `<tool_call>`."""
+
     @property
     def begin(self) -> int | None:
         """Token that must stand first."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
+from edged.core.tools import Tool
 from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
 from edged.engine.constraint import Constraint, Constraints
 from edged.engine.messages import Submit
@@ -61,7 +62,7 @@ class Preparation:
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
         limit, trimmed = self.context, 0
-        tokens, thinking = self._measure(messages, sampled)
+        tokens, thinking = self._measure(messages, sampled, order.tools)
         # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
         reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if thinking else 0)
         wanted = reserve
@@ -74,7 +75,7 @@ class Preparation:
             dropped = {id(message) for message in turns[0]}
             messages = [message for message in messages if id(message) not in dropped]
             trimmed += len(dropped)
-            tokens, thinking = self._measure(messages, sampled)
+            tokens, thinking = self._measure(messages, sampled, order.tools)
         if len(tokens) + reserve > limit:
             raise Refusal(
                 "too_long",
@@ -91,12 +92,13 @@ class Preparation:
         return self.vocabulary.tokenize(CLOSING, special=True) if self.template.thinks else []
 
     def _measure(
-        self, messages: list[Message], sampled: Mapping[int, Sequence[int]]
+        self, messages: list[Message], sampled: Mapping[int, Sequence[int]], tools: Sequence[Tool]
     ) -> tuple[list[int], bool]:
         """Tokens of a conversation, and whether its answer begins inside the thinking.
 
         Args:
             messages: all of it.
+            tools: what the model is told that it may call.
             sampled: the tokens that made an earlier answer, by the identity of its message. They are taken
                 where they still make its very text: another model may have said it.
         """
@@ -105,7 +107,7 @@ class Preparation:
             tokens = () if span.message is None else sampled.get(id(messages[span.message]), ())
             return tokens if b"".join(map(self.vocabulary.piece, tokens)) == span.text.encode() else ()
 
-        spans = self.template.render(messages)
+        spans = self.template.render(messages, tools)
         tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin, exact)
         return tokens, opens_thinking(spans)
 
@@ -116,6 +118,7 @@ class Preparation:
         self, order: Submit, tokens: list[int], room: int, now: float, *, thinking: bool, trimmed: int
     ) -> Measured:
         thinks = self.template.thinks
+        callable_ = bool(order.tools) and order.tool_mode != "none"
         closing = self._closing()
         budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
         if order.reasoning_budget is not None:
@@ -132,7 +135,13 @@ class Preparation:
             order=order,
             tokens=tokens,
             prompt_tokens=len(tokens),
-            text=AnswerText(order.stop, thinks=thinks, thinking=thinking),
+            text=AnswerText(
+                order.stop,
+                thinks=thinks,
+                thinking=thinking,
+                trigger=self.template.form.trigger if callable_ else "",
+                trigger_first=order.schema is not None,
+            ),
             closing=closing,
             room=room,
             budget=budget,
@@ -140,12 +149,37 @@ class Preparation:
             arrived=now,
             chunker=Chunker(self.delta_interval_s),
             trimmed=trimmed,
-            constraint=self._constraint(order.schema),
+            constraint=self._constraint(order),
+            form=self.template.form if callable_ else None,
         )
 
-    def _constraint(self, schema: str | None) -> Constraint | None:
-        if schema is None:
+    def _constraint(self, order: Submit) -> Constraint | None:
+        if order.schema is None and not order.tools:
             return None
         if self.constraints is None:
-            raise Refusal("unsupported", "this node's model cannot be held to a schema; leave it out")
-        return self.constraints.compile(schema)
+            raise Refusal(
+                "unsupported", "this node's model cannot be held to a schema or tools; leave them out"
+            )
+        if not order.tools:
+            return self.constraints.compile(order.schema or "{}")
+        named = [tool for tool in order.tools if tool.name == order.tool_named]
+        return self.constraints.compile_calls(
+            self.template.form,
+            named or order.tools,
+            order.tool_mode,
+            literal=self._literal,
+            parallel=order.tools_parallel and not named,
+            schema=order.schema,
+        )
+
+    def _literal(self, text: str) -> list[str | int]:
+        """A text of the template as llguidance sees it: stretches of text, and special tokens by their number."""
+        parts: list[str | int] = []
+        run = b""
+        for token in self.vocabulary.tokenize(text, special=True):
+            if self.vocabulary.is_special(token):
+                parts += [run.decode(), token] if run else [token]
+                run = b""
+            else:
+                run += self.vocabulary.piece(token)
+        return [*parts, run.decode()] if run else parts

@@ -346,7 +346,11 @@ class Scheduler:
                 self._end(sequence, "stop", now)
             return
         data = self._vocabulary.piece(token)
-        if self._vocabulary.is_control(token) and not data.strip().endswith(b"think>"):
+        if (
+            self._vocabulary.is_control(token)
+            and not data.strip().endswith(b"think>")
+            and (sequence.form is None or sequence.text.thinking)  # some models write calls with such tokens
+        ):
             data = b""
         pieces = sequence.write(token, data)
         sequence.room -= 1
@@ -405,18 +409,15 @@ class Scheduler:
         self._reports.extend(sequence.deltas(now, sequence.show(data)))
 
     def _end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
-        constraint = sequence.constraint
-        if (
-            constraint is not None
-            and outcome != "cancelled"
-            and (sequence.text.stopped or not (constraint.closed or constraint.complete))
-        ):
+        if outcome != "cancelled" and sequence.broken:
             self._refuse_broken(sequence, outcome)
             return
         self._forget(sequence)
         self._reports.extend(sequence.deltas(now, sequence.finish_text()))
+        if outcome != "cancelled" and sequence.text.calling:
+            outcome = "tool_calls"
         self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
-        if outcome in {"stop", "length"}:
+        if outcome in {"stop", "length", "tool_calls"}:
             self.counters.rates.answered(sequence.written)
         self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
 
@@ -430,7 +431,8 @@ class Scheduler:
             Refused(
                 sequence.number,
                 "expired" if outcome == "deadline" else "too_long",
-                f"the answer was not complete after {sequence.written} tokens; {mend}, or ask for a smaller schema",
+                f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
+                f"{sequence.written} tokens; {mend}, or ask for a smaller schema",
                 {
                     "completion_tokens": sequence.written,
                     "prompt_tokens": sequence.prompt_tokens,

@@ -15,10 +15,13 @@ from typing import Literal
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.tools import Call
+from edged.engine.calls import CallForm
 from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
 from edged.engine.slots import Stored
+from edged.errors import EngineError
 
 NO_SLOT = -1
 CLOSING = "\n</think>\n\n"
@@ -39,6 +42,7 @@ class Sequence:
         budget: tokens of thinking.
         constraint: holds the answer to a schema, from its first token after the thinking.
         stored: what was found on disk for the prompt; until it has a slot.
+        form: how the model writes tool calls, where it may.
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
         closed: we wrote the end of the thinking for the model.
@@ -58,6 +62,7 @@ class Sequence:
     trimmed: int = 0
     constraint: Constraint | None = None
     stored: Stored | None = None
+    form: CallForm | None = None
     slot: int = NO_SLOT
     past: int = 0
     cached: int = 0
@@ -87,6 +92,15 @@ class Sequence:
     def reading(self) -> bool:
         """True until the prompt, or tokens forced upon the answer, have all been read."""
         return self.rows > 1 or self.past < self.prompt_tokens
+
+    @property
+    def broken(self) -> bool:
+        """True while what is written is held to a form and is not whole: half a JSON value, half a tool call."""
+        if self.constraint is None:
+            return False
+        if self.text.stopped:
+            return self.form is None or self.order.schema is not None
+        return not (self.constraint.closed or self.constraint.complete)
 
     def write(self, token: int, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
         """Append a token with the bytes to show for it; returns the pieces that it completes."""
@@ -129,6 +143,19 @@ class Sequence:
         """The messages that are due after these pieces."""
         return [Piece(self.number, kind, text) for kind, text in self.chunker.add(pieces, now)]
 
+    def calls(self) -> tuple[Call, ...]:
+        """The tool calls that were made.
+
+        Raises:
+            EngineError: the text is none of this model's form; its constraint should have held it to that.
+        """
+        if self.form is None:
+            return ()
+        try:
+            return self.form.read(self.text.call)
+        except ValueError as error:
+            raise EngineError(f"a tool call cannot be read: {error}") from error
+
     def said(self, piece: Callable[[int], bytes]) -> Said:
         """The answer so far as a session keeps it; `piece` gives the bytes of a token."""
         text = self.text.text
@@ -168,6 +195,7 @@ class Sequence:
                 decode_tokens_per_s=_rate(self.written - 1, write_s),
             ),
             trimmed=self.trimmed,
+            calls=self.calls() if outcome == "tool_calls" else (),
             said=self.said(piece) if self.order.session else None,
         )
 

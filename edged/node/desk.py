@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from edged.core import reply
+from edged.core import reply, rounds
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
 from edged.core.records import Finished, Publish, Recovered, SessionTurn, StoredSession, remaining_s
+from edged.core.tools import Call, Tool
 from edged.engine.messages import Cancel, Ended, Order, Piece, Prepared, Refused, Started, Submit
 from edged.errors import Refusal
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
 from edged.node.sessions import Sessions
+from edged.tools.client import ToolsRan
 
 BEGUN_MAX = 10
 """Runs of a question that none of its daemons saw end, after which it is `poison`: a question that takes the
@@ -36,6 +38,30 @@ class Journal(Protocol):
 
     def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
         """Store the terminal messages, and what the answer adds to its session."""
+
+
+class Tools(Protocol):
+    """The node's own tools, as far as running jobs need them; the results come back as `ToolsRan`."""
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """What they are, by name."""
+
+    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
+        """Run some calls."""
+
+
+class NoTools:
+    """A node without tools of its own."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, Tool] = {}
+
+    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
+        """There is nothing to run."""
+        raise ValueError(
+            f"job {number} called {len(calls)} tools of a node that has none ({run}, {node}, {vitals})"
+        )
 
 
 class Orders(Protocol):
@@ -60,6 +86,8 @@ class Desk:
         level: heat level, for `done`.
         roster: the jobs.
         sessions: the conversations that go on.
+        toolbox: the node's own tools; `rounds_max` rounds of calls a question may make.
+        vitals: the board's, as health tells them, for tools.
         service_s: seconds that a job occupied a slot, lately.
     """
 
@@ -73,8 +101,12 @@ class Desk:
     level: str | None = None
     roster: Roster = field(default_factory=Roster)
     sessions: Sessions = field(default_factory=Sessions)
+    toolbox: Tools = field(default_factory=NoTools)
+    rounds_max: int = 4
+    vitals: dict[str, Any] = field(default_factory=dict)
     service_s: float = 1.0
     running: int = 0
+    _runs: int = 0
 
     # taking on ------------------------------------------------------------------------------------------
 
@@ -137,6 +169,7 @@ class Desk:
         question = job.question
         try:
             conversation = self.sessions.conversation(job)
+            tools = self._offered(job)
         except Refusal as refusal:
             self.fail(job, refusal)
             return
@@ -145,9 +178,9 @@ class Desk:
             Submit(
                 number=job.number,
                 client=question.client,
-                messages=conversation.messages,
+                messages=(*conversation.messages, *job.progress.turns),
                 priority=question.priority,
-                max_tokens=question.max_tokens,
+                max_tokens=rounds.left(question.max_tokens, job.progress),
                 deadline=job.deadline,
                 temperature=question.temperature,
                 top_p=question.top_p,
@@ -161,8 +194,30 @@ class Desk:
                 schema=question.schema,
                 sampled=conversation.sampled,
                 session=question.session is not None,
+                **tools,
             )
         )
+
+    def _offered(self, job: Job) -> dict[str, Any]:
+        """What the model may call in this round, as fields of `Submit`.
+
+        Raises:
+            Refusal: `unsupported`; a tool of the node is not there, or not any more.
+        """
+        offer = job.question.tools
+        if offer is None:
+            return {}
+        missing = [name for name in offer.local if name not in self.toolbox.tools]
+        if missing:
+            there = ", ".join(self.toolbox.tools) or "none"
+            raise Refusal("unsupported", f"this node has no tool {missing[0]}; it has {there}")
+        mode, named = rounds.mode(offer, job.progress.rounds, self.rounds_max)
+        return {
+            "tools": (*offer.tools, *(self.toolbox.tools[name] for name in offer.local)),
+            "tool_mode": mode,
+            "tool_named": named,
+            "tools_parallel": offer.parallel,
+        }
 
     # the engine's side ----------------------------------------------------------------------------------
 
@@ -178,7 +233,7 @@ class Desk:
         """What ran, runs again as the next attempt; what crashed the engine too often is poison."""
         self.running = 0
         for job in list(self.roster.numbered.values()):
-            was_running = job.state is State.RUNNING
+            was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
             job.move(Happening.ENGINE_GONE)
             job.begin_anew()
             if job.state is State.FINISHING:
@@ -192,7 +247,7 @@ class Desk:
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
         job = self.roster.live(report.number)
-        if job is None:
+        if job is None or job.progress.rounds:
             return
         job.prompt_tokens, job.context = report.prompt_tokens, report.context
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
@@ -240,43 +295,91 @@ class Desk:
         busy_s = (timings.prefill_ms + timings.decode_ms) / 1000
         self.service_s += 0.1 * (busy_s - self.service_s)
         self.replies.counts.tokens += report.usage.completion_tokens
+        whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, timings)
+        job.progress = rounds.kept(job.progress, whole)
         if report.outcome == "cancelled":
-            self._finish(job, self._cancelled(job, report))
+            self._finish(job, self._cancelled(job))
+            return
+        if report.calls and report.calls[0].name in self._local_names(job):
+            self._call(job, report)
             return
         parsed = None
-        if job.question.schema is not None:
+        if job.question.schema is not None and not report.calls:
             try:
                 parsed = reply.parsed(report.text)
             except Refusal as refusal:
                 self.fail(job, refusal)
                 return
         trimmed = report.trimmed + job.dropped
-        done = reply.Done(
+        calls = [call.shape() for call in report.calls] or None
+        if calls:
+            told = reply.ToolCall(id=job.question.id, seq=job.next_seq(), tool_calls=calls)
+            self.replies.send(job, told, qos=1)
+        done = self._done(job, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed)
+        turn = None
+        if report.said is not None and (
+            report.said.text or calls
+        ):  # a turn without an answer leaves no trace
+            answer = Message("assistant", report.said.text or None, tool_calls=calls)
+            turn = self.sessions.answered(job, answer, report.said.tokens, trimmed)
+        self._finish(job, done, plain_text=done.text if job.question.plain else None, turn=turn)
+
+    def _done(
+        self,
+        job: Job,
+        outcome: reply.FinishReason,
+        *,
+        parsed: object = None,
+        calls: list[dict[str, Any]] | None = None,
+        trimmed: int = 0,
+    ) -> reply.Done:
+        progress = job.progress
+        return reply.Done(
             id=job.question.id,
             seq=job.next_seq(),
-            text=report.text,
-            reasoning=report.reasoning or None,
-            finish_reason=report.outcome,
-            usage=report.usage,
-            timings=timings,
+            text=progress.text,
+            reasoning=progress.reasoning or None,
+            finish_reason=outcome,
+            usage=progress.usage,
+            timings=progress.timings,
             model=self.model,
             node=self.replies.topics.node,
             attempt=job.attempts,
             parsed=parsed,
-            cached=report.usage.cached_tokens > 0 or None,
+            tool_calls=calls,
+            cached=progress.usage.cached_tokens > 0 or None,
             trimmed=trimmed or None,
             level=self.level,
         )
-        turn = None
-        if report.said is not None and report.said.text:  # a turn without an answer leaves no trace
-            answer = Message("assistant", report.said.text)
-            turn = self.sessions.answered(job, answer, report.said.tokens, trimmed)
-        self._finish(job, done, plain_text=report.text if job.question.plain else None, turn=turn)
+
+    # the node's own tools -------------------------------------------------------------------------------
+
+    def _local_names(self, job: Job) -> tuple[str, ...]:
+        return () if job.question.tools is None else job.question.tools.local
+
+    def _call(self, job: Job, report: Ended) -> None:
+        """Have the node's tools run; their results are the model's next prompt."""
+        self._runs += 1
+        job.submitted = False
+        job.progress = rounds.called(job.progress, report.text, report.calls, self._runs)
+        self.toolbox.run(job.number, self._runs, report.calls, self.replies.topics.node, self.vitals)
+
+    def tools_ran(self, event: ToolsRan) -> None:
+        """The tools of one round are done: the model goes on, unless the question is over or began anew."""
+        job = self.roster.live(event.number)
+        if job is None or not job.progress.calls or job.progress.run != event.run:
+            return
+        job.progress = rounds.answered(job.progress, event.results)
+        self._submit(job)
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
         job = self.roster.live(report.number)
-        if job is not None:
+        if job is None:
+            return
+        if report.code == "expired" and job.progress.rounds and job.question.schema is None:
+            self._finish(job, self._done(job, "deadline"))  # with what the rounds before came to
+        else:
             self.fail(
                 job,
                 Refusal(
@@ -306,6 +409,8 @@ class Desk:
                 and job.deadline <= now
             ):
                 self.fail(job, Refusal("expired", "the deadline passed before the question's turn came"))
+            elif job.progress.calls and job.deadline is not None and job.deadline <= now:
+                self.refused(Refused(job.number, "expired", "the deadline passed while tools ran", {}))
 
     def fail(self, job: Job, refusal: Refusal) -> None:
         """End a job with an error."""
@@ -331,12 +436,9 @@ class Desk:
         """
         return any(job.crashes and job.submitted for job in self.roster.numbered.values())
 
-    def _cancelled(self, job: Job, report: Ended | None = None) -> reply.Cancelled:
+    def _cancelled(self, job: Job) -> reply.Cancelled:
         return reply.Cancelled(
-            id=job.question.id,
-            seq=job.next_seq(),
-            text=report.text if report else "",
-            usage=report.usage if report else reply.Usage(),
+            id=job.question.id, seq=job.next_seq(), text=job.progress.text, usage=job.progress.usage
         )
 
     def _finish(

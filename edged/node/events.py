@@ -18,6 +18,7 @@ from edged.core.link import (
 from edged.core.records import JournalEvent
 from edged.engine.client import EngineGone, EngineSaid
 from edged.node.vitals_thread import VitalsRead
+from edged.tools.client import ToolsRan
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ Event = (
     | StopAsked
     | Subscribed
     | ThreadDied
+    | ToolsRan
     | Unsubscribed
     | VitalsRead
     | JournalEvent

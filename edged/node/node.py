@@ -56,6 +56,7 @@ from edged.node.pools import LOADING, Membership
 from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsRead
+from edged.tools.client import ToolsRan
 
 TICK_S = 0.25
 GRACE_S = 4.0
@@ -211,6 +212,8 @@ class Node:
                 self._broker_said(event)
             case EngineGone():
                 self._engine_gone(event)
+            case ToolsRan():
+                self.desk.tools_ran(event)
             case VitalsRead():
                 self._vitals_read(event.vitals)
             case ThreadDied(name, reason):
@@ -296,6 +299,7 @@ class Node:
         now = self.clock()
         changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
         self.desk.level = self.thermostat.level
+        self.desk.vitals = {"level": self.desk.level, **news.board(vitals)}
         if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
             self._tell_health()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from edged.core import session
 from edged.core.job import Job
 from edged.core.question import Message
@@ -79,7 +81,10 @@ class Sessions:
         if one is None or name is None:
             return None
         left = session.without_oldest(one.history, trimmed)
-        one.history = session.grown(left, job.number, job.question, answer, tokens)
+        asked = job.question
+        if job.progress.turns:
+            asked = msgspec.structs.replace(asked, messages=(*asked.messages, *job.progress.turns))
+        one.history = session.grown(left, job.number, asked, answer, tokens)
         return session.stored(job.question.client, name, one.history)
 
     def leave(self, job: Job) -> Job | None:

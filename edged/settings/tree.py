@@ -34,6 +34,7 @@ from .scalars import (
     refuse,
 )
 from .sessions import Sessions
+from .tools import Tools
 
 
 class Model(Section):
@@ -225,6 +226,7 @@ class Settings(BaseSettings):
     engine: Engine = Engine()
     limits: Limits = Limits()
     sessions: Sessions = Sessions()
+    tools: Tools = Tools()
     journal: Journal = Journal()
     heat: Heat = Heat()
     health: Health = Health()

@@ -48,6 +48,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
     assert wish.client == "ann"
     assert wish.fields == {
         "messages": ASK["messages"],
+        "parallel_tool_calls": True,
         "stream": True,
         "max_tokens": 9,
         "top_p": 0.9,

@@ -45,7 +45,9 @@ MAY_IMPORT = {
     "adapters/journal/": ("core", "errors", "adapters.journal"),
     "adapters/vitals/": ("core", "errors", "adapters.vitals"),
     "adapters/": ("core", "errors"),
-    "node/": ("core", "errors", "node", "engine.client", "engine.messages"),
+    "node/": ("core", "errors", "node", "engine.client", "engine.messages", "tools.client"),
+    "tools/client.py": ("core", "errors", "engine.channel", "tools.messages"),
+    "tools/": ("core", "errors", "engine.channel", "tools"),
     "settings/": ("core", "errors", "settings"),
     "client/": ("core", "errors", "client"),
     "logs.py": ("core", "errors"),
@@ -54,8 +56,9 @@ MAY_IMPORT = {
 """Rooms and what of edged they know; the first row that fits counts. Adapters do not know each other, and what
 runs in the daemon knows the engine by its messages only: importing it must never load llama.cpp."""
 
-BROAD = ["adapters/mqtt/connection.py"]
-"""Files with an `except` that takes everything and keeps it: the network thread tells the node what ended it."""
+BROAD = ["adapters/mqtt/connection.py", "tools/__main__.py", "tools/__main__.py"]
+"""Files with an `except` that takes everything and keeps it: the network thread tells the node what ended it;
+code of plug-ins may raise anything, and has a process of its own."""
 
 
 def name_of(path: Path) -> str:

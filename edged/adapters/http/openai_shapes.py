@@ -18,7 +18,12 @@ from edged.errors import Refusal
 from .asking import Wish
 from .errors import HttpError
 
-PASSED = frozenset({"temperature", "top_p", "seed", "stop", "response_format", "tools", "tool_choice"})
+PASSED = frozenset(
+    {
+        *("temperature", "top_p", "seed", "stop", "response_format"),
+        *("tools", "tool_choice", "parallel_tool_calls"),
+    }
+)
 """Passed on as they are."""
 OWN = frozenset({"deadline_ms", "priority", "session", "reasoning", "cache", "overflow"})
 """The contract's own, beside OpenAI's (`extra_body` in its client)."""
@@ -32,7 +37,6 @@ HARMLESS = frozenset(
     {
         *(
             "metadata",
-            "parallel_tool_calls",
             "prompt_cache_key",
             "prompt_cache_retention",
             "safety_identifier",

@@ -1,0 +1,79 @@
+"""The grammar of an answer that may be text or tool calls, as llguidance's Lark dialect has it. Pure.
+
+All text of devices stands in it as JSON: names of tools are letters and digits, schemas are `%json` values that
+were parsed and written anew. Nothing else of the wire gets in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edged.core.tools import CALLS_MADE_MAX, Mode, Tool
+from edged.engine.calls import CallForm
+
+ANY = r"/(.|\n)*/"
+
+
+def grammar(
+    form: CallForm,
+    tools: Sequence[Tool],
+    mode: Mode,
+    *,
+    literal: Callable[[str], Sequence[str | int]],
+    parallel: bool,
+    schema: str | None,
+    options: dict[str, Any],
+) -> str:
+    """Lark text.
+
+    Args:
+        form: how the model writes calls.
+        tools: those that it may call; with a named one, that one alone.
+        mode: `required` leaves no place for text, `none` none for calls.
+        literal: a text of the template as the vocabulary has it: stretches of text, and numbers of special tokens.
+        parallel: several calls are allowed.
+        schema: what an answer that is no call must follow; None for any text.
+        options: llguidance's for the schemas.
+    """
+    lines = ["%llguidance {}"]
+    trigger = literal(form.trigger)
+    text = f"answer: %json {_json(schema, options)}" if schema is not None else f"answer: TEXT\nTEXT: {ANY}"
+    if mode == "none":
+        if schema is None and isinstance(trigger[0], str):  # a special token is no text anyway
+            text = f"answer: TEXT\nTEXT: {ANY} & ~({ANY} {_terminal(trigger[:1])} {ANY})"
+        return "\n".join([*lines, "start: answer", text, ""])
+    lines.append("start: calls" if mode == "required" else "start: answer | calls")
+    if mode != "required":
+        lines.append(text)
+    tail = _terminal(literal(form.opening[len(form.trigger) :]))
+    if mode == "required" or schema is not None:
+        lines.append(f"calls: {_terminal(trigger)} {tail} rest")
+    elif isinstance(trigger[0], int):
+        lines.append(f"calls: TEXT {_terminal(trigger)} {tail} rest")
+    else:
+        # Lazy: as soon as the trigger stands there, it is a call and no text any more.
+        lines += [
+            f"calls: head {_terminal(trigger[1:])} {tail} rest",
+            f"head[lazy]: {ANY} {_terminal(trigger[:1])}",
+        ]
+    more = ""
+    if parallel and form.between is not None:
+        more = f"({_terminal(literal(form.between))} call){{0,{CALLS_MADE_MAX - 1}}}"
+    lines.append(f"rest: call {more} {_terminal(literal(form.closing))}")
+    lines.append("call: " + " | ".join(f"call_{at}" for at in range(len(tools))))
+    spaced = {**options, "item_separator": ", ", "key_separator": ": "}
+    for at, tool in enumerate(tools):
+        lead = _terminal(literal(tool.name + form.middle))
+        lines.append(f"call_{at}: {lead} %json {_json(tool.parameters, spaced)}")
+    return "\n".join([*lines, ""])
+
+
+def _json(schema: str, options: dict[str, Any]) -> str:
+    """A schema with the compiler's options in it: the only place that a grammar has for them."""
+    return json.dumps({**json.loads(schema), "x-guidance": options})
+
+
+def _terminal(parts: Sequence[str | int]) -> str:
+    return " ".join(f"<[{part}]>" if isinstance(part, int) else json.dumps(part) for part in parts)

@@ -1,0 +1,76 @@
+"""`python -m edged.tools FD NAME...`: the process of the node's tools. The daemon starts it; people do not.
+
+Ends with the daemon, and is the first to go when memory runs out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from edged.core.tools import Tool
+from edged.engine.channel import Channel
+from edged.tools import GROUP, LocalTool, Surroundings
+from edged.tools.messages import RESULT_BYTES_MAX, Ask, Frame, Loaded, Told
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+OOM_SCORE_ADJ = "1000"
+
+
+def main() -> int:
+    """Load the tools, then run what is asked until the daemon's end closes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ, "ascii")
+    except OSError:
+        pass  # without /proc the kernel goes by size
+    channel: Channel[Frame, Ask] = Channel(socket.socket(fileno=int(sys.argv[1])), Ask)
+    try:
+        tools = {name: _load(name) for name in sys.argv[2:]}
+        channel.send(Loaded(tuple(_described(name, tool) for name, tool in tools.items())))
+    except Exception as error:  # noqa: BLE001 - whatever a plug-in does at its import, the operator is told
+        channel.send(Loaded(problem=f"{type(error).__name__}: {error}"))
+        return 0
+    for asked in channel.receive():
+        channel.send(run(tools[asked.name], asked))
+    return 0
+
+
+def _load(name: str) -> LocalTool:
+    found = entry_points(group=GROUP, name=name)
+    if not found:
+        installed = sorted({entry.name for entry in entry_points(group=GROUP)})
+        raise LookupError(f"there is no tool {name}; installed are {', '.join(installed)}")
+    tool = next(iter(found)).load()
+    if not isinstance(tool, LocalTool):
+        raise TypeError(f"tool {name} is no edged.tools.LocalTool")
+    return tool
+
+
+def _described(name: str, tool: LocalTool) -> Tool:
+    return Tool(name, tool.description, msgspec.json.encode(dict(tool.parameters)).decode())
+
+
+def run(tool: LocalTool, asked: Ask) -> Told:
+    """Run one tool once."""
+    try:
+        result = tool.run(msgspec.json.decode(asked.arguments), Surroundings(asked.node, asked.vitals))
+        text = result if isinstance(result, str) else msgspec.json.encode(cast("Any", result)).decode()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the model is told and the node goes on
+        return Told(f"{type(error).__name__}: {error}"[:500], failed=True)
+    if len(text.encode()) > RESULT_BYTES_MAX:
+        return Told(f"the result has more than {RESULT_BYTES_MAX} bytes; ask for less", failed=True)
+    return Told(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

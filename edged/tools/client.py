@@ -1,0 +1,171 @@
+"""The daemon's handle on the process of the tools: a thread that runs one call after the other, each with a limit.
+
+The thread alone talks to the process. A call that takes too long, or ends the process, is told to the model as an
+error; the process is ended and the next call starts another one.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import structlog
+
+from edged.core.tools import Call, Tool
+from edged.engine.channel import Channel
+from edged.errors import EngineError, SettingsError
+from edged.tools.messages import Ask, Frame, Loaded, Told
+
+START_S = 30.0
+"""Longest time for the import of the tools; a board under load takes seconds."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsRan:
+    """The calls of one round are done: a text for each, in their order. `run` names the round to its owner."""
+
+    number: int
+    run: int
+    results: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    number: int
+    run: int
+    calls: tuple[Call, ...]
+    node: str
+    vitals: dict[str, Any]
+
+
+class Toolbox:
+    """The node's own tools.
+
+    Args:
+        names: which are switched on.
+        limit_s: longest time of one call.
+        emit: takes `ToolsRan`, from our thread.
+
+    Attributes:
+        tools: what they are, by name; known after `start`.
+    """
+
+    def __init__(self, names: Sequence[str], limit_s: float, emit: Callable[[ToolsRan], None]) -> None:
+        self._names = tuple(names)
+        self._limit_s = limit_s
+        self._emit = emit
+        self._rounds: queue.SimpleQueue[_Round | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self.tools: dict[str, Tool] = {}
+
+    def start(self) -> None:
+        """Load the tools, if any is switched on.
+
+        Raises:
+            SettingsError: one is not installed, or does not load.
+        """
+        if not self._names:
+            return
+        loaded = self._begin()
+        if loaded.problem:
+            self._end()
+            raise SettingsError(f"tools.enabled: {loaded.problem}")
+        self.tools = {tool.name: tool for tool in loaded.tools}
+        self._thread = threading.Thread(target=self._serve, name="tools", daemon=True)
+        self._thread.start()
+
+    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
+        """Run some calls; `ToolsRan` follows."""
+        self._rounds.put(_Round(number, run, calls, node, vitals))
+
+    def stop(self, timeout_s: float) -> None:
+        """End the process, whatever it does, and the thread."""
+        self._rounds.put(None)
+        process = self._process
+        if process is not None:
+            process.kill()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        if process is not None:
+            process.wait()
+
+    def _begin(self) -> Loaded:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edged.tools", str(theirs.fileno()), *self._names],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._socket = ours
+        told = self._receive(START_S)
+        return told if isinstance(told, Loaded) else Loaded(problem="the tools do not load in time")
+
+    def _receive(self, limit_s: float) -> Frame | None:
+        """The process's next word; None when it says none in time, or is gone."""
+        if self._socket is None:
+            return None
+        self._socket.settimeout(limit_s)
+        channel: Channel[Frame, Frame] = Channel(self._socket, cast("Any", Loaded | Told))
+        try:
+            return next(iter(channel.receive()), None)
+        except EngineError:
+            return None
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # our thread -----------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (work := self._rounds.get()) is not None:
+            results = tuple(self._call(work, call) for call in work.calls)
+            self._emit(ToolsRan(work.number, work.run, results))
+        self._end()
+
+    def _call(self, work: _Round, call: Call) -> str:
+        begun = time.monotonic()
+        told = self._ask(Ask(call.name, call.arguments, work.node, work.vitals))
+        if told is None:
+            self._end()
+            told = Told(f"{call.name} gave no result within {self._limit_s:g} s", failed=True)
+        log.info(
+            "tool_ran", tool=call.name, failed=told.failed, duration_s=round(time.monotonic() - begun, 3)
+        )
+        return f"error: {told.text}" if told.failed else told.text
+
+    def _ask(self, ask: Ask) -> Told | None:
+        if self._process is None or self._process.poll() is not None:
+            self._end()
+            problem = self._begin().problem
+            if problem:
+                log.error("tools_failed", reason=problem)
+                return None
+        if self._socket is None:
+            return None
+        channel: Channel[Frame, Frame] = Channel(self._socket, cast("Any", Loaded | Told))
+        try:
+            channel.send(ask)
+        except OSError:
+            return None
+        told = self._receive(self._limit_s)
+        return told if isinstance(told, Told) else None
