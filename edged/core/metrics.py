@@ -118,6 +118,12 @@ def _engine(health: Health) -> Iterable[Family]:
     yield _one("edged_prefix_store_bytes", "Size of the prompts on disk.", store.bytes)
     yield _count("edged_prefix_store_loads", "Prompts that were read from disk.", store.loads)
     yield _one("edged_decode_tokens_per_second", "Tokens written lately.", health.decode_tokens_per_s)
+    yield _one(
+        "edged_calibrated_decode_tokens_per_second",
+        "Of one question alone, as calibrated.",
+        health.calibrated_decode_tokens_per_s,
+    )
+    yield _one("edged_slow", "Whether a cool board is far below its calibrated rate.", health.slow)
     yield _one("edged_prefill_tokens_per_second", "Prompt tokens read lately.", health.prefill_tokens_per_s)
 
 

@@ -198,3 +198,18 @@ def test_every_name_is_documented() -> None:
     helps = re.findall(r"^# HELP (\S+) (.+)$", exposition(HEALTH, latencies()), re.MULTILINE)
     assert len(helps) > 30
     assert all(name.startswith("edged_") and meaning.endswith(".") for name, meaning in helps)
+
+
+def test_a_calibrated_node_tells_both_rates() -> None:
+    """The calibrated rate and whether the node is slow are there once it is calibrated, and absent before."""
+    calibrated = news.Health(decode_tokens_per_s=5.0, calibrated_decode_tokens_per_s=12.4, slow=True)
+    told = metrics.exposition(
+        news.Info(node="n1", version="1", contract=1), calibrated, Latencies(), online=True
+    )
+    assert "edged_calibrated_decode_tokens_per_second 12.4" in told
+    assert "edged_slow 1" in told
+    told = metrics.exposition(
+        news.Info(node="n1", version="1", contract=1), news.Health(), Latencies(), online=True
+    )
+    assert "edged_slow" not in told
+    assert "edged_calibrated" not in told
