@@ -256,3 +256,16 @@ def test_tags_in_a_question_change_nothing(ask_closer: Device, tag: str) -> None
 def test_the_node_says_that_its_model_reasons(closer: DaemonProcess) -> None:
     """`info` tells devices that they may expect reasoning."""
     assert closer.wait_info()["model"]["reasoning"] is True
+
+
+def test_a_conversation_leaves_the_thinking_out(ask_closer: Device) -> None:
+    """The next turn is asked without the earlier thinking, and continues from where that began."""
+    first, second = (ask(ask_closer, session="talk").last["usage"] for _ in range(2))
+    begin, opening, end = (
+        1,
+        2,
+        1,
+    )  # what stands first; `<think>` and a line break; what ends an earlier answer
+    said = ANSWER_TOKENS + end
+    assert second["prompt_tokens"] == first["prompt_tokens"] - opening + said + first["prompt_tokens"] - begin
+    assert second["cached_tokens"] == first["prompt_tokens"] - opening
