@@ -20,7 +20,7 @@ class Heat(Section):
     """Time between two readings of the board's sensors."""
     hot_c: Degrees = 1.5
     """Degrees below its first throttling trip at which a zone is hot."""
-    target_c: Degrees = 3.0
+    target_c: Degrees = 4.0
     """Degrees below that trip which the engine's pace holds; more than `hot_c`."""
     warm_c: Degrees = 15.0
     """Degrees below that trip at which a zone is warm; more than `target_c`."""

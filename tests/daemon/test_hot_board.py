@@ -45,7 +45,7 @@ def test_levels_tell_and_limit(
     asking = device(broker, "d1")
     assert asking.answer(asking.ask("x")).check().attempts[0][0]["context"] == 2048
     warm = heat_to(node, root, 72.0, "warm")
-    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 82.0)
+    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 81.0)
     node.wait_health(lambda h: h.get("context") == 1536)
     heat_to(node, root, 84.2, "hot")
     health = node.wait_health(lambda h: h["level"] == "hot" and h.get("context") == 1024)
@@ -78,7 +78,7 @@ def test_critical_pauses_and_nothing_is_lost(
     asking.wait_reply(job, "delta", count=3)
     other.wait_reply(cancelled, "delta", count=3)
     heat_to(node, root, 86.0, "critical")
-    node.wait_health(lambda h: h["heat"]["paused"])
+    node.wait_health(lambda h: h["heat"].get("paused"))
     for priority in ("interactive", "normal"):
         assert asking.answer(asking.ask("x", priority=priority)).last["code"] == "hot"
     other.control("cancel", cancelled)
@@ -133,7 +133,7 @@ def test_real_model(
     job = asking.ask("Tell me a long story about a bearing.", **fields)
     asking.wait_reply(job, "delta", count=2)
     heat_to(node, root, 86.0, "critical")
-    node.wait_health(lambda h: h["heat"]["paused"] and h["active"] == 1)
+    node.wait_health(lambda h: h["heat"].get("paused") and h["active"] == 1)
     heat_to(node, root, 50.0, "cool")
     answer = asking.answer(job).check()
     assert (answer.text, answer.last["attempt"]) == (text, 1)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from edged.core.control import Control
+from edged.core.heat import policy
 from edged.core.question import Question
 from edged.errors import CODES
 from edged.settings import markdown_table
@@ -19,6 +20,11 @@ def test_settings_table_is_the_one_made_from_the_code() -> None:
     match = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
     assert match is not None
     assert match[1].strip() == markdown_table().strip()
+
+
+def test_policy_of_heat_is_the_one_in_the_code() -> None:
+    """The table of what each level allows is made from the code."""
+    assert policy.markdown_table() in README
 
 
 def test_every_error_code_is_named() -> None:

@@ -1,4 +1,4 @@
-"""How levels change: up at once, down late.
+"""How levels change: up at once (to hot at the second reading that says so), down late.
 
 A level ends when the board has been some degrees below its beginning for `dwell_s`; critical, which stops every
 answer, already after `CRITICAL_DWELL_S`. A rise that would reach the trip soon lifts the level before its time.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from edged.core.heat.margins import Margins
 from edged.core.vitals import LEVELS, Level, Vitals, level, plausible_c
 
+HOT = LEVELS.index("hot")
 CRITICAL_DWELL_S = 5.0
 WARM_AHEAD_S, HOT_AHEAD_S = 60.0, 8.0
 """A cool board counts as warm when its rise would reach the trip within the first, a warm one as hot within the
@@ -23,6 +24,7 @@ class Levels:
 
     margins: Margins
     rank: int = 0
+    _hot_before: bool = False
     _cooler_since: float | None = None
 
     def step(self, vitals: Vitals, now: float, trip_in_s: float | None, floor: int) -> tuple[Level, str]:
@@ -36,6 +38,10 @@ class Levels:
         """
         at, reason = self._judge(vitals, 0.0)
         ahead = self._ahead(at, trip_in_s)
+        hot = max(at, ahead) >= HOT
+        if max(at, ahead) == HOT and not self._hot_before and self.rank < HOT:
+            at = ahead = HOT - 1  # one reading of a noisy sensor does not turn questions away
+        self._hot_before = hot
         up = max(at, ahead, floor)
         down = max(self._judge(vitals, self.margins.ends_below_c(self.rank))[0], ahead, floor)
         if ahead > at:
