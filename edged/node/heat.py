@@ -69,6 +69,13 @@ class Thermostat:
         return "cool" if self.verdict is None else self.verdict.level
 
     @property
+    def slots(self) -> int:
+        """Questions that may begin side by side now; 0 in a pause."""
+        if self.limits is None:
+            return self.ceiling.slots
+        return 0 if self.limits.paused else self.limits.slots
+
+    @property
     def shed(self) -> Shed | None:
         """What is not admitted at this level; None where everything is."""
         verdict = self.verdict

@@ -300,6 +300,7 @@ class Node:
         changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
         self.desk.level = self.thermostat.level
         self.desk.vitals = {"level": self.desk.level, **news.board(vitals)}
+        self.intake.slots = self.thermostat.slots
         if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
             self._tell_health()
 

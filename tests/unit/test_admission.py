@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.admission import MODEL_RETRY_MS, RETRY_MIN_MS, Bound, Load, refuse, retry_after_ms
+from edged.core.admission import MODEL_RETRY_MS, RETRY_MIN_MS, Bound, Load, Shed, refuse, retry_after_ms
+from edged.core.fairness import RANK
+from edged.core.question import Priority
 
 BOUND = Bound(jobs=10, size_bytes=1000, client_jobs=4)
 
@@ -97,3 +99,26 @@ def test_bounds_hold(jobs: int, size: int, own: int, question: int) -> None:
         assert own < BOUND.client_jobs
         assert size + question <= BOUND.size_bytes
     assert retry_after_ms(load(), of=jobs) <= retry_after_ms(load(), of=jobs + 1)
+
+
+@pytest.mark.parametrize("priority", RANK)
+def test_heat_keeps_out_by_priority(priority: Priority) -> None:
+    """A hot board takes what it still admits and refuses the rest with a time, and says what would come in."""
+    hot = load(shed=Shed("hot", ("interactive",), 42_000, "zone is at 84.0 C"))
+    refusal = refuse(hot, BOUND, 100, priority)
+    if priority == "interactive":
+        assert refusal is None
+        return
+    assert refusal is not None
+    assert (refusal.code, refusal.retry_after_ms) == ("hot", 42_000)
+    assert "interactive" in refusal.message
+    assert refusal.details == {"level": "hot", "admits": ["interactive"], "reason": "zone is at 84.0 C"}
+
+
+@pytest.mark.parametrize("priority", RANK)
+def test_a_critical_board_takes_nothing(priority: Priority) -> None:
+    """Then no priority helps, and none is offered."""
+    refusal = refuse(load(shed=Shed("critical", (), 5000)), BOUND, 100, priority)
+    assert refusal is not None
+    assert refusal.code == "hot"
+    assert "mark it" not in refusal.message
