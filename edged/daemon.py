@@ -10,36 +10,37 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from edged import __version__
+from edged import __version__, tuning
 from edged.adapters import calibration_file
 from edged.adapters.journal import Journal, JournalError, read_instant
+from edged.adapters.local_socket import LocalSocket
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.note import Note
 from edged.adapters.systemd import Notifier
 from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core import homeassistant
-from edged.core.admission import Bound, Load
+from edged.core.admission import Load
 from edged.core.calibration import Calibration
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import Margins
 from edged.core.heat.policy import Ceiling
-from edged.core.parsing import Bounds
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.core.topology import Choice, choose, format_cores, threads
 from edged.engine.client import COMMAND, EngineClient
 from edged.engine.messages import Configure
 from edged.errors import EngineError, SettingsError
+from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
-from edged.node.events import Event, StopAsked
+from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
 from edged.node.heat import Thermostat
 from edged.node.homeassistant import Discovery
@@ -71,12 +72,18 @@ RECEIVE_SLACK = 32
 log = structlog.get_logger()
 
 
-def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa: PLR0915 - one line a part
+def run(  # noqa: PLR0915 - one line a part
+    settings: Settings,
+    *,
+    engine: Sequence[str] = COMMAND,
+    load: Callable[[], Settings] | None = None,
+) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit code of the process.
 
     Args:
         settings: all of it.
         engine: command of the engine process.
+        load: reads the settings file again, for SIGHUP; None where there is none.
 
     Raises:
         SettingsError: something in the settings does not fit this machine.
@@ -88,6 +95,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: inbox.put(StopAsked(signum)))
+    signal.signal(signal.SIGHUP, lambda _signum, _frame: inbox.put(ReloadAsked()))
     # Threads and the engine inherit this mask; the engine moves itself to its own cores.
     os.sched_setaffinity(0, choice.daemon)
     notifier = Notifier()
@@ -134,42 +142,60 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
-    limits = settings.limits
+    about = _about(settings, reader, choice, decode_threads, prefill_threads)
+    vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
 
     def memory() -> dict[str, int]:
         pids = {"daemon_rss_bytes": os.getpid(), "engine_rss_bytes": client.pid}
         sizes = {name: reader.process_memory(pid) for name, pid in pids.items() if pid is not None}
         return {name: size for name, size in sizes.items() if size is not None}
 
-    def load(client_jobs: int) -> Load:
+    def node_load(client_jobs: int) -> Load:
         return node.load(client_jobs)  # the node that is made just below
 
     meter = Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile))
     face = _face(settings, key, topics, exchange, bulletin, meter, inbox)
     controls = Controls(desk, journal)
+    intake = Intake(
+        desk,
+        controls,
+        journal,
+        tuning.bounds(settings.limits),
+        tuning.bound(settings.limits),
+        node_load,
+        read_instant,
+        settings.limits.deadline_default_s,
+        settings.engine.slots,
+        membership.dealt,
+    )
+    tunes = tuning.Tuning(settings, settings, load, intake, desk, membership, bulletin, vitals, about)
+    admin = Admin(
+        desk,
+        membership,
+        supervision,
+        settings.admin.enabled,
+        settings.admin.models,
+        tunes,
+        Note(settings.paths.state / "restarted"),
+        bulletin.tell_event,
+        lambda: inbox.put(StopAsked(signal.SIGTERM)),
+        read_instant,
+    )
+    intake.ordered = admin.arrived
     node = Node(
         inbox=inbox,
         desk=desk,
         controls=controls,
-        intake=Intake(
-            desk,
-            controls,
-            journal,
-            Bounds(limits.payload_bytes, limits.messages, limits.stop_sequences, limits.deadline_max_s),
-            Bound(limits.queue_jobs, limits.queue_bytes, limits.client_jobs),
-            load,
-            read_instant,
-            limits.deadline_default_s,
-            settings.engine.slots,
-            membership.dealt,
-        ),
+        intake=intake,
         outbox=outbox,
         supervision=supervision,
         thermostat=_thermostat(settings, reader, supervision, membership, bulletin),
         bulletin=bulletin,
         membership=membership,
+        admin=admin,
+        reload=tunes.reload,
         watchdog=notifier,
-        about=_about(settings, reader, choice, decode_threads, prefill_threads),
+        about=about,
         slots=settings.engine.slots,
         journal_depth=journal.depth,
         link_beat=lambda: line.beat,
@@ -179,7 +205,10 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         speed=speed,
         meter=meter,
     )
-    vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
+    admin.status = node.status
+    local = LocalSocket(
+        settings.control_socket(), lambda payload, answer: inbox.put(LocalOrder(payload, answer))
+    )
 
     log.info("starting", version=__version__, node=settings.node.id, cores=choice.reason)
     if recovered.set_aside:
@@ -192,6 +221,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
     vitals.start()
     if face is not None:
         face.start()
+    local.start()
     died: DiedError | EngineError | None = None
     try:
         node.serve()
@@ -203,6 +233,7 @@ def run(settings: Settings, *, engine: Sequence[str] = COMMAND) -> int:  # noqa:
         died = error
     if face is not None:
         face.stop(HTTP_STOP_S)
+    local.stop()
     vitals.stop(1.0)
     toolbox.stop(1.0)
     client.stop(ENGINE_STOP_S)
@@ -320,6 +351,7 @@ def _link(settings: Settings, topics: Topics, password: str | None) -> Link:
         will=b"offline",
         subscriptions=(
             *topics.subscriptions(),
+            *((topics.admin("+"),) if settings.admin.enabled else ()),
             *((settings.homeassistant.birth_topic,) if settings.homeassistant.enabled else ()),
         ),
         username=mqtt.username,
@@ -337,6 +369,7 @@ def _discovery(settings: Settings, topics: Topics, line: Mqtt, reader: VitalsRea
         Note(settings.paths.state / "homeassistant"),
         topic=topic if wanted.enabled else None,
         birth_topic=wanted.birth_topic,
+        admin=settings.admin.enabled,
         about={"version": __version__, "board": reader.topology().board},
     )
 
@@ -389,11 +422,7 @@ def _about(
             "reason": choice.reason,
             "allowed": format_cores(os.sched_getaffinity(0)),
         },
-        "limits": {
-            "payload_bytes": settings.limits.payload_bytes,
-            "queue_jobs": settings.limits.queue_jobs,
-            "client_jobs": settings.limits.client_jobs,
-        },
+        "limits": tuning.limits_told(settings.limits),
         "capabilities": [
             "stream",
             "cancel",

@@ -12,4 +12,4 @@ ENGINE = (sys.executable, "-m", "scripted_engine")
 if __name__ == "__main__":
     loaded = settings.load(Path(sys.argv[1]))
     logs.configure(loaded.log.level, loaded.log.format)
-    sys.exit(daemon.run(loaded, engine=ENGINE))
+    sys.exit(daemon.run(loaded, engine=ENGINE, load=lambda: settings.load(Path(sys.argv[1]))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Notifier:
     def watchdog(self) -> bool:
         """Still making progress. After `WatchdogSec=` without it systemd restarts the daemon."""
         return self._send("WATCHDOG=1")
+
+    def reloading(self) -> bool:
+        """The settings are being read again; `ready()` ends it (sd_notify(3): in one datagram, since v253)."""
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self) -> bool:
         """The daemon has begun to end."""

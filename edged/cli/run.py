@@ -22,4 +22,4 @@ def run(
 
     loaded = settings.load(config)
     logs.configure(loaded.log.level, loaded.log.format)
-    sys.exit(daemon.run(loaded))
+    sys.exit(daemon.run(loaded, load=lambda: settings.load(config)))

@@ -14,6 +14,9 @@ RETRY_MIN_MS = 250
 MODEL_RETRY_MS = 30_000
 """After how long to ask a node again whose model file must be mended by a person first."""
 
+DRAIN_RETRY_MS = 30_000
+"""A node drains before it is updated: about as long as it then takes to be back with its model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -66,6 +69,7 @@ class Load:
             crashing.
         reason: why the engine is not ready.
         shed: what heat keeps out; None while it keeps out nothing.
+        draining: the node takes nothing new on, but for what a pool had dealt to it before it left.
     """
 
     jobs: int
@@ -104,7 +108,11 @@ def refuse(load: Load, bound: Bound, question_bytes: int, priority: Priority = "
 def _unfit(load: Load, priority: Priority) -> Refusal | None:
     """The refusal of a node that takes no such question, however few it has."""
     if load.draining:
-        return Refusal("draining", "this node takes no new questions just now; ask another one")
+        return Refusal(
+            "draining",
+            "this node takes no new questions just now; ask another one, or this one later",
+            retry_after_ms=DRAIN_RETRY_MS,
+        )
     if load.engine == "failed":
         return Refusal(
             "loading", f"this node has no usable model: {load.reason}", retry_after_ms=MODEL_RETRY_MS

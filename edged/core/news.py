@@ -179,6 +179,20 @@ class Memory(Shape, frozen=True):
     engine_rss_bytes: int | None = None
 
 
+class Membership(Shape, frozen=True):
+    """Which pools deal this node questions just now.
+
+    Attributes:
+        inside: pools that it is in; `in` on the wire.
+        out: pools of its settings that it is not in.
+        reasons: why it is out of all of them, the oldest first: `loading`, `full`, `hot`, `draining`, `stopping`.
+    """
+
+    inside: list[str] = msgspec.field(default_factory=list, name="in")
+    out: list[str] = []
+    reasons: list[str] = []
+
+
 class Health(Shape, frozen=True):
     """How a node is.
 
@@ -200,6 +214,8 @@ class Health(Shape, frozen=True):
         calibrated_decode_tokens_per_s: of one question alone, as `edged calibrate` measured it.
         calibrated_share: of that rate, when one question ran alone on a cool board the last time.
         slow: a cool board has been below 70 % of it for some time.
+        membership: where the node stands with its pools.
+        draining: it takes no new questions on.
     """
 
     level: Level = "cool"
@@ -218,6 +234,8 @@ class Health(Shape, frozen=True):
     calibrated_decode_tokens_per_s: float | None = None
     calibrated_share: float | None = None
     slow: bool | None = None
+    membership: Membership | None = None
+    draining: bool = False
     journal: JournalDepth = JournalDepth()
     memory: Memory = Memory()
     heat: Heat = Heat()
@@ -283,6 +301,7 @@ class Info(Shape, frozen=True):
         boot_id: names one run of the kernel.
         board: the device tree's model name.
         pools: pools whose questions it shares.
+        membership: where it stands with them.
         context_max, context_min: tokens of prompt and answer together, cool and when heat has taken all it may.
         slots: questions answered at the same time.
         engine: see `health`.
@@ -296,6 +315,7 @@ class Info(Shape, frozen=True):
     boot_id: str | None = None
     board: str | None = None
     pools: list[str] = []
+    membership: Membership | None = None
     context_max: int | None = None
     context_min: int | None = None
     slots: int | None = None

@@ -101,17 +101,18 @@ class Topics:
         return f"$share/{pool}/{self.prefix}/v1/pool/{pool}/ask/+"
 
     def route(self, topic: str) -> tuple[str, str, str | None] | None:
-        """What an incoming topic asks for: `("ask" | "control", client, pool)`, or None for a topic not ours.
+        """What an incoming topic asks for: verb, client and pool, or None for a topic not ours.
 
-        The pool is None for what was sent to this node. It may be one that we have left, or were in before the
-        settings changed: what the broker has handed to us it hands to nobody else. The client's name is
-        returned as it stands; whether it is a legal name is the caller's to check.
+        The verb is `ask`, `control`, or `admin` with the operation in the client's place. The pool is None for
+        what was sent to this node. It may be one that we have left, or were in before the settings changed: what
+        the broker has handed to us it hands to nobody else. The client's name is returned as it stands; whether
+        it is a legal name is the caller's to check.
         """
         head = f"{self.prefix}/v1/"
         if not topic.startswith(head):
             return None
         match topic[len(head) :].split("/"):
-            case ["node", node, "ask" | "control" as verb, client] if node == self.node:
+            case ["node", node, "ask" | "control" | "admin" as verb, client] if node == self.node:
                 return verb, client, None
             case ["pool", pool, "ask", client] if is_name(pool):
                 return "ask", client, pool

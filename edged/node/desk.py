@@ -229,8 +229,12 @@ class Desk:
             if job.state is State.WAITING:
                 self._submit(job)
 
-    def engine_gone(self) -> None:
-        """What ran, runs again as the next attempt; what crashed the engine too often is poison."""
+    def engine_gone(self, *, crashed: bool = True) -> None:
+        """What ran, runs again as the next attempt; what crashed the engine too often is poison.
+
+        Args:
+            crashed: False where it was told to end, which no question is to blame for.
+        """
         self.running = 0
         for job in list(self.roster.numbered.values()):
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
@@ -238,7 +242,7 @@ class Desk:
             job.begin_anew()
             if job.state is State.FINISHING:
                 continue
-            job.crashes += was_running
+            job.crashes += was_running and crashed
             if job.cancel_asked:
                 self._finish(job, self._cancelled(job))
             elif was_running and job.crashes >= self.attempts_max:
@@ -411,6 +415,10 @@ class Desk:
                 self.fail(job, Refusal("expired", "the deadline passed before the question's turn came"))
             elif job.progress.calls and job.deadline is not None and job.deadline <= now:
                 self.refused(Refused(job.number, "expired", "the deadline passed while tools ran", {}))
+
+    def clear_answers(self) -> int:
+        """Forget answers that are kept to be given again; returns how many."""
+        return 0
 
     def fail(self, job: Job, refusal: Refusal) -> None:
         """End a job with an error."""

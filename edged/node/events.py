@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edged.core.link import (
@@ -28,6 +29,19 @@ class StopAsked:
     signal: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    """A signal asks us to read the settings again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOrder:
+    """An order of somebody on this machine; `answer` takes one line and may be called from any thread."""
+
+    payload: bytes
+    answer: Callable[[bytes], None]
+
+
 Event = (
     Arrived
     | Connected
@@ -37,6 +51,8 @@ Event = (
     | Undelivered
     | EngineGone
     | EngineSaid
+    | LocalOrder
+    | ReloadAsked
     | StopAsked
     | Subscribed
     | ThreadDied

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -58,6 +58,7 @@ class Intake:
         deadline_default_s: for questions that name none.
         slots: questions that run at once.
         dealt: hears of which pool a question was.
+        ordered: takes an operator's order, with its operation.
         closed: True when the node is stopping: what comes stays with the broker.
     """
 
@@ -71,6 +72,7 @@ class Intake:
     deadline_default_s: float
     slots: int
     dealt: Callable[[str], None] = lambda _pool: None
+    ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
     _parked: list[Arrived] = field(default_factory=list)
     _unstored: list[Job] = field(default_factory=list)
@@ -103,13 +105,16 @@ class Intake:
         if verb == "control":
             self.controls.arrived(client, event)
             return
+        if verb == "admin":
+            self.ordered(client, event)
+            return
         if pool is not None:
             self.dealt(pool)
-        self._ask(client, event)
+        self._ask(client, event, pooled=pool is not None)
 
     # questions ------------------------------------------------------------------------------------------
 
-    def _ask(self, client: str, event: Arrived) -> None:
+    def _ask(self, client: str, event: Arrived, *, pooled: bool = False) -> None:
         desk = self.desk
         envelope = Envelope(client, f"q{secrets.token_hex(8)}", event.properties)
         try:
@@ -128,6 +133,8 @@ class Intake:
             return
         size = len(event.payload)
         load = self.load(desk.roster.of_client.get(client, 0))
+        if pooled:  # dealt to this node, before it left the pool: nobody else has it
+            load = replace(load, draining=False)
         refusal = admission.refuse(load, self.bound, size, question.priority)
         if refusal is not None:
             self._refuse(refusal, address, client, event.delivery)

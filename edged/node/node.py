@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from edged.core import records
@@ -44,10 +45,11 @@ from edged.engine.messages import (
 )
 from edged.errors import EdgedError
 from edged.node import news
+from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
-from edged.node.events import Event, StopAsked
+from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.heat import Thermostat
 from edged.node.intake import Intake
 from edged.node.meter import Meter
@@ -86,6 +88,9 @@ class Watchdog(Protocol):
     def status(self, text: str) -> bool:
         """One line for `systemctl status`."""
 
+    def reloading(self) -> bool:
+        """The node reads its settings again; `ready` ends that."""
+
     def stopping(self) -> bool:
         """The node is on its way out."""
 
@@ -100,6 +105,7 @@ class Node:
 
     Attributes:
         inbox: events from everywhere.
+        reload: reads the settings file again, and applies what can change.
         about: who this node is, as far as it is known without the engine; the start of `info`.
         journal_depth: counters of the journal, for health.
         link_beat: when the MQTT thread last went round.
@@ -115,6 +121,8 @@ class Node:
     thermostat: Thermostat
     bulletin: Bulletin
     membership: Membership
+    admin: Admin
+    reload: Callable[[], None]
     watchdog: Watchdog
     about: dict[str, Any]
     slots: int
@@ -216,6 +224,10 @@ class Node:
                 self.desk.tools_ran(event)
             case VitalsRead():
                 self._vitals_read(event.vitals)
+            case LocalOrder(payload, answer):
+                self.admin.perform(payload, lambda result: answer(msgspec.json.encode(result)), "local")
+            case ReloadAsked():
+                self._reload()
             case ThreadDied(name, reason):
                 raise DiedError(f"the {name} thread ended: {reason}")
             case records.Broken(reason):
@@ -246,7 +258,7 @@ class Node:
                 if self.membership.unsubscribed(event):
                     self._tell_membership()
 
-    def _engine_said(self, report: Report) -> None:
+    def _engine_said(self, report: Report) -> None:  # noqa: C901 - one branch a kind of report
         desk = self.desk
         match report:
             case Piece():
@@ -268,11 +280,18 @@ class Node:
                 self.supervision.became_ready(report)
                 desk.engine_ready(report.model.name)
                 self.membership.rejoin(LOADING)
+                if self.supervision.reverted:
+                    self.admin.model_failed(self.supervision.reverted)
+                else:
+                    self.admin.engine_ready(report.model.name)
                 self._tell_info()
                 self._go_online()
                 self.bulletin.tell_event("engine_ready", model=report.model.name, load_s=report.load_s)
             case LoadFailed():
                 self.supervision.load_failed(report)
+                if self.supervision.replacing:
+                    return  # the model before it comes back
+                self.admin.model_failed(self.supervision.reverted or report.reason)
                 self._tell_info()
                 self._go_online()
                 self.bulletin.tell_event("model_failed", reason=report.reason)
@@ -283,12 +302,15 @@ class Node:
         if event.run != self.supervision.run:
             return
         was_ready = self.supervision.ready
+        replaced = self.supervision.replacing
         self.supervision.gone(event)
         if self.supervision.stopping:
             return
-        self.desk.engine_gone()
+        self.desk.engine_gone(crashed=not replaced)
         self.membership.leave(LOADING)
-        if was_ready or self.supervision.phase == "broken":
+        if replaced:
+            self._tell_info()
+        elif was_ready or self.supervision.phase == "broken":
             self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
             self._tell_info()
         if self.supervision.phase == "broken":
@@ -312,12 +334,21 @@ class Node:
         self.desk.expire(now)
         self.intake.tick(now)
         self.membership.look(self.intake.filling)
+        self.admin.tick()
         if now - self._beat_at >= self.watchdog_every_s:
             self._beat_at = now
             if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
                 self.watchdog.watchdog()
                 if not self.bulletin.online:
                     self.watchdog.extend_start(START_MORE_S)
+
+    def _reload(self) -> None:
+        # Before `online` the start is not over for systemd, and READY=1 would end it.
+        told = self.bulletin.online and self.watchdog.reloading()
+        self.reload()
+        self._tell_info()
+        if told:
+            self.watchdog.ready()
 
     def _go_online(self) -> None:
         self.bulletin.go_online()
@@ -333,6 +364,24 @@ class Node:
         self._tell_info()
         self._tell_health()
 
+    def status(self) -> dict[str, Any]:
+        """Where the node stands, for an operator on this machine."""
+        return {
+            "node": self.about["node"],
+            "version": self.about["version"],
+            "online": self.bulletin.online,
+            "connected": self.desk.replies.line.connected,
+            "draining": self.admin.draining,
+            "idle": self.admin.idle,
+            "jobs": len(self.desk.roster),
+            "running": self.desk.running,
+            "outbox": len(self.outbox),
+            "engine": self.supervision.phase,
+            "model": self.desk.model,
+            "level": self.thermostat.level,
+            **news.pools(self.membership),
+        }
+
     def _tell_health(self) -> None:
         self._told_at = self.clock()
         verdict = self.thermostat.verdict
@@ -343,6 +392,7 @@ class Node:
             **news.work(self.desk, self.supervision),
             **news.pools(self.membership),
             **self.speed.health(),
+            **({"draining": True} if self.admin.draining else {}),
             "journal": news.journal(self.journal_depth()),
             "memory": self.daemon_rss(),
             "heat": self.thermostat.as_json(),
@@ -363,4 +413,5 @@ class Node:
             engine=self.supervision.phase,
             reason=self.supervision.reason,
             shed=self.thermostat.shed,
+            draining=self.admin.draining,
         )

@@ -69,6 +69,8 @@ class Supervision:
         pulse: its latest sign of life.
         restarts: starts after a crash.
         limits: what the engine was told last that it may do; a new one is told the same.
+        replacing: the process is being ended to make place for one with another set-up: no crash.
+        reverted: why another set-up was given up again; empty otherwise.
     """
 
     process: Process
@@ -84,7 +86,11 @@ class Supervision:
     pulse: Pulse | None = None
     restarts: int = 0
     limits: SetLimits | None = None
+    replacing: bool = False
+    reverted: str = ""
     stopping: bool = False
+    _next_setup: Configure | None = None
+    _fallback: Configure | None = None
     _alive: bool = False
     _answered: bool = False
     _oom_kills: int | None = None
@@ -129,6 +135,35 @@ class Supervision:
             self.limits = limits
             self.send(limits)
 
+    def prepare(self, setup: Configure) -> None:
+        """Keep another set-up for `replace`."""
+        self._next_setup = setup
+
+    def replace(self) -> None:
+        """End this engine and start one with the set-up that was prepared; if it cannot load, the old is back."""
+        setup, self._next_setup = self._next_setup, None
+        if setup is None:
+            return
+        self._fallback, self.setup, self.reverted = self.setup, setup, ""
+        log.info("engine_replaced", before=self._fallback.model_path, model=setup.model_path)
+        self._end_for_another()
+
+    def _end_for_another(self) -> None:
+        self.replacing = True
+        if self._alive:
+            self.process.kill()
+        else:
+            self.phase, self._next_start = "starting", self.clock()
+            self.replacing = False
+
+    def _revert(self, reason: str) -> bool:
+        """Go back to the set-up that worked, where one was left for another."""
+        if self._fallback is None:
+            return False
+        log.error("engine_reverted", model=self.setup.model_path, reason=reason)
+        self.setup, self._fallback, self.reverted = self._fallback, None, reason
+        return True
+
     def heard(self) -> None:
         """The process said something."""
         self._heard_at = self.clock()
@@ -140,6 +175,7 @@ class Supervision:
     def became_ready(self, report: Ready) -> None:
         """The model is loaded and warm."""
         self.phase, self.reason = "ready", ""
+        self._fallback = None
         self.ready_report = report
         if self.limits is not None:
             self.send(self.limits)
@@ -155,6 +191,9 @@ class Supervision:
 
     def load_failed(self, report: LoadFailed) -> None:
         """The model cannot be used: say so, and look at the file from now on."""
+        if self._revert(report.reason):
+            self.replacing = True  # its end follows
+            return
         self.phase, self.reason = "failed", report.reason
         self._seen = self._signature
         log.error("model_failed", reason=report.reason)
@@ -166,10 +205,22 @@ class Supervision:
         if self.stopping:
             return
         now = self.clock()
+        if self.replacing:
+            self.replacing = False
+            self.phase, self.reason, self._next_start, self._crashes = (
+                "starting",
+                "another model loads",
+                now,
+                0,
+            )
+            return
         if self.phase == "failed":
             self._next_start = now + LOOK_S
             return
         how = _words(event.code)
+        if not self.ready and self._revert(f"the engine ended with {how} while it loaded"):
+            self._next_start = now
+            return
         if event.code == -signal.SIGKILL and self.oom_kills() != self._oom_kills:
             self._shrink()
         was_well = self._answered or now - self._started_at > STEADY_S

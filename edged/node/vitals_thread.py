@@ -42,6 +42,10 @@ class VitalsThread:
         """Begin to read."""
         self._thread.start()
 
+    def set_interval(self, interval_s: float) -> None:
+        """Read this often from the next reading on."""
+        self._interval_s = interval_s
+
     def stop(self, timeout_s: float) -> None:
         """End the thread."""
         self._stopping.set()

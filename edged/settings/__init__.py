@@ -5,12 +5,14 @@
 start, in the process that needs it; the tree is frozen and can be shared between threads.
 """
 
+from .changes import at_run_time, changed, differences, values
 from .heat import Heat
 from .network import Mqtt, Node, Tls
 from .sessions import Sessions
 from .source import OTHER_VARIABLES, load
 from .table import Row, markdown_table, table, toml_text
 from .tree import (
+    Admin,
     Engine,
     Health,
     Journal,
@@ -23,6 +25,7 @@ from .tree import (
 
 __all__ = [
     "OTHER_VARIABLES",
+    "Admin",
     "Engine",
     "Health",
     "Heat",
@@ -37,8 +40,12 @@ __all__ = [
     "Sessions",
     "Settings",
     "Tls",
+    "at_run_time",
+    "changed",
+    "differences",
     "load",
     "markdown_table",
     "table",
     "toml_text",
+    "values",
 ]

@@ -22,6 +22,7 @@ from .tree import Settings
 
 OTHER_VARIABLES: Mapping[str, str] = {
     "EDGED_CONFIG": "the settings file of commands that are given none",
+    "EDGED_SOCKET": "the daemon's socket, for `edged drain`, `undrain` and `status`",
     "EDGED_FAILPOINT": "fault tests only: the place where the daemon kills itself",
 }
 """Environment variables that start like a setting's and are none, with their meaning."""
@@ -158,10 +159,10 @@ def _complaints(
             way = f" ({leaf.variable})" if path is None else ""
             yield f"{source}: {leaf.key}{way}: missing; accepted: {leaf.accepts}"
             continue
-        yield f"{source}: {leaf.key}: {_reason(problem, leaf)}"
+        yield f"{source}: {leaf.key}: {reason(problem, leaf)}"
 
 
-def _reason(problem: ErrorDetails, leaf: Leaf) -> str:
+def reason(problem: ErrorDetails, leaf: Leaf) -> str:
     """What is wrong with a value and what is accepted, without the place."""
     refused = "missing" if problem["input"] is None else f"{shown(problem['input'])} is not accepted"
     if problem["type"] == "edged":

@@ -6,6 +6,7 @@ or `port = "1884"` is an error and not a guess; the environment, which knows onl
 types in `environment`.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,7 +18,7 @@ from .environment import Environment
 from .heat import Heat
 from .homeassistant import HomeAssistant
 from .http import Http
-from .leaves import Accepts
+from .leaves import Accepts, DefaultWords
 from .network import Mqtt, Node
 from .scalars import (
     KIB,
@@ -194,6 +195,19 @@ class Metrics(Section):
         return value
 
 
+class Admin(Section):
+    """What operators may do from afar, and on this machine."""
+
+    enabled: Flag = False
+    """Hear orders on the `admin` topics; the broker's ACL says who may send them."""
+    models: Place | None = None
+    """Folder of the GGUF files that the order `model` may name; none may be named without it."""
+    socket: Annotated[
+        Place | None, DefaultWords("`/run/edged/control.sock` under systemd, else in `paths.state`")
+    ] = None
+    """Unix socket for `edged drain`, `undrain`, `status`; for root and the group of the service."""
+
+
 class Log(Section):
     """The log, on standard error."""
 
@@ -232,8 +246,14 @@ class Settings(BaseSettings):
     health: Health = Health()
     metrics: Metrics = Metrics()
     homeassistant: HomeAssistant = HomeAssistant()
+    admin: Admin = Admin()
     log: Log = Log()
     paths: Paths = Paths()
+
+    def control_socket(self) -> Path:
+        """Where the daemon listens for orders of this machine; systemd.exec(5) has RUNTIME_DIRECTORY."""
+        folder = os.environ.get("RUNTIME_DIRECTORY") or self.paths.state
+        return self.admin.socket or Path(folder) / "control.sock"
 
     @classmethod
     def settings_customise_sources(

@@ -47,13 +47,13 @@ def test_comes_in(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "words", "retry"),
     [
-        ({"draining": True}, "draining", "another", False),
+        ({"draining": True}, "draining", "another", True),
         ({"engine": "failed", "reason": "x.gguf: gone"}, "loading", "x.gguf: gone", True),
         ({"engine": "broken", "reason": "signal 11"}, "internal", "signal 11", True),
         ({"client_jobs": 4, "jobs": 4}, "busy", "4 of your questions", True),
         ({"jobs": 10}, "busy", "full with 10", True),
         ({"jobs": 3, "size_bytes": 901}, "busy", "full with 3", True),
-        ({"draining": True, "engine": "failed", "jobs": 10}, "draining", "", False),
+        ({"draining": True, "engine": "failed", "jobs": 10}, "draining", "", True),
         ({"engine": "failed", "jobs": 10}, "loading", "", True),
         ({"client_jobs": 4, "jobs": 10}, "busy", "of your questions", True),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,3 +78,13 @@ def test_a_socket_that_is_gone_or_full_is_no_error(tmp_path: Path) -> None:
 def test_watchdog_interval(names: dict[str, str], interval_s: float | None) -> None:
     """Half of systemd's limit, and only for the process it is meant for."""
     assert Notifier(names).watchdog_interval_s == interval_s
+
+
+def test_reloading_carries_the_clock(systemd: tuple[str, socket.socket]) -> None:
+    """Systemd wants to know when the reload began, by CLOCK_MONOTONIC, in the same datagram."""
+    name, bound = systemd
+    before_us = time.monotonic_ns() // 1000
+    assert Notifier({"NOTIFY_SOCKET": name}).reloading()
+    word, clock = bound.recv(4096).split(b"\n")
+    assert word == b"RELOADING=1"
+    assert before_us <= int(clock.removeprefix(b"MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000

@@ -1,0 +1,86 @@
+"""`edged status`, `drain`, `undrain`: the daemon on this machine, for its operator and for playbooks."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ..client.local import DEFAULT, NoDaemonError, order
+from . import app
+
+EX_UNAVAILABLE = 69  # sysexits.h: there is no daemon
+EX_TEMPFAIL = 75  # sysexits.h: not idle in time
+LOOK_S = 0.5
+
+Socket = Annotated[
+    Path, typer.Option("--socket", envvar="EDGED_SOCKET", help="The daemon's socket; see admin.socket.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+@app.command()
+def status(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
+    """Tell where the daemon on this machine stands. Exit codes: 0, or 69 where none answers."""
+    _print(_order(socket, "status"), as_json=as_json)
+
+
+@app.command()
+def drain(
+    socket: Socket = DEFAULT,
+    timeout: Annotated[
+        float, typer.Option(help="Longest wait, in seconds, until all is answered; 0 does not wait.")
+    ] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take no new questions, leave the pools, and wait until everything that was taken on is answered.
+
+    The node stays drained until `edged undrain` or its next start. Exit codes: 0 it is idle, 69 no daemon
+    answers, 75 it was not idle in time.
+    """
+    _order(socket, "drain")
+    end = time.monotonic() + timeout
+    told = _order(socket, "status")
+    while not told["idle"] and time.monotonic() < end:
+        time.sleep(LOOK_S)
+        told = _order(socket, "status")
+    _print(told, as_json=as_json)
+    if timeout and not told["idle"]:
+        print(
+            f"not idle after {timeout:g} s; the node stays drained: wait again, or undrain", file=sys.stderr
+        )
+        sys.exit(EX_TEMPFAIL)
+
+
+@app.command()
+def undrain(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
+    """Take questions on again. Exit codes: 0, or 69 where no daemon answers."""
+    _order(socket, "undrain")
+    _print(_order(socket, "status"), as_json=as_json)
+
+
+def _order(socket: Path, op: str) -> dict[str, Any]:
+    try:
+        result = order(socket, op)
+    except NoDaemonError as error:
+        _end(str(error))
+    if result.status == "error":
+        _end(f"{op}: {result.error}")
+    return result.data
+
+
+def _end(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(EX_UNAVAILABLE)
+
+
+def _print(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told))
+        return
+    words = ["draining" if told["draining"] else "online" if told["online"] else "starting"]
+    words += ["idle"] if told["idle"] else [f"{told['jobs']} questions", f"{told['running']} running"]
+    words += [] if told["connected"] else ["no broker"]
+    print(f"{told['node']} {told['version']}: {', '.join(words)}; engine {told['engine']}, {told['level']}")

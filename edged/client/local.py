@@ -1,0 +1,45 @@
+"""Orders to the daemon on this machine, by its Unix socket: one JSON line out, one back."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edged.core.admin import Result
+from edged.errors import EdgedError
+
+DEFAULT = Path("/run/edged/control.sock")
+"""Where the daemon listens as a service."""
+_decoder = msgspec.json.Decoder(Result)
+
+
+class NoDaemonError(EdgedError):
+    """Nobody listens there, or we may not ask."""
+
+
+def order(path: Path, op: str, *, timeout_s: float = 30.0, **fields: Any) -> Result:  # noqa: ANN401 - JSON values
+    """Give one order and wait for its answer.
+
+    Raises:
+        NoDaemonError: the socket cannot be reached, or there was no answer in time.
+    """
+    request = {"transaction": secrets.token_hex(8), "op": op, **fields}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(timeout_s)
+            line.connect(str(path))
+            line.sendall(msgspec.json.encode(request) + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                more = line.recv(65_536)
+                if not more:
+                    break
+                answer += more
+        return _decoder.decode(answer)
+    except (OSError, msgspec.DecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NoDaemonError(f"{path}: no daemon answers here: {reason}") from None
