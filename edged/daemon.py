@@ -26,6 +26,7 @@ from edged.adapters.textfile import Textfile
 from edged.adapters.vitals import VitalsReader
 from edged.core import homeassistant
 from edged.core.admission import Load
+from edged.core.answer_cache import AnswerCache
 from edged.core.calibration import Calibration
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import Margins
@@ -139,6 +140,7 @@ def run(  # noqa: PLR0915 - one line a part
         sessions=Sessions(settings.sessions.max_bytes),
         toolbox=toolbox,
         rounds_max=settings.tools.rounds,
+        answers=AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s),
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)

@@ -71,6 +71,7 @@ class Job:
         history: earlier messages of its session that it is asked with.
         dropped: earlier messages of its session that the node left out for their size.
         progress: what earlier rounds came to, in which tools of the node were called.
+        run: the run of the engine that it shares with questions like it.
         begun: the first run was counted when it was stored, because a slot was free.
         replay: the latest deltas, encoded, with their numbers.
     """
@@ -93,6 +94,7 @@ class Job:
     begun: bool = False
     cancel_asked: bool = False
     submitted: bool = False
+    run: int | None = None
     deliveries: list[Delivery] = field(default_factory=list)
     replay: deque[tuple[int, bytes]] = field(default_factory=deque)
     replay_bytes: int = 0
@@ -130,5 +132,6 @@ class Job:
         self.seq = 0
         self.submitted = False
         self.progress = Progress()
+        self.run = None
         self.replay.clear()
         self.replay_bytes = 0

@@ -124,6 +124,7 @@ class Counts(Shape, frozen=True, omit_defaults=False):
         duplicates: second copies of a question.
         dropped: messages that nobody could be answered for.
         retained_ignored: retained questions, which are never asked.
+        cached: questions answered with what was computed for another one.
         tokens: tokens of all answers.
         refusals: `refused` by error code.
         failures: `errors` by error code.
@@ -137,6 +138,7 @@ class Counts(Shape, frozen=True, omit_defaults=False):
     duplicates: int = 0
     dropped: int = 0
     retained_ignored: int = 0
+    cached: int = 0
     tokens: int = 0
     refusals: dict[str, int] = {}
     failures: dict[str, int] = {}

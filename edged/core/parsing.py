@@ -52,7 +52,7 @@ class _Payload(msgspec.Struct, frozen=True):
     tools: list[dict[str, Any] | str] | None = None
     parallel_tool_calls: bool = True
     tool_choice: str | dict[str, Any] | None = None
-    cache: Literal["use", "bypass"] = "use"
+    cache: Literal["use", "bypass"] | None = None
     overflow: Literal["error", "trim_history"] = "error"
     reply_to: str | None = None
 
@@ -250,7 +250,7 @@ def _complete(
         tools=tools,
         reasoning_mode=reasoning.mode or ("hide" if plain else "separate"),
         reasoning_budget=reasoning.budget,
-        cache=fields.cache,
+        cache=fields.cache or "auto",
         overflow=fields.overflow,
     )
 

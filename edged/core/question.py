@@ -49,6 +49,7 @@ class Question(msgspec.Struct, frozen=True):
         temperature, top_p: None leaves them to the node's sampling defaults; 0 <= temperature <= 2,
             0 < top_p <= 1.
         reply_to: topic of every reply.
+        cache: `use` any earlier answer, `bypass` all, `auto` where sampling leaves nothing to chance.
         schema: JSON schema, as text, that the answer must follow.
         tools: what the model may call; None for nothing.
     """
@@ -73,7 +74,7 @@ class Question(msgspec.Struct, frozen=True):
     tools: Offer | None = None
     reasoning_mode: ReasoningMode = "separate"
     reasoning_budget: int | None = None
-    cache: Literal["use", "bypass"] = "use"
+    cache: Literal["auto", "use", "bypass"] = "auto"
     overflow: Literal["error", "trim_history"] = "error"
 
     def digest(self) -> bytes:

@@ -5,6 +5,11 @@ from __future__ import annotations
 WEIGHT = 0.1
 """Share of the newest measurement in a moving average: about the last twenty passes count."""
 
+HOPELESS = 0.5
+"""A question is refused for its deadline only when this share of the expected time is more than it leaves."""
+MEASURED_PASSES = 32
+"""Before so many passes the rates are those of the warm-up: no reason to refuse anybody."""
+
 
 class Rates:
     """Moving averages of the passes so far.
@@ -40,6 +45,19 @@ class Rates:
     def work_s(self, *, read: int, write: int) -> float:
         """Seconds that a question of `read` prompt tokens and `write` answer tokens takes alone."""
         return read * self.read_s + write * self.step_s
+
+
+def hopeless(left_s: float, *, wait_s: float, read_s: float) -> bool:
+    """Whether not even the first token can come before a deadline: then it is kinder to say so at once.
+
+    Args:
+        left_s: seconds until the deadline.
+        wait_s: expected until a slot is free, by answers of average length.
+        read_s: to read what of the prompt must be computed.
+
+    An answer ahead may end early, and a rate may be a poor one: only what is off by more than twice is refused.
+    """
+    return left_s < HOPELESS * (wait_s + read_s)
 
 
 def _mix(old: float, new: float) -> float:

@@ -92,6 +92,13 @@ class Cancel(Frame, frozen=True, tag="cancel"):
     number: int
 
 
+class SetDeadline(Frame, frozen=True, tag="set_deadline"):
+    """Somebody waits longer for this question than it was submitted with."""
+
+    number: int
+    deadline: float | None
+
+
 class EndReasoning(Frame, frozen=True, tag="end_reasoning"):
     """Close the thinking now and go on with the answer."""
 
@@ -183,11 +190,13 @@ class Started(Frame, frozen=True, tag="started"):
 
 
 class Piece(Frame, frozen=True, tag="piece"):
-    """The next text of an answer; whole characters."""
+    """The next text of an answer; whole characters. `written` and `thought` count tokens so far."""
 
     number: int
     kind: Literal["text", "reasoning"]
     text: str
+    written: int = 0
+    thought: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
@@ -258,7 +267,7 @@ class Log(Frame, frozen=True, tag="log"):
     fields: dict[str, Any]
 
 
-Order = Configure | Submit | Cancel | EndReasoning | SetLimits | Shutdown
+Order = Configure | Submit | Cancel | SetDeadline | EndReasoning | SetLimits | Shutdown
 """Everything the daemon says."""
 Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | Pulse | Log
 """Everything the engine says."""

@@ -37,6 +37,7 @@ from edged.engine.messages import (
     Ready,
     Refused,
     Report,
+    SetDeadline,
     SetLimits,
     Shutdown,
     Submit,
@@ -136,7 +137,9 @@ class Engine:
     def __init__(self, setup: Configure, model: LoadedModel, channel: Channel[Frame, Frame]) -> None:
         self._model = model
         self._channel = channel
-        self._inbox: queue.SimpleQueue[Sequence | Cancel | EndReasoning | SetLimits] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | Cancel | SetDeadline | EndReasoning | SetLimits] = (
+            queue.SimpleQueue()
+        )
         self._context_max = setup.context
         self._pulsed_at = 0.0
         self._rests_since = time.monotonic()
@@ -182,7 +185,7 @@ class Engine:
         match order:
             case Submit():
                 self._measure(order)
-            case Cancel() | EndReasoning():
+            case Cancel() | SetDeadline() | EndReasoning():
                 self._inbox.put(order)  # first: an interrupted pass finds the reason in the inbox
                 if isinstance(order, Cancel):
                     self.scheduler.interrupt(order.number)
@@ -200,21 +203,28 @@ class Engine:
         try:
             sequence = self._model.preparation.prepare(order, time.monotonic())
         except Refusal as refusal:
-            self._channel.send(
-                Refused(order.number, refusal.code, refusal.message, refusal.details, refusal.retry_after_ms)
-            )
+            self._refuse(order.number, refusal)
             return
         if self._prefixes is not None and order.reuse:
             read_s = self.scheduler.counters.rates.read_s
             sequence.stored = self._prefixes.fetch(
                 sequence.tokens, self.scheduler.holds(sequence.tokens), read_s
             )
+        hopeless = self.scheduler.outlook(sequence, time.monotonic())
+        if hopeless is not None:
+            self._refuse(order.number, hopeless)
+            return
         ahead, eta_s = self.scheduler.estimate(sequence)
         self.scheduler.announce(sequence)
         self._channel.send(
             Prepared(order.number, sequence.prompt_tokens, sequence.context, ahead, round(eta_s, 3))
         )
         self._inbox.put(sequence)
+
+    def _refuse(self, number: int, refusal: Refusal) -> None:
+        self._channel.send(
+            Refused(number, refusal.code, refusal.message, refusal.details, refusal.retry_after_ms)
+        )
 
     # tables thread --------------------------------------------------------------------------------------
 
@@ -290,6 +300,8 @@ class Engine:
                         self.scheduler.submit(item)
                     case Cancel(number):
                         self.scheduler.cancel(number)
+                    case SetDeadline(number, deadline):
+                        self.scheduler.set_deadline(number, deadline)
                     case EndReasoning(number):
                         self.scheduler.end_reasoning(number)
                     case SetLimits():

@@ -12,17 +12,19 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from edged.core.batching import CHUNK_MIN, Need, chunk_rows, plan
-from edged.core.fairness import TokenLedger, Waiting, choose
+from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.pace import PACE_MIN, Pace
-from edged.core.rates import Rates
+from edged.core.rates import MEASURED_PASSES, Rates, hopeless
 from edged.core.reply import FinishReason
 from edged.engine.constraint import Constraint, OutgrownError
-from edged.engine.messages import Piece, Refused, Report, SetLimits, Started
+from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import COPY_MIN, Slots, common
-from edged.errors import EngineError
+from edged.errors import EngineError, Refusal
 
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
@@ -134,6 +136,12 @@ class Scheduler:
             self._end(sequence, "cancelled", self._clock())
             self._flush()
 
+    def set_deadline(self, number: int, deadline: float | None) -> None:
+        """Go on for longer, where it is not over."""
+        sequence = self._running.get(number) or self._waiting.get(number)
+        if sequence is not None:
+            sequence.order = msgspec.structs.replace(sequence.order, deadline=deadline)
+
     def end_reasoning(self, number: int) -> None:
         """Spend the rest of a question's budget for thinking at once."""
         sequence = self._running.get(number) or self._waiting.get(number)
@@ -178,6 +186,56 @@ class Scheduler:
             return 0
         stored = common(sequence.stored.tokens, sequence.tokens) if sequence.stored is not None else 0
         return max(stored, self._slots.longest(sequence.tokens, without))
+
+    def outlook(self, sequence: Sequence, now: float) -> Refusal | None:
+        """The refusal of a question that cannot begin its answer before its deadline; None where it may.
+
+        From any thread. It errs on the question's side: answers ahead may be short, prompts in the cache.
+        """
+        deadline, rates = sequence.order.deadline, self.counters.rates
+        if deadline is None or self.counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
+            return None
+        line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
+        before = [s for s in line if self._goes_before(s, sequence)]
+        running = tuple(self._running.values())
+        wait_s = 0.0
+        if len(running) + len(before) >= self.slots:
+            for other in (*running, *before):
+                write = min(other.room, int(rates.answer_tokens)) - other.written
+                wait_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
+        known = self.holds(sequence.tokens)
+        if sequence.stored is not None:
+            known = max(known, len(sequence.stored.tokens))
+        read_s = rates.work_s(read=max(1, sequence.prompt_tokens - known), write=1)
+        wait_s, read_s = wait_s / self.slots / self._pace.share, read_s / self._pace.share
+        left_s = deadline - now
+        if not hopeless(left_s, wait_s=wait_s, read_s=read_s):
+            return None
+        details = {
+            "eta_ms": round(1000 * self.estimate(sequence)[1]),
+            "deadline_ms": max(0, round(1000 * left_s)),
+        }
+        if hopeless(left_s, wait_s=0.0, read_s=read_s):
+            return Refusal(
+                "expired",
+                f"reading {sequence.prompt_tokens} tokens takes longer than the deadline leaves; allow a longer "
+                "deadline_ms, or ask with fewer tokens",
+                details=details,
+            )
+        return Refusal(
+            "busy",
+            f"{len(running) + len(before)} questions go first, and the deadline passes before this one's turn; ask "
+            "another node, or allow a longer deadline_ms",
+            retry_after_ms=max(1, round(1000 * wait_s)),
+            details=details,
+        )
+
+    def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
+        rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
+        if rank != own:
+            return rank < own
+        served = self._ledger.served
+        return served.get(other.order.client, 0.0) <= served.get(sequence.order.client, 0.0)
 
     # at rest --------------------------------------------------------------------------------------------
 
@@ -416,7 +474,7 @@ class Scheduler:
         self._reports.extend(sequence.deltas(now, sequence.finish_text()))
         if outcome != "cancelled" and sequence.text.calling:
             outcome = "tool_calls"
-        self._reports.extend(Piece(sequence.number, kind, text) for kind, text in sequence.chunker.flush(now))
+        self._reports.extend(sequence.piece(kind, text) for kind, text in sequence.chunker.flush(now))
         if outcome in {"stop", "length", "tool_calls"}:
             self.counters.rates.answered(sequence.written)
         self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))

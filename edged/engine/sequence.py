@@ -141,7 +141,11 @@ class Sequence:
 
     def deltas(self, now: float, pieces: list[tuple[Literal["text", "reasoning"], str]]) -> list[Piece]:
         """The messages that are due after these pieces."""
-        return [Piece(self.number, kind, text) for kind, text in self.chunker.add(pieces, now)]
+        return [self.piece(kind, text) for kind, text in self.chunker.add(pieces, now)]
+
+    def piece(self, kind: Literal["text", "reasoning"], text: str) -> Piece:
+        """A message with the next text."""
+        return Piece(self.number, kind, text, self.written, self.reasoning_tokens)
 
     def calls(self) -> tuple[Call, ...]:
         """The tool calls that were made.

@@ -14,7 +14,6 @@ from edged.core import control, reply
 from edged.core.job import Job, State
 from edged.core.link import Arrived, Outgoing
 from edged.core.records import StatusFound
-from edged.engine.messages import EndReasoning
 from edged.errors import Refusal
 from edged.node.desk import Desk
 from edged.node.replies import JSON
@@ -64,7 +63,7 @@ class Controls:
                 case "resume":
                     desk.replies.replay(job, order.from_seq)
                 case "end_reasoning":
-                    desk.engine.send(EndReasoning(job.number))
+                    desk.end_reasoning(job)
                 case "status":
                     self._status(client, order.id, job, event)
         elif order.op in {"status", "resume", "cancel"}:

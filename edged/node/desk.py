@@ -12,13 +12,26 @@ from typing import Any, Protocol
 
 import msgspec
 
-from edged.core import reply, rounds
+from edged.core import answer_cache, reply, rounds
+from edged.core.answer_cache import AnswerCache, Kept
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
 from edged.core.records import Finished, Publish, Recovered, SessionTurn, StoredSession, remaining_s
 from edged.core.tools import Call, Tool
-from edged.engine.messages import Cancel, Ended, Order, Piece, Prepared, Refused, Started, Submit
+from edged.engine.messages import (
+    Cancel,
+    Ended,
+    EndReasoning,
+    Order,
+    Piece,
+    Prepared,
+    Refused,
+    SetDeadline,
+    Started,
+    Submit,
+)
 from edged.errors import Refusal
+from edged.node.joint import Joint, Kind, Run
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
@@ -28,6 +41,10 @@ from edged.tools.client import ToolsRan
 BEGUN_MAX = 10
 """Runs of a question that none of its daemons saw end, after which it is `poison`: a question that takes the
 board down leaves no other trace, and an orderly restart in mid-answer is no fault of the question."""
+HASTY = frozenset({"hot", "critical"})
+"""Levels at which a model may have to think less: such an answer is not given again."""
+SOON_S = 0.1
+"""A deadline that is nearer than this has passed."""
 
 
 class Journal(Protocol):
@@ -88,6 +105,8 @@ class Desk:
         sessions: the conversations that go on.
         toolbox: the node's own tools; `rounds_max` rounds of calls a question may make.
         vitals: the board's, as health tells them, for tools.
+        joint: runs of the engine that several questions may share.
+        answers: answers that may be given again.
         service_s: seconds that a job occupied a slot, lately.
     """
 
@@ -104,6 +123,8 @@ class Desk:
     toolbox: Tools = field(default_factory=NoTools)
     rounds_max: int = 4
     vitals: dict[str, Any] = field(default_factory=dict)
+    joint: Joint = field(default_factory=Joint)
+    answers: AnswerCache = field(default_factory=lambda: AnswerCache(0, 0, 0.0))
     service_s: float = 1.0
     running: int = 0
     _runs: int = 0
@@ -167,6 +188,9 @@ class Desk:
         if not self.sessions.has_turn(job):
             return
         question = job.question
+        key = answer_cache.key(question) if self.answers.answers_max else None
+        if key is not None and self._shared(job, key):
+            return
         try:
             conversation = self.sessions.conversation(job)
             tools = self._offered(job)
@@ -174,6 +198,8 @@ class Desk:
             self.fail(job, refusal)
             return
         job.submitted = True
+        if key is not None:
+            job.run = self.joint.begin(job, key).number
         self.engine.send(
             Submit(
                 number=job.number,
@@ -188,9 +214,9 @@ class Desk:
                 stop=question.stop,
                 reasoning_mode=question.reasoning_mode,
                 reasoning_budget=question.reasoning_budget,
-                stream=question.stream,
+                stream=question.stream or key is not None,
                 overflow=question.overflow,
-                reuse=question.cache == "use",
+                reuse=question.cache != "bypass",
                 schema=question.schema,
                 sampled=conversation.sampled,
                 session=question.session is not None,
@@ -219,11 +245,59 @@ class Desk:
             "tools_parallel": offer.parallel,
         }
 
+    def _shared(self, job: Job, key: bytes) -> bool:
+        """Answer a question from what was answered before, or let it share what is being computed."""
+        kept = self.answers.get(key, self.clock())
+        if kept is not None:
+            self._give_again(job, kept)
+            return True
+        run = self.joint.open(key)
+        if run is None:
+            return False
+        job.submitted, job.run = True, run.number
+        run.jobs.append(job)
+        self.replies.counts.cached += 1
+        if run.deadline is not None and (job.deadline is None or job.deadline > run.deadline):
+            run.deadline = job.deadline
+            self.engine.send(SetDeadline(run.number, job.deadline))
+        if run.prepared is not None:
+            self._prepared(job, run.prepared)
+        if run.started:
+            self._started(job)
+            for kind, text in run.pieces:
+                self._piece(job, kind, text)
+        return True
+
+    def _give_again(self, job: Job, kept: Kept) -> None:
+        usage = kept.usage
+        self.replies.counts.cached += 1
+        self._prepared(job, Prepared(job.number, usage.prompt_tokens, kept.context, 0, 0.0))
+        for kind, text in (("reasoning", kept.reasoning), ("text", kept.text)):
+            if text and job.question.stream:
+                self._delta(job, "reasoning" if kind == "reasoning" else "text", text)
+        done = reply.Done(
+            id=job.question.id,
+            seq=job.next_seq(),
+            text=kept.text,
+            reasoning=kept.reasoning or None,
+            finish_reason=kept.finish_reason,
+            usage=usage,
+            timings=reply.Timings(),
+            model=self.model,
+            node=self.replies.topics.node,
+            attempt=job.attempts + 1,
+            parsed=None if job.question.schema is None else reply.parsed(kept.text),
+            cached=True,
+            level=self.level,
+        )
+        self._finish(job, done, plain_text=kept.text if job.question.plain else None)
+
     # the engine's side ----------------------------------------------------------------------------------
 
     def engine_ready(self, model: str) -> None:
         """Give it everything that waits, in the order of acceptance."""
         self.model = model
+        self.answers.clear()
         for number in sorted(self.roster.numbered):
             job = self.roster.numbered[number]
             if job.state is State.WAITING:
@@ -236,6 +310,7 @@ class Desk:
             crashed: False where it was told to end, which no question is to blame for.
         """
         self.running = 0
+        self.joint.clear()
         for job in list(self.roster.numbered.values()):
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
             job.move(Happening.ENGINE_GONE)
@@ -250,8 +325,22 @@ class Desk:
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
-        job = self.roster.live(report.number)
-        if job is None or job.progress.rounds:
+        run = self.joint.of(report.number)
+        if run is not None:
+            run.prepared = report
+        for job in self._jobs(report.number):
+            self._prepared(job, report)
+
+    def _jobs(self, number: int) -> list[Job]:
+        """The questions that a report of the engine is about."""
+        run = self.joint.of(number)
+        if run is not None:
+            return list(run.jobs)
+        job = self.roster.live(number)
+        return [] if job is None else [job]
+
+    def _prepared(self, job: Job, report: Prepared) -> None:
+        if job.progress.rounds:
             return
         job.prompt_tokens, job.context = report.prompt_tokens, report.context
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
@@ -273,8 +362,14 @@ class Desk:
 
     def started(self, report: Started) -> None:
         """It has a slot: the run counts, on disk too."""
-        job = self.roster.numbered.get(report.number)
-        if job is None or job.state is not State.WAITING:
+        run = self.joint.of(report.number)
+        if run is not None:
+            run.started = True
+        for job in self._jobs(report.number):
+            self._started(job)
+
+    def _started(self, job: Job) -> None:
+        if job.state is not State.WAITING:
             return
         job.move(Happening.STARTED)
         job.attempts += 1
@@ -284,22 +379,57 @@ class Desk:
 
     def piece(self, report: Piece) -> None:
         """The next delta of an answer."""
-        job = self.roster.numbered.get(report.number)
-        if job is None or job.state is not State.RUNNING:
-            return
-        kind = reply.Delta if report.kind == "text" else reply.ReasoningDelta
-        self.replies.delta(job, kind, report.text)
+        run = self.joint.of(report.number)
+        if run is not None:
+            run.add(report)
+        for job in self._jobs(report.number):
+            self._piece(job, report.kind, report.text)
+
+    def _piece(self, job: Job, kind: Kind, text: str) -> None:
+        if job.state is State.RUNNING and job.question.stream:
+            self._delta(job, kind, text)
+
+    def _delta(self, job: Job, kind: Kind, text: str) -> None:
+        self.replies.delta(job, reply.Delta if kind == "text" else reply.ReasoningDelta, text)
 
     def ended(self, report: Ended) -> None:
         """The answer is complete, or as complete as it will be."""
-        job = self.roster.live(report.number)
-        if job is None:
+        run, jobs = self.joint.of(report.number), self._jobs(report.number)
+        if run is not None:
+            self.joint.end(run)
+            self._keep(run, report)
+        if not jobs:
             return
         timings = report.timings
         busy_s = (timings.prefill_ms + timings.decode_ms) / 1000
         self.service_s += 0.1 * (busy_s - self.service_s)
         self.replies.counts.tokens += report.usage.completion_tokens
-        whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, timings)
+        now = self.clock()
+        for job in jobs:
+            if report.outcome == "deadline" and job.deadline is not None and job.deadline > now + SOON_S:
+                self._run_again(job)  # the engine had not heard yet that this one waits longer
+            else:
+                self._ended(job, report, first=job.number == report.number)
+
+    def _keep(self, run: Run, report: Ended) -> None:
+        """Keep an answer that would be the same next time."""
+        outcome = report.outcome
+        if run.altered or not run.jobs or self.level in HASTY or outcome == "cancelled":
+            return
+        if not answer_cache.may_keep(run.jobs[0].question, outcome, trimmed=report.trimmed > 0):
+            return
+        context = 0 if run.prepared is None else run.prepared.context
+        kept = Kept(report.text, report.reasoning, outcome, report.usage, context)
+        self.answers.put(run.key, kept, self.clock())
+
+    def _run_again(self, job: Job) -> None:
+        self.running -= 1
+        job.move(Happening.ENGINE_GONE)
+        job.begin_anew()
+        self._submit(job)
+
+    def _ended(self, job: Job, report: Ended, *, first: bool) -> None:
+        whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
         job.progress = rounds.kept(job.progress, whole)
         if report.outcome == "cancelled":
             self._finish(job, self._cancelled(job))
@@ -319,7 +449,7 @@ class Desk:
         if calls:
             told = reply.ToolCall(id=job.question.id, seq=job.next_seq(), tool_calls=calls)
             self.replies.send(job, told, qos=1)
-        done = self._done(job, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed)
+        done = self._done(job, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed, cached=not first)
         turn = None
         if report.said is not None and (
             report.said.text or calls
@@ -336,6 +466,7 @@ class Desk:
         parsed: object = None,
         calls: list[dict[str, Any]] | None = None,
         trimmed: int = 0,
+        cached: bool = False,
     ) -> reply.Done:
         progress = job.progress
         return reply.Done(
@@ -351,7 +482,7 @@ class Desk:
             attempt=job.attempts,
             parsed=parsed,
             tool_calls=calls,
-            cached=progress.usage.cached_tokens > 0 or None,
+            cached=cached or None,
             trimmed=trimmed or None,
             level=self.level,
         )
@@ -378,18 +509,23 @@ class Desk:
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
-        job = self.roster.live(report.number)
-        if job is None:
-            return
-        if report.code == "expired" and job.progress.rounds and job.question.schema is None:
-            self._finish(job, self._done(job, "deadline"))  # with what the rounds before came to
-        else:
-            self.fail(
-                job,
-                Refusal(
-                    report.code, report.message, retry_after_ms=report.retry_after_ms, details=report.details
-                ),
-            )
+        jobs = self._jobs(report.number)
+        run = self.joint.of(report.number)
+        if run is not None:
+            self.joint.end(run)
+        refusal = Refusal(
+            report.code, report.message, retry_after_ms=report.retry_after_ms, details=report.details
+        )
+        now = self.clock()
+        for job in jobs:
+            longer = job.deadline is None or job.deadline > now + SOON_S
+            if run is not None and report.code == "expired" and job.state is State.WAITING and longer:
+                job.begin_anew()  # it shared the place in line of one that did not wait as long
+                self._submit(job)
+            elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
+                self._finish(job, self._done(job, "deadline"))  # with what the rounds before came to
+            else:
+                self.fail(job, refusal)
 
     # ends -----------------------------------------------------------------------------------------------
 
@@ -398,13 +534,29 @@ class Desk:
         job.cancel_asked = True
         if job.state in {State.STORING, State.FINISHING}:
             return
-        if job.submitted and self.engine.ready:
-            self.engine.send(Cancel(job.number))
+        run = self.joint.run_of(job)
+        if run is not None and len(run.jobs) > 1:
+            self._finish(job, self._cancelled(job, run=run))  # the others wait on
+        elif job.submitted and self.engine.ready:
+            if run is not None:
+                run.closed = True
+            self.engine.send(Cancel(job.number if run is None else run.number))
         else:
             self._finish(job, self._cancelled(job))
 
+    def end_reasoning(self, job: Job) -> None:
+        """Its device has seen enough of the thinking; those who share it may not have."""
+        run = self.joint.run_of(job)
+        if run is None:
+            self.engine.send(EndReasoning(job.number))
+        elif len(run.jobs) == 1:
+            run.closed = run.altered = True
+            self.engine.send(EndReasoning(run.number))
+
     def expire(self, now: float) -> None:
-        """End what is past its deadline while no engine is there to do it."""
+        """End what is past its deadline where the engine does not: it is not there, or others wait longer."""
+        for run, job in self.joint.late(now):
+            self._cut(run, job)
         for job in list(self.roster.numbered.values()):
             if (
                 job.state is State.WAITING
@@ -418,7 +570,31 @@ class Desk:
 
     def clear_answers(self) -> int:
         """Forget answers that are kept to be given again; returns how many."""
-        return 0
+        return self.answers.clear()
+
+    def _cut(self, run: Run, job: Job) -> None:
+        """End a question at its own deadline, with what there is."""
+        if job.state is not State.RUNNING:
+            self.fail(job, Refusal("expired", "the deadline passed before the question's turn came"))
+            return
+        if job.question.schema is not None:
+            self.fail(job, Refusal("expired", "the answer was not complete; allow a longer deadline_ms"))
+            return
+        done = reply.Done(
+            id=job.question.id,
+            seq=job.next_seq(),
+            text=run.so_far("text"),
+            reasoning=run.so_far("reasoning") or None,
+            finish_reason="deadline",
+            usage=_usage(job, run),
+            timings=reply.Timings(),
+            model=self.model,
+            node=self.replies.topics.node,
+            attempt=job.attempts,
+            cached=None if job.number == run.number else True,
+            level=self.level,
+        )
+        self._finish(job, done, plain_text=done.text if job.question.plain else None)
 
     def fail(self, job: Job, refusal: Refusal) -> None:
         """End a job with an error."""
@@ -436,6 +612,12 @@ class Desk:
     def _poison(self, job: Job, what: str) -> None:
         message = f"this question {what}; change it before you ask again"
         self.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
+        key = answer_cache.key(job.question)
+        for other in list(self.roster.numbered.values()):
+            # The same question under another id: it would crash the engine as often again.
+            waits = other.crashes and other.state is State.WAITING
+            if key is not None and waits and answer_cache.key(other.question) == key:
+                self._poison(other, what)
 
     def _suspect_runs(self) -> bool:
         """Whether the engine has a question that ran when it broke.
@@ -444,9 +626,12 @@ class Desk:
         """
         return any(job.crashes and job.submitted for job in self.roster.numbered.values())
 
-    def _cancelled(self, job: Job) -> reply.Cancelled:
+    def _cancelled(self, job: Job, *, run: Run | None = None) -> reply.Cancelled:
         return reply.Cancelled(
-            id=job.question.id, seq=job.next_seq(), text=job.progress.text, usage=job.progress.usage
+            id=job.question.id,
+            seq=job.next_seq(),
+            text=job.progress.text if run is None else run.so_far("text"),
+            usage=job.progress.usage if run is None else _usage(job, run),
         )
 
     def _finish(
@@ -459,6 +644,7 @@ class Desk:
     ) -> None:
         if job.state is State.RUNNING:
             self.running -= 1
+        self._leave_run(job)
         job.move(Happening.ENDED)
         if job.crashes:
             job.submitted = False
@@ -470,3 +656,18 @@ class Desk:
         after = self.sessions.leave(job)
         if after is not None and after.state is State.WAITING:
             self._submit(after)
+
+    def _leave_run(self, job: Job) -> None:
+        """It waits for the engine no longer; when nobody does, neither need the engine go on."""
+        run = self.joint.run_of(job)
+        if run is None:
+            return
+        run.jobs.remove(job)
+        if not run.jobs and not run.closed:
+            run.closed = True
+            self.engine.send(Cancel(run.number))
+
+
+def _usage(job: Job, run: Run) -> reply.Usage:
+    """What the engine has written by now for all who share a run."""
+    return reply.Usage(job.prompt_tokens, 0, run.written, run.thought)

@@ -37,6 +37,7 @@ class Counts:
     duplicates: int = 0
     dropped: int = 0
     retained_ignored: int = 0
+    cached: int = 0
     tokens: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from .source import OTHER_VARIABLES, load
 from .table import Row, markdown_table, table, toml_text
 from .tree import (
     Admin,
+    Cache,
     Engine,
     Health,
     Journal,
@@ -26,6 +27,7 @@ from .tree import (
 __all__ = [
     "OTHER_VARIABLES",
     "Admin",
+    "Cache",
     "Engine",
     "Health",
     "Heat",

@@ -13,7 +13,7 @@ from .leaves import leaves
 from .source import reason
 from .tree import Settings
 
-AT_RUN_TIME = ("limits.", "log.", "health.interval_s", "node.pools")
+AT_RUN_TIME = ("limits.", "cache.", "log.", "health.interval_s", "node.pools")
 """Keys, or sections with their dot, that a reload or an operator changes at once."""
 
 

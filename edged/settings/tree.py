@@ -174,6 +174,17 @@ class Journal(Section):
     """Size of the journal above which the oldest finished questions go."""
 
 
+class Cache(Section):
+    """Answers that are given again to the same question, where sampling leaves nothing to chance."""
+
+    answers: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 256
+    """Answers kept; 0 computes each question for itself."""
+    max_bytes: Annotated[int, Field(strict=True, ge=KIB, le=1024 * MIB)] = 4 * MIB
+    """Memory for them."""
+    keep_s: Seconds = 3600
+    """Age at which an answer is forgotten."""
+
+
 class Health(Section):
     """The `health` topic."""
 
@@ -243,6 +254,7 @@ class Settings(BaseSettings):
     tools: Tools = Tools()
     journal: Journal = Journal()
     heat: Heat = Heat()
+    cache: Cache = Cache()
     health: Health = Health()
     metrics: Metrics = Metrics()
     homeassistant: HomeAssistant = HomeAssistant()

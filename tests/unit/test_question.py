@@ -220,7 +220,7 @@ def test_smallest_object() -> None:
     assert question.stream
     assert question.priority == "normal"
     assert question.reasoning_mode == "separate"
-    assert (question.cache, question.overflow) == ("use", "error")
+    assert (question.cache, question.overflow) == ("auto", "error")
     assert question.max_tokens is question.deadline_ms is question.temperature is question.seed is None
 
 

@@ -901,3 +901,63 @@ def test_estimate_knows_what_is_known() -> None:
     ]
     assert expected[0] < expected[1]
     assert expected[1] == pytest.approx(expected[2], abs=0.002)  # both begin as every prompt does
+
+
+def measured(slots: int = 1) -> Rig:
+    """A rig whose rates are measured: a millisecond a row, answers of ten tokens on average."""
+    rig = Rig(ScriptedModel(say("0123456789" * 4), streams=slots, context=512, batch_tokens=64))
+    for number in range(100, 103):
+        rig.ask(number, "x" * 100)
+        rig.run()
+    rig.reports.clear()
+    return rig
+
+
+def test_an_idle_engine_refuses_no_sensible_deadline() -> None:
+    """Whatever can begin in time is taken, and nothing is refused before the rates are measured."""
+    rig = measured()
+    now = rig.clock()
+    for text in ("hi", "word " * 20):
+        for left_s in (0.2, 1.0, 600.0):
+            sequence = rig.preparation.prepare(submit(1, Message("user", text), deadline=now + left_s), now)
+            assert rig.scheduler.outlook(sequence, now) is None
+    sequence = rig.preparation.prepare(submit(1, Message("user", "x"), deadline=None), now)
+    assert rig.scheduler.outlook(sequence, now) is None
+    fresh = Rig(ScriptedModel(say("yes")))
+    sequence = fresh.preparation.prepare(submit(1, Message("user", "x"), deadline=now), now)
+    assert fresh.scheduler.outlook(sequence, now) is None
+
+
+def test_a_prompt_too_long_for_its_deadline() -> None:
+    """300 tokens at a millisecond each cannot be read in 50: that is said at once, with the time it would take."""
+    rig = measured()
+    now = rig.clock()
+    asked = submit(1, Message("user", "y" * 300), deadline=now + 0.05)
+    refusal = rig.scheduler.outlook(rig.preparation.prepare(asked, now), now)
+    assert refusal is not None
+    assert (refusal.code, refusal.retry_after_ms) == ("expired", None)
+    assert refusal.details["eta_ms"] > 300
+    assert refusal.details["deadline_ms"] == 50
+
+
+def test_a_line_too_long_for_its_deadline() -> None:
+    """Behind many questions a short deadline is hopeless, for an interactive one before them it is not."""
+    rig = measured()
+    for number in range(1, 31):
+        rig.ask(number, "z" * 100, priority="normal", client="same")
+    rig.scheduler.step()
+    now = rig.clock()
+
+    def outlook(left_s: float, priority: str) -> str | None:
+        asked = submit(50, Message("user", "hi"), deadline=now + left_s, priority=priority, client="same")
+        refusal = rig.scheduler.outlook(rig.preparation.prepare(asked, now), now)
+        if refusal is not None:
+            assert refusal.retry_after_ms
+            assert refusal.details["eta_ms"] > 1000 * left_s
+        return None if refusal is None else refusal.code
+
+    assert outlook(1.0, "normal") == "busy"
+    assert outlook(1.0, "background") == "busy"
+    assert outlook(1.0, "interactive") is None
+    assert outlook(60.0, "normal") is None
+    rig.run()

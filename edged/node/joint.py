@@ -1,0 +1,109 @@
+"""Identical questions that are computed once: who shares which run of the engine. Belongs to the dispatcher thread.
+
+Each question keeps its own id, replies, deadline and end; only the computing is shared. A run goes on while one
+of its questions waits for it, also when the one that began it has been taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edged.core.job import Job
+from edged.engine.messages import Piece, Prepared
+
+Kind = Literal["text", "reasoning"]
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One run of the engine.
+
+    Attributes:
+        number: its name there: the number of the question that began it.
+        key: what is computed.
+        deadline: when the engine ends it by itself; None for never.
+        jobs: the questions that wait for it; the first began it, unless that one has gone.
+        prepared: what was measured, once it was.
+        started: it has a slot.
+        pieces: the answer so far, pieces of one kind joined.
+        written, thought: tokens so far, of the answer and of its thinking.
+        closed: it is being cancelled: nobody may join any more.
+        altered: its device has ended the thinking: the answer is not what another one would get.
+    """
+
+    number: int
+    key: bytes
+    deadline: float | None
+    jobs: list[Job] = field(default_factory=list)
+    prepared: Prepared | None = None
+    started: bool = False
+    pieces: list[tuple[Kind, str]] = field(default_factory=list)
+    written: int = 0
+    thought: int = 0
+    closed: bool = False
+    altered: bool = False
+
+    def add(self, piece: Piece) -> None:
+        """The answer goes on."""
+        self.written, self.thought = piece.written, piece.thought
+        if self.pieces and self.pieces[-1][0] == piece.kind:
+            self.pieces[-1] = (piece.kind, self.pieces[-1][1] + piece.text)
+        else:
+            self.pieces.append((piece.kind, piece.text))
+
+    def so_far(self, kind: Kind) -> str:
+        """What there is of the answer, or of its thinking."""
+        return "".join(text for one, text in self.pieces if one == kind)
+
+
+@dataclass(slots=True)
+class Joint:
+    """All runs whose questions may be shared."""
+
+    _numbered: dict[int, Run] = field(default_factory=dict)
+    _keyed: dict[bytes, Run] = field(default_factory=dict)
+
+    def of(self, number: int) -> Run | None:
+        """The run of this number."""
+        return self._numbered.get(number)
+
+    def open(self, key: bytes) -> Run | None:
+        """A run that computes this and may be joined."""
+        run = self._keyed.get(key)
+        return None if run is None or run.closed else run
+
+    def begin(self, job: Job, key: bytes) -> Run:
+        """This question is given to the engine."""
+        run = Run(job.number, key, job.deadline, [job])
+        self._numbered[run.number] = self._keyed[key] = run
+        return run
+
+    def run_of(self, job: Job) -> Run | None:
+        """The run that this question waits for."""
+        if job.run is None:
+            return None
+        run = self._numbered.get(job.run)
+        return run if run is not None and job in run.jobs else None
+
+    def end(self, run: Run) -> None:
+        """It is over."""
+        self._numbered.pop(run.number, None)
+        if self._keyed.get(run.key) is run:
+            del self._keyed[run.key]
+
+    def clear(self) -> None:
+        """The engine is gone, and all its runs with it."""
+        self._numbered.clear()
+        self._keyed.clear()
+
+    def late(self, now: float) -> list[tuple[Run, Job]]:
+        """Questions whose own deadline passed before the one of the run that they share."""
+        return [
+            (run, job)
+            for run in self._numbered.values()
+            for job in run.jobs
+            if job.deadline is not None
+            and job.deadline <= now
+            and (run.deadline is None or job.deadline < run.deadline)
+        ]
