@@ -75,8 +75,13 @@ class AnswerText:
         """Take the bytes of one token; return what is decided by now."""
         return self._advance(self._decoder.decode(data), last=False)
 
-    def finish(self) -> list[tuple[Kind, str]]:
-        """The stream is over: return what was held back; a character that was cut off is no text."""
+    def finish(self, *, cut: bool = False) -> list[tuple[Kind, str]]:
+        """The stream is over: return what was held back; a character that was cut off is no text.
+
+        Where the answer was `cut` short, what may have been going to be a tool call is no text either.
+        """
+        if cut and self._trigger and not self.thinking:
+            self._held = self._held[: len(self._held) - _overlap(self._held, (self._trigger,))]
         return self._advance("", last=True)
 
     def _advance(self, more: str, *, last: bool) -> list[tuple[Kind, str]]:

@@ -471,7 +471,7 @@ class Scheduler:
             self._refuse_broken(sequence, outcome)
             return
         self._forget(sequence)
-        self._reports.extend(sequence.deltas(now, sequence.finish_text()))
+        self._reports.extend(sequence.deltas(now, sequence.finish_text(cut=outcome != "stop")))
         if outcome != "cancelled" and sequence.text.calling:
             outcome = "tool_calls"
         self._reports.extend(sequence.piece(kind, text) for kind, text in sequence.chunker.flush(now))

@@ -114,9 +114,9 @@ class Sequence:
         """Take bytes into the text; returns the pieces that this device wants to see."""
         return self._wanted(self.text.feed(data))
 
-    def finish_text(self) -> list[tuple[Literal["text", "reasoning"], str]]:
-        """The pieces that were held back until the end."""
-        return self._wanted(self.text.finish())
+    def finish_text(self, *, cut: bool) -> list[tuple[Literal["text", "reasoning"], str]]:
+        """The pieces that were held back until the end; `cut` when the model had not come to it."""
+        return self._wanted(self.text.finish(cut=cut))
 
     def _wanted(
         self, pieces: list[tuple[Literal["text", "reasoning"], str]]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from scripted import PLAIN, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
+from scripted_constraints import Fixed
 from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
@@ -477,67 +478,10 @@ def test_estimate() -> None:
 # schema ---------------------------------------------------------------------------------------------------
 
 
-class Template:
-    """A stand-in for llguidance's matcher: the answer must be one text, of which parts are forced.
-
-    Args:
-        text: the only answer there is.
-        free: how many of its first tokens are left to the model.
-    """
-
-    def __init__(self, text: bytes, free: int) -> None:
-        self._text = text
-        self._free = free
-        self._at = 0
-        self.failed = ""
-
-    def validate_tokens(self, tokens: list[int]) -> int:
-        """How many of the tokens fit."""
-        return int(bytes(self._text[self._at : self._at + 1]) == bytes(t for t in tokens if t < USER - 4)[:1])
-
-    def compute_bitmask(self) -> bytes:
-        """The one token that fits."""
-        bits = bytearray(40)
-        token = self._text[self._at]
-        bits[token // 8] |= 1 << token % 8
-        return bytes(bits)
-
-    def consume_token(self, token: int) -> bool:
-        """Go on."""
-        fits = self._at < len(self._text) and self._text[self._at] == token
-        self._at += fits
-        return fits
-
-    def compute_ff_tokens(self) -> list[int]:
-        """What is forced."""
-        return list(self._text[self._at :]) if self._at >= self._free else []
-
-    def try_consume_tokens(self, tokens: list[int]) -> int:
-        """Go on with several."""
-        self._at += len(tokens)
-        return len(tokens)
-
-    def is_error(self) -> bool:
-        """Whether it gave up."""
-        return bool(self.failed)
-
-    def get_error(self) -> str:
-        """Why."""
-        return self.failed
-
-    def is_accepting(self) -> bool:
-        """Whether it is complete."""
-        return self._at == len(self._text)
-
-    def is_stopped(self) -> bool:
-        """Whether nothing can follow."""
-        return self._at == len(self._text)
-
-
 def constrained(one: Rig, number: int, text: bytes, free: int, **changes: Any) -> None:
     """Ask a question whose answer is held to a text."""
     sequence = one.preparation.prepare(submit(number, Message("user", "hi"), **changes), one.clock())
-    matcher: Any = Template(text, free)
+    matcher: Any = Fixed(text, free)
     sequence.constraint = Constraint(matcher)
     one.scheduler.submit(sequence)
 
@@ -762,7 +706,7 @@ def test_only_sessions_keep_their_words() -> None:
     assert rig.ended(1).said is None
 
 
-class Outgrown(Template):
+class Outgrown(Fixed):
     """One that gives up in the midst of the answer, as llguidance does at its limits."""
 
     def compute_bitmask(self) -> bytes:

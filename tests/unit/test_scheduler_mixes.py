@@ -16,10 +16,13 @@ from typing import Any
 import msgspec
 import pytest
 from scripted import PLAIN, TAGGED, THINKING, Clock, ScriptedModel, Story, submit
+from scripted_constraints import ScriptedConstraints
 from scripted_rig import Rig
 
 from edged.core.question import Message
+from edged.core.tools import Call, Tool
 from edged.core.wear import DAY_S
+from edged.engine.calls import CallForm
 from edged.engine.messages import Ended, Piece, Refused, Report, Started, Submit
 from edged.engine.prefixes import TOKENS_MIN, Prefixes
 from edged.engine.sequence import Sequence
@@ -28,6 +31,10 @@ from edged.errors import Refusal
 GROUPS, MIXES = 20, 50
 WORDS = ("a", "STOP", "é", "🙂", "\n\n", " ", "no ", "ST", "</thin")
 STOPS = ("STOP", "o S", "🙂", "\n\n", "a")
+VALUE = b'{"ok":true}'
+FORM = CallForm("<c>", ":", "</c>", "</c><c>")
+CALL = FORM.write([Call("", "f", "{}")])
+TOOL = Tool("f")
 OPENING = (
     "You are a device in a hall. Answer in short. "  # shared by many, so that streams are reused and copied
 )
@@ -37,11 +44,23 @@ STORE_BYTES = 8_000  # a token has two bytes in the cache, four in the file's he
 SLOW_S = 1.0  # seconds to compute a token: reading from disk always pays
 
 
+def with_tools(template: str) -> str:
+    """A template that lists tools, and writes calls in `FORM`."""
+    listed = "{% for t in tools or [] %}{{ t.function.name }}{{ t.function.parameters | tojson }}{% endfor %}"
+    call = "<c>{{ c.function.name }}:{{ c.function.arguments | tojson }}</c>"
+    calls = f"{{% for c in turn.tool_calls or [] %}}{call}{{% endfor %}}"
+    return listed + template.replace("{{ turn.content }}", f"{{{{ turn.content }}}}{calls}")
+
+
 @functools.cache
 def story(text: bytes, *, opens: bool) -> Story:
     """What the model says to a text: always the same, and something else to another text."""
     rng = random.Random(text)  # noqa: S311 - repeatable, not secret
     answer = "".join(rng.choices(WORDS, k=rng.randrange(10))) + "."
+    if rng.random() < 0.3:
+        answer = (
+            answer[: rng.randrange(9)] + FORM.trigger + answer
+        )  # a call, where there are tools; else text
     thinking = "".join(rng.choices(WORDS, k=rng.randrange(24)))
     return Story(answer.encode(), thinking.encode(), closes=rng.random() < 0.7, opens=opens)
 
@@ -75,10 +94,12 @@ class Mix:
     def __init__(self, seed: int, prefixes: Prefixes) -> None:
         self.prefixes = prefixes
         self.rng = rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self.template = rng.choice([PLAIN, THINKING, TAGGED])
+        self.opens = rng.choice([False, False, True])
+        self.template = with_tools(TAGGED if self.opens else rng.choice([PLAIN, THINKING]))
         self.settings = {
             "delta_interval_s": rng.choice([0.0, 0.02]),
             "system_prompt": rng.choice(["", "Be short."]),
+            "constraints": ScriptedConstraints(VALUE, CALL.encode()),
         }
         slots = rng.randint(1, 4)
         self.shape = {
@@ -97,10 +118,8 @@ class Mix:
 
     def fresh(self) -> Rig:
         """A new engine of the same shape."""
-        opens = self.template == TAGGED
-        return Rig(
-            ScriptedModel(lambda text: story(text, opens=opens), **self.shape), self.template, **self.settings
-        )
+        model = ScriptedModel(lambda text: story(text, opens=self.opens), **self.shape)
+        return Rig(model, self.template, **self.settings)
 
     def order(self, number: int) -> Submit:
         """A random question."""
@@ -115,6 +134,9 @@ class Mix:
         else:
             for _ in range(rng.randrange(3)):
                 messages[:0] = [Message("user", text[:20] + "!"), Message("assistant", "so <|user|> so")]
+        held: dict[str, Any] = rng.choice(
+            [{}, {}, {}, {"schema": "{}"}, {"tools": (TOOL,), "tool_mode": rng.choice(["auto", "required"])}]
+        )
         optional: dict[str, Any] = {
             "max_tokens": rng.randint(1, 40),
             "deadline": self.rig.clock() + rng.choice([0.0, 0.05, 0.2, 0.5]),
@@ -132,6 +154,7 @@ class Mix:
             stream=rng.random() < 0.8,
             overflow=rng.choice(["error", "trim_history"]),
             reuse=rng.random() < 0.9,
+            **held,
             **{key: value for key, value in optional.items() if rng.random() < 0.3},
         )
 
@@ -221,13 +244,14 @@ class Mix:
         if number in self.asked:
             self.asked[number].hurried = True
 
-    def alone(self, order: Submit, context: int) -> Ended:
-        """The same question with the engine to itself, what it was given, and all the time it needs."""
+    def alone(self, order: Submit, context: int) -> Ended | None:
+        """The same question with the engine to itself, what it was given, and all the time; None if refused."""
         rig = self.fresh()
         rig.preparation.context = context
         rig.submit(msgspec.structs.replace(order, deadline=None))
         rig.run()
-        return rig.ended(order.number)
+        refused = any(isinstance(report, Refused) for report in rig.reports)
+        return None if refused else rig.ended(order.number)
 
 
 def joined(asked: Asked, kind: str) -> str:
@@ -238,6 +262,13 @@ def joined(asked: Asked, kind: str) -> str:
 def check_order(asked: Asked) -> Ended | None:
     """A start, pieces, one end; or a refusal and nothing else. Returns the end."""
     *before, last = asked.reports
+    if isinstance(last, Refused) and (asked.order.schema or asked.order.tools) and last.code == "too_long":
+        assert [type(report) for report in before] == [Started, *[Piece] * (len(before) - 1)]
+        return None
+    if isinstance(last, Refused) and before and (asked.order.schema or asked.order.tools):
+        assert isinstance(before[0], Started)
+        assert last.code == "expired"
+        return None
     if isinstance(last, Refused):
         assert before == []
         assert last.code == "expired"
@@ -277,6 +308,13 @@ def check_text(asked: Asked, ended: Ended) -> None:
         assert not any(isinstance(report, Piece) for report in asked.reports)
     if order.reasoning_mode != "separate":
         assert ended.reasoning == ""
+    if order.tools:
+        assert order.reasoning_mode == "inline" or FORM.trigger not in ended.text
+        assert bool(ended.calls) == (ended.outcome == "tool_calls")
+        assert all((call.name, call.arguments) == ("f", "{}") for call in ended.calls)
+        assert ended.calls or order.tool_mode == "auto" or ended.outcome == "cancelled"
+    if order.schema and ended.outcome != "cancelled":
+        assert ended.text.endswith(VALUE.decode())
     if order.reasoning_mode != "inline":
         assert not any(word in ended.text for word in order.stop)
         assert "think>" not in ended.text + ended.reasoning
@@ -288,7 +326,7 @@ def check_alone(asked: Asked, ended: Ended, alone: Ended) -> None:
         if ended.outcome == alone.outcome == "stop" and asked.order.reasoning_mode != "inline":
             assert ended.text == alone.text
         return
-    if ended.outcome in {"stop", "length"}:
+    if ended.outcome in {"stop", "length", "tool_calls"}:
         assert (ended.text, ended.reasoning, ended.outcome) == (alone.text, alone.reasoning, alone.outcome)
         assert ended.usage.completion_tokens == alone.usage.completion_tokens
         assert ended.usage.reasoning_tokens == alone.usage.reasoning_tokens
@@ -315,19 +353,24 @@ def test_mixes(group: int, tmp_path: Path) -> None:
             for asked in mix.asked.values():
                 ended = check_order(asked)
                 if ended is None:
-                    seen.add("expired")
+                    last = asked.reports[-1]
+                    seen.add("expired" if isinstance(last, Refused) and last.code == "expired" else "refused")
                     continue
                 seen.add(ended.outcome)
                 check_counts(asked, ended, asked.sequence.context)
                 check_text(asked, ended)
-                check_alone(asked, ended, mix.alone(asked.order, asked.sequence.context))
+                alone = mix.alone(asked.order, asked.sequence.context)
+                if alone is None:  # with all the time it came to the end of its room, with half a value
+                    assert ended.outcome in {"cancelled", "deadline"} or asked.hurried
+                else:
+                    check_alone(asked, ended, alone)
             check_no_slot_lost(mix)
             loads += prefixes.loads
             assert prefixes.size_bytes <= STORE_BYTES
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
-    assert seen == {"expired", "stop", "length", "cancelled", "deadline"}
+    assert seen == {"expired", "refused", "stop", "length", "tool_calls", "cancelled", "deadline"}
     assert loads > 0
     removed = {fields["reason"] for _, event, fields in lines if event == "prefix_removed"}
     assert removed <= {"llama.cpp does not take it"}  # a longer one than this mix's streams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +52,9 @@ def asked(*turns: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def test_offer() -> None:
     """The device's own tools and the names of the node's stand apart; arguments without a schema's word are out."""
-    tools = read({"prompt": "a", "tools": [LAMP, "clock"], "tool_choice": "required"}).tools
+    question = read({"prompt": "a", "tools": [LAMP, "clock"], "tool_choice": "required"})
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(question), type=Question) == question
+    tools = question.tools
     assert tools is not None
     assert (tools.mode, tools.named, tools.local, tools.parallel) == ("required", None, ("clock",), False)
     [lamp] = tools.tools
@@ -294,6 +297,15 @@ def test_call_instead_of_a_value(data: bytes, text: str, call: str) -> None:
         answer.feed(bytes([byte]))
     answer.finish()
     assert (answer.text, answer.call) == (text, call)
+
+
+@pytest.mark.parametrize(("cut", "text"), [(True, "a "), (False, "a <tool_")])
+def test_half_a_trigger(cut: bool, text: str) -> None:  # noqa: FBT001 - a table
+    """Where an answer is cut off in what may have become a call, that is no text; at its own end it is."""
+    answer = AnswerText(trigger=OURS.trigger)
+    answer.feed(b"a <tool_")
+    answer.finish(cut=cut)
+    assert answer.text == text
 
 
 def test_stop_before_a_call() -> None:
