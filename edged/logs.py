@@ -20,8 +20,11 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import msgspec
 import structlog
 
+from edged import journald
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
+    from pathlib import Path
 
     from structlog.typing import EventDict, WrappedLogger
 
@@ -64,6 +67,8 @@ class Stream:
 
     def write(self, line: bytes) -> None:
         """Writes one event, which ends in a newline; silently nothing when the file is closed or full."""
+        if not line:
+            return  # the journal has it
         with self._lock, suppress(OSError, ValueError):
             self._file.write(line)
             self._file.flush()
@@ -88,22 +93,33 @@ class Bridge(logging.Handler):
         getattr(structlog.get_logger(), severity)("library_message", **fields)
 
 
-def configure(level: Level = "info", format: Format = "auto", *, file: IO[bytes] | None = None) -> None:  # noqa: A002 - the setting's name
+def configure(
+    level: Level = "info",
+    format: Format = "auto",  # noqa: A002 - the setting's name
+    *,
+    file: IO[bytes] | None = None,
+    journal_socket: Path = journald.SOCKET,
+) -> None:
     """Sets the log up for this process; a second call replaces the first.
 
     Args:
         level: least severity written, for our events and the libraries'.
-        format: `json` one object a line; `console` for people; `auto` console on a terminal, JSON elsewhere.
-            Where standard error is the journal, each line starts with its priority.
+        format: `json` one object a line; `console` for people; `auto` console on a terminal and in the journal,
+            JSON elsewhere.
         file: where to write instead of standard error; never taken for the journal or a terminal.
+        journal_socket: where standard error is the journal, events go there with their fields; those that it
+            does not take go to standard error, each line with its priority.
     """
     journal = file is None and under_journal(os.environ, 2)
     terminal = file is None and not journal and sys.stderr.isatty()
+    renderer: structlog.typing.Processor
     if format == "console" or (format == "auto" and terminal):
         colour = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM", "dumb") != "dumb"
-        renderer: structlog.typing.Processor = Console(colour=colour, priority=journal)
+        renderer = Console(colour=colour, priority=journal)
     else:
         renderer = Json(priority=journal)
+    if journal and journal_socket.exists():
+        renderer = Native(renderer, journal_socket, text=format != "json")
     stream = Stream(sys.stderr.buffer if file is None else file)
     structlog.configure(
         processors=[
@@ -197,12 +213,38 @@ class Json:
         return _prefix(head["severity"]) + line if self._priority else line
 
 
+class Native:
+    """Hands an event to the journal with its fields; renders it for standard error where that fails.
+
+    Args:
+        fallback: the renderer for standard error.
+        path: the journal's socket.
+        text: whether people read a line of `key=value`, else the object as JSON.
+    """
+
+    def __init__(self, fallback: structlog.typing.Processor, path: Path, *, text: bool) -> None:
+        self._fallback = fallback
+        self._path = path
+        self._render = Console(colour=False, priority=False, bare=True) if text else Json(priority=False)
+
+    def __call__(self, logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> bytes:
+        """Empty where the journal took it, else the line."""
+        message = self._render(logger, method, dict(event)).decode().rstrip("\n")
+        fields = {name: value for name, value in event.items() if name not in {"timestamp", "severity"}}
+        data = journald.datagram(message, PRIORITIES[event["severity"]], fields)
+        if journald.send(data, self._path):
+            return b""
+        line = self._fallback(logger, method, event)
+        return line if isinstance(line, bytes) else b""
+
+
 class Console:
     """Renders an event for people: time of day, severity, event, `key=value`; a traceback below, indented."""
 
-    def __init__(self, *, colour: bool, priority: bool) -> None:
+    def __init__(self, *, colour: bool, priority: bool, bare: bool = False) -> None:
         self._colour = colour
         self._priority = priority
+        self._bare = bare  # without time and severity: the journal has both
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: MutableMapping[str, Any]) -> bytes:
         """The line, ending in a newline."""
@@ -210,7 +252,9 @@ class Console:
         severity = event.pop("severity")
         name = event.pop("event", "")
         below = [str(event.pop(key)) for key in ("stack", "exception") if key in event]
-        parts = [self._paint("2", time), self._paint(_COLOURS[severity], f"{severity:<8}")]
+        parts = (
+            [] if self._bare else [self._paint("2", time), self._paint(_COLOURS[severity], f"{severity:<8}")]
+        )
         parts.append(self._paint("1", str(name)))
         parts += [f"{self._paint('36', key)}={_word(value)}" for key, value in event.items()]
         text = " ".join(parts) + "\n"

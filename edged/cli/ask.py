@@ -44,6 +44,14 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     cafile: Annotated[
         Path | None, typer.Option(help="CA of the broker; switches TLS on.", exists=True)
     ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(help="Own certificate, where the broker asks for one.", exists=True)
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's key.", exists=True)] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Own name in the topics: with --cert its common name; the user name without it."),
+    ] = None,
     prefix: Annotated[str, typer.Option(help="First level of the topics.")] = "edged",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0: always the likeliest.")] = None,
@@ -67,9 +75,10 @@ def ask(  # noqa: PLR0917 - typer gives them by name
         client = Client(
             host,
             port,
+            name=name,
             username=username,
             password=_password(password_file),
-            tls=None if cafile is None else ssl.create_default_context(cafile=str(cafile)),
+            tls=_tls(cafile, cert, key),
             prefix=prefix,
         )
         if question == "-":
@@ -206,6 +215,17 @@ class _Column:
 
 def _password(file: Path | None) -> str | None:
     return None if file is None else file.read_text().removesuffix("\n").removesuffix("\r")
+
+
+def _tls(cafile: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cafile is None:
+        if cert is not None or key is not None:
+            raise typer.BadParameter("--cert and --key need --cafile, which switches TLS on")
+        return None
+    context = ssl.create_default_context(cafile=str(cafile))
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context
 
 
 def _find(client: Client, node: str | None) -> str:

@@ -66,7 +66,7 @@ class Tls(Section):
     """Encryption towards the broker; the section's presence switches it on."""
 
     ca: Place
-    """File with the certificates (PEM) that may sign the broker's."""
+    """File with the certificates (PEM) that may sign the broker's. All three: bare names as `password_file`'s."""
     cert: Place | None = None
     """This board's certificate (PEM), where the broker asks for one; together with `key`."""
     key: Place | None = None

@@ -27,7 +27,16 @@ OTHER_VARIABLES: Mapping[str, str] = {
 }
 """Environment variables that start like a setting's and are none, with their meaning."""
 
-SECRETS = frozenset({"mqtt.password_file", "http.key_file", "upstream.key_file"})
+SECRETS = frozenset(
+    {
+        "mqtt.password_file",
+        "mqtt.tls.ca",
+        "mqtt.tls.cert",
+        "mqtt.tls.key",
+        "http.key_file",
+        "upstream.key_file",
+    }
+)
 """Files that systemd may hand over as credentials."""
 
 FILE_BYTES_MAX = 1024 * 1024

@@ -225,7 +225,7 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity written; prompts are written at `debug` only."""
     format: Literal["auto", "json", "console"] = "auto"
-    """`auto`: for people on a terminal, JSON lines elsewhere."""
+    """`auto`: for people on a terminal and in the journal, which has the fields besides; JSON lines elsewhere."""
 
 
 class Paths(Section):

@@ -66,6 +66,27 @@ def test_mutual_tls(make_broker: Callable[..., ShippedBroker], daemon: MakeDaemo
     assert "u'n1'" in broker.log()
 
 
+def test_a_question_from_the_command_line(
+    make_broker: Callable[..., ShippedBroker], daemon: MakeDaemon
+) -> None:
+    """`edged ask` with a certificate, as the rollout's gate does; refused without one, and in plain text."""
+    broker = make_broker()
+    node = daemon(broker, broker.mqtt_section("n1", by_certificate=True), scripted=True).launch()
+    node.wait_log("engine_ready")
+    pair = broker.clients["d1"]
+    to = ["--node", "n1", "--host", "localhost", "--port", str(broker.cert_port), "--timeout", "30"]
+    tls = ["--cafile", str(broker.authority.pem)]
+    own = ["--cert", str(pair.cert), "--key", str(pair.key), "--name", "d1"]
+    codes = []
+    for options in ([*tls, *own], tls, []):
+        command = [sys.executable, "-m", "edged", "ask", *to, *options, "x"]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
+        assert "Traceback" not in ended.stderr
+        codes.append(ended.returncode)
+    assert codes[0] == 0
+    assert 0 not in codes[1:]
+
+
 def test_the_password_stays_in_its_file(
     make_broker: Callable[..., ShippedBroker], daemon: MakeDaemon
 ) -> None:

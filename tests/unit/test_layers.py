@@ -50,7 +50,8 @@ MAY_IMPORT = {
     "tools/": ("core", "errors", "engine.channel", "tools"),
     "settings/": ("core", "errors", "settings"),
     "client/": ("core", "errors", "client"),
-    "logs.py": ("core", "errors"),
+    "logs.py": ("core", "errors", "journald"),
+    "journald.py": (),
     "demo_model.py": ("core", "errors", "engine.quantize"),
 }
 """Rooms and what of edged they know; the first row that fits counts. Adapters do not know each other, and what

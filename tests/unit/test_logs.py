@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAM = """
-import logging, sys, structlog
+import logging, pathlib, sys, structlog
 from edged import logs
-logs.configure("info", sys.argv[1])
+logs.configure("info", sys.argv[1], journal_socket=pathlib.Path(sys.argv[2]))
 log = structlog.get_logger()
 log.info("job_finished", job_id="c1-1", tokens=12, duration_s=1.23456789)
 log.debug("never_seen")
@@ -69,11 +69,15 @@ def _log() -> Iterator[Log]:
     root.handlers[:], root.level = handlers, level
 
 
-def run(form: str, stderr: int, **environment: str) -> None:
-    """Runs the program above in a process of its own with its standard error at `stderr`."""
+def run(form: str, stderr: int, socket: str = "/nonexistent", **environment: str) -> None:
+    """Runs the program above in a process of its own with its standard error and the journal's socket at these."""
     bare = {name: value for name, value in os.environ.items() if name not in {"JOURNAL_STREAM", "NO_COLOR"}}
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, form], stderr=stderr, env=bare | environment, check=True, timeout=60
+        [sys.executable, "-c", PROGRAM, form, socket],
+        stderr=stderr,
+        env=bare | environment,
+        check=True,
+        timeout=60,
     )
 
 
@@ -240,7 +244,7 @@ def test_pipe_gets_json_without_priorities(tmp_path: Path) -> None:
 
 
 def test_journal_gets_priorities(tmp_path: Path) -> None:
-    """Where standard error is the file that $JOURNAL_STREAM names, each line starts with its priority."""
+    """Where standard error is the journal's and its socket is not there, each line starts with its priority."""
     with (tmp_path / "log").open("wb") as file:
         stat = os.fstat(file.fileno())
         run("auto", file.fileno(), JOURNAL_STREAM=f"{stat.st_dev}:{stat.st_ino}")

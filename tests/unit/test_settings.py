@@ -324,6 +324,19 @@ def test_password_from_credentials(file: Path, tmp_path: Path, monkeypatch: pyte
     assert load(file).mqtt.password() == "credential"
 
 
+def test_certificates_as_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bare names of TLS files are looked for in systemd's credentials first, then beside the file."""
+    credentials = file.parent / "credentials"
+    credentials.mkdir()
+    (credentials / "mqtt_ca").write_text("ca")
+    text = f'mqtt.tls = {{ ca = "mqtt_ca", cert = "mqtt_cert", key = "/etc/own.key" }}\n{LEAST}'
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    tls = load(written(file, text)).mqtt.tls
+    assert tls is not None
+    assert (tls.ca, tls.cert) == (credentials / "mqtt_ca", file.parent / "mqtt_cert")
+    assert tls.key == Path("/etc/own.key")
+
+
 def test_password_that_cannot_be_read(file: Path) -> None:
     """A missing or binary password file gives one line with key and file, and none of its content."""
     settings = load(written(file, f'mqtt.password_file = "secret"\n{LEAST}'))

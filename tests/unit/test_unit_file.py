@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -112,10 +113,51 @@ def test_metrics_have_a_folder_that_others_may_read(unit: dict[str, list[str]]) 
 def test_credentials_are_optional(unit: dict[str, list[str]]) -> None:
     """systemd.exec(5): only names without a path may be absent; a path that is absent fails the start."""
     names = dict(value.split(":") for value in unit["Service.LoadCredential"])
-    assert {"mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key"} == set(names)
+    wanted = {"mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key", "http_key", "upstream_key"}
+    assert wanted == set(names)
     assert not any("/" in name for name in names.values())
 
 
 def test_what_vitals_read_stays_visible(unit: dict[str, list[str]]) -> None:
-    """Memory and load come from /proc, which these settings would hide."""
-    assert not {"Service.ProcSubset", "Service.ProtectProc", "Service.InaccessiblePaths"} & set(unit)
+    """Memory and load come from /proc, which these settings would hide; other users' processes may be hidden."""
+    assert not {"Service.ProcSubset", "Service.InaccessiblePaths"} & set(unit)
+    assert unit["Service.ProtectProc"] == ["invisible"]
+
+
+def exposure(text: str, folder: Path) -> float:
+    """What `systemd-analyze security` makes of a unit: 0 is locked up, 10 is anything goes."""
+    path = folder / "edged.service"
+    path.write_text(text)
+    ended = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for edged\.service: (\d+\.\d)", ended.stdout)
+    assert found is not None, ended.stdout + ended.stderr
+    return float(found[1])
+
+
+def test_exposure(tmp_path: Path) -> None:
+    """At most 1.5 of 10; and the figure follows the file."""
+    assert exposure(UNIT.read_text(), tmp_path) <= 1.5
+    assert exposure(UNIT.read_text().replace("DynamicUser=yes", "DynamicUser=no"), tmp_path) > 1.5
+
+
+def test_memory_has_a_bound(unit: dict[str, list[str]]) -> None:
+    """A share of the board's, so that the kernel chooses among edged's processes before the board runs short."""
+    assert unit["Service.MemoryMax"] == ["85%"]
+    assert unit["Service.OOMPolicy"] == ["continue"]
+
+
+def test_the_daemon_may_choose_its_cores(unit: dict[str, list[str]]) -> None:
+    """sched_setaffinity(2) is let through after the group that holds it was taken away (systemd.exec(5))."""
+    assert unit["Service.SystemCallFilter"][-1] == "sched_setaffinity"
+
+
+def test_the_journal_of_a_board_is_bounded() -> None:
+    """The drop-in for journald names a size on disk and how often the card is written."""
+    dropin = entries((UNIT.parent / "journald-sd-card.conf").read_text())
+    assert dropin["Journal.SystemMaxUse"] == ["64M"]
+    assert dropin["Journal.SyncIntervalSec"] == ["5min"]
