@@ -7,7 +7,6 @@ time, broker or node not there; 130 interrupted, the question then is cancelled.
 `edged demo` shows answers and errors with the functions here.
 """
 
-import ssl
 import sys
 import unicodedata
 from pathlib import Path
@@ -18,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..client import Answer, AnswerError, AnswerTimeoutError, Client, ClientError, UnreachableError
+from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
 from ..core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply
-from . import EX_INTERRUPTED, app
+from . import EX_INTERRUPTED, app, broker
 
 EX_TEMPFAIL = 75
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
@@ -35,30 +34,21 @@ def ask(  # noqa: PLR0917 - typer gives them by name
         str | None, typer.Option(help="Board to ask; not needed where one alone is online.")
     ] = None,
     pool: Annotated[str | None, typer.Option(help="Pool of boards to ask, whichever is free.")] = None,
-    host: Annotated[str, typer.Option(envvar="EDGED_MQTT__HOST", help="The broker.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="EDGED_MQTT__PORT", min=1, max=65535)] = 1883,
-    username: Annotated[str | None, typer.Option(help="User name at the broker.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password.", dir_okay=False)
+    host: broker.Host = broker.HOST,
+    port: broker.Port = broker.PORT,
+    username: broker.Username = None,
+    password_file: broker.PasswordFile = None,
+    cafile: broker.CaFile = None,
+    prefix: broker.Prefix = broker.PREFIX,
+    session: Annotated[str | None, typer.Option(help="Go on with this conversation, or begin it.")] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="JSON schema that the answer must follow.", exists=True, dir_okay=False),
     ] = None,
-    cafile: Annotated[
-        Path | None, typer.Option(help="CA of the broker; switches TLS on.", exists=True)
-    ] = None,
-    cert: Annotated[
-        Path | None, typer.Option(help="Own certificate, where the broker asks for one.", exists=True)
-    ] = None,
-    key: Annotated[Path | None, typer.Option(help="The certificate's key.", exists=True)] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Own name in the topics: with --cert its common name; the user name without it."),
-    ] = None,
-    prefix: Annotated[str, typer.Option(help="First level of the topics.")] = "edged",
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0: always the likeliest.")] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 600.0,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the replies, one JSON object a line.")
-    ] = False,
+    as_json: broker.AsJson = False,
 ) -> None:
     """Ask a question over MQTT and print the answer as it comes.
 
@@ -67,25 +57,19 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     """
     if node is not None and pool is not None:
         raise typer.BadParameter("give --node or --pool, not both")
-    fields = {"max_tokens": max_tokens, "temperature": temperature}
+    fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session}
     given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if schema is not None:
+        given["response_format"] = {"type": "json_schema", "json_schema": {"schema": _schema(schema)}}
     if not as_json and not sys.stdout.isatty():
         given["reasoning"] = {"mode": "hide"}  # nobody to show it to
     try:
-        client = Client(
-            host,
-            port,
-            name=name,
-            username=username,
-            password=_password(password_file),
-            tls=_tls(cafile, cert, key),
-            prefix=prefix,
-        )
+        client = broker.connect(host, port, username, password_file, cafile, prefix)
         if question == "-":
             question = sys.stdin.read()
         with client:
             if pool is None:
-                node = _find(client, node)
+                node = broker.choose(client, node)
             answer = client.ask(question, node=node, pool=pool, timeout_s=timeout_s, **given)
             code = follow(answer, as_json=as_json)
     except (ClientError, ValueError, OSError) as error:
@@ -213,33 +197,8 @@ class _Column:
             self._ends_line = shown.endswith("\n")
 
 
-def _password(file: Path | None) -> str | None:
-    return None if file is None else file.read_text().removesuffix("\n").removesuffix("\r")
-
-
-def _tls(cafile: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if cafile is None:
-        if cert is not None or key is not None:
-            raise typer.BadParameter("--cert and --key need --cafile, which switches TLS on")
-        return None
-    context = ssl.create_default_context(cafile=str(cafile))
-    if cert is not None:
-        context.load_cert_chain(cert, key)
-    return context
-
-
-def _find(client: Client, node: str | None) -> str:
-    """The node to ask: the one that is named and not offline, or the only one online."""
-    if node is not None:
-        if client.status(node, timeout_s=0.5) == "offline":
-            raise UnreachableError(f"{node} is offline; ask another node, or again later")
-        return node
-    known = client.nodes()
-    online = [name for name, word in known.items() if word == "online"]
-    if len(online) == 1:
-        return online[0]
-    if online:
-        raise ClientError(f"{len(online)} nodes are online, choose one with --node: {', '.join(online)}")
-    if known:
-        raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
-    raise UnreachableError("no node has ever been at this broker; start one with edged run")
+def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} is no JSON: {error}", param_hint="--schema") from error

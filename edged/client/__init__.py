@@ -4,10 +4,21 @@
         print(client.ask("Is 85 C hot for a bearing?").text())
 
 Here stand the doors alone; `client` asks, `line` is the connection, `answer` one question's replies, `order` puts
-them into sequence. Nothing of the daemon is imported: a device needs paho-mqtt and msgspec and no more.
+them into sequence, `fleet` is what nodes say of themselves. Nothing of the daemon is imported: a device needs
+paho-mqtt and msgspec and no more.
 """
 
 from edged.client.answer import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
 from edged.client.client import Client
+from edged.client.fleet import Happened, NodeView
 
-__all__ = ["Answer", "AnswerError", "AnswerTimeoutError", "Client", "ClientError", "UnreachableError"]
+__all__ = [
+    "Answer",
+    "AnswerError",
+    "AnswerTimeoutError",
+    "Client",
+    "ClientError",
+    "Happened",
+    "NodeView",
+    "UnreachableError",
+]

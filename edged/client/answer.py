@@ -6,10 +6,11 @@ but for `cancel_asked`. No paho here.
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol, TypeVar
 
 from edged.client.order import Order
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply, Terminal
@@ -64,8 +65,23 @@ class Asker(Protocol):
         """Whether replies can still come."""
 
 
+_Value_co = TypeVar("_Value_co", covariant=True)
+
+
+class Validates(Protocol[_Value_co]):
+    """A pydantic model's class, as far as it is needed here: no pydantic is."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The schema that its values follow."""
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> _Value_co:  # noqa: ANN401 - as pydantic has it
+        """A value of the class."""
+
+
 class Answer:
-    """Replies to one question, as they come. Iterate it once, from one thread.
+    """Replies to one question, as they come. Iterate it once, from one thread, with `for` or `async for`.
 
     Iterating yields `Accepted`, `Delta`, `ReasoningDelta` and at the end exactly one of `Done`, `Cancelled`
     and `Failed`; an error of the node is a value there and an exception in `text()`. A second `Accepted` with
@@ -99,6 +115,7 @@ class Answer:
         self._asked_s = time.monotonic()
         self._timeout_s = timeout_s
         self._arrived: queue.SimpleQueue[Reply | ClientError] = queue.SimpleQueue()
+        self._wake: Callable[[], object] = lambda: None
 
     def ask(self) -> None:
         """Publish the question, first or again. From any thread."""
@@ -122,6 +139,7 @@ class Answer:
         elif self.first_s is None and isinstance(item, Delta | ReasoningDelta):
             self.first_s = time.monotonic() - self._asked_s
         self._arrived.put(item)
+        self._wake()
 
     def cancel(self) -> None:
         """Take the question back; `Cancelled` follows, or `Done` if it was too late. From any thread."""
@@ -140,13 +158,29 @@ class Answer:
             ClientError: the connection is gone for good, or nobody listens.
         """
         while self.terminal is None:
-            item = self._next()
-            if isinstance(item, ClientError):
-                self._asker.forget(self)
-                raise item
-            if isinstance(item, Done | Cancelled | Failed):
-                self.terminal = item
-            yield item
+            yield self._take(self._next())
+
+    async def __aiter__(self) -> AsyncIterator[Reply]:
+        """The same for asyncio; nothing blocks the loop."""
+        loop, here = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(here.set)
+            except RuntimeError:
+                pass  # the loop is closed: nobody waits any more
+
+        self._wake = wake
+        while self.terminal is None:
+            here.clear()
+            item = self._poll()
+            if item is None:
+                try:
+                    await asyncio.wait_for(here.wait(), self._wait_s())
+                except TimeoutError:
+                    self._look()
+                continue
+            yield self._take(item)
 
     def text(self) -> str:
         """Wait for the end and return the whole text; of a cancelled question what there was.
@@ -161,22 +195,53 @@ class Answer:
             raise AnswerError(self.terminal)
         return self.terminal.text if self.terminal is not None else ""
 
+    def value(self, model: type[Validates[_Value_co]]) -> _Value_co:
+        """Wait for the end and return the answer as a value of the class whose schema was asked for.
+
+        Raises:
+            AnswerError, AnswerTimeoutError, ClientError: as in `text`.
+            ValueError: pydantic's `ValidationError`: the schema says less than the class checks.
+        """
+        self.text()
+        return model.model_validate(self.terminal.parsed if isinstance(self.terminal, Done) else None)
+
     def _next(self) -> Reply | ClientError:
-        end_s = None if self._timeout_s is None else self._asked_s + self._timeout_s
         while True:
-            wait_s = LOOK_S if end_s is None else max(0.0, min(LOOK_S, end_s - time.monotonic()))
             try:
-                return self._arrived.get(timeout=wait_s)
+                return self._arrived.get(timeout=self._wait_s())
             except queue.Empty:
-                pass
-            if end_s is not None and time.monotonic() >= end_s:
-                self._asker.cancel(self)
-                self._asker.forget(self)
-                raise AnswerTimeoutError(
-                    f"no answer within {self._timeout_s:.3g} s; ask again with more time"
-                )
-            if self._ask_again:
-                self._ask_again = False
-                self.ask()
-            if not self._asker.alive():
-                raise ClientError("the connection to the broker has ended; connect again")
+                self._look()
+
+    def _poll(self) -> Reply | ClientError | None:
+        try:
+            return self._arrived.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _take(self, item: Reply | ClientError) -> Reply:
+        if isinstance(item, ClientError):
+            self._asker.forget(self)
+            raise item
+        if isinstance(item, Done | Cancelled | Failed):
+            self.terminal = item
+        return item
+
+    def _left_s(self) -> float | None:
+        return None if self._timeout_s is None else self._asked_s + self._timeout_s - time.monotonic()
+
+    def _wait_s(self) -> float:
+        left_s = self._left_s()
+        return LOOK_S if left_s is None else max(0.0, min(LOOK_S, left_s))
+
+    def _look(self) -> None:
+        """Nothing came for a while: see whether anything still can."""
+        left_s = self._left_s()
+        if left_s is not None and left_s <= 0:
+            self._asker.cancel(self)
+            self._asker.forget(self)
+            raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; ask again with more time")
+        if self._ask_again:
+            self._ask_again = False
+            self.ask()
+        if not self._asker.alive():
+            raise ClientError("the connection to the broker has ended; connect again")

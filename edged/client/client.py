@@ -8,16 +8,18 @@ queues and publishes. No paho here.
 from __future__ import annotations
 
 import math
+import queue
 import secrets
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
 
-from edged.client.answer import Answer, ClientError
+from edged.client.answer import FAILURE, Answer, AnswerTimeoutError, ClientError, Validates
+from edged.client.fleet import Happened, NodeView, happened, views
 from edged.client.line import Line
 from edged.core.control import Control, Status
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
@@ -25,6 +27,8 @@ from edged.core.topics import Topics, is_job_id, is_name
 
 SETTLE_S = 0.3
 """Retained messages follow a subscription at once; so long a silence means that there are no more."""
+LISTEN_S = 0.2
+"""How often a listener looks whether the connection still lives."""
 
 _replies = msgspec.json.Decoder(Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status)
 
@@ -70,6 +74,8 @@ class Client:
         self._changed = threading.Condition()  # guards the next two
         self._latest: dict[str, bytes] = {}
         self._news: dict[str, int] = {}  # messages that were no retained ones
+        self._heard_at: dict[str, float] = {}
+        self._listeners: list[queue.SimpleQueue[tuple[str, bytes]]] = []
         self._line = Line(
             host,
             port,
@@ -120,6 +126,7 @@ class Client:
         pool: str | None = None,
         job_id: str | None = None,
         timeout_s: float | None = 600.0,
+        schema: type[Validates[Any]] | Mapping[str, Any] | None = None,
         **fields: Any,  # noqa: ANN401 - the contract's fields, JSON values
     ) -> Answer:
         """Ask; returns at once.
@@ -131,6 +138,8 @@ class Client:
             job_id: the question's name; asked twice under the same one it is answered once.
             timeout_s: until the terminal message; also the question's deadline at the node, unless
                 `deadline_ms` is given. None waits for ever.
+            schema: what the answer must follow: a pydantic model's class (then `Answer.value` returns one), or
+                a JSON schema.
             fields: further fields of the contract: `max_tokens`, `temperature`, `stop`, ...
 
         Raises:
@@ -148,6 +157,9 @@ class Client:
         topic = f"{self._prefix}/v1/{kind}/{node or pool}/ask/{self.name}"
         if timeout_s is not None:
             fields.setdefault("deadline_ms", max(1, math.ceil(1000 * timeout_s)))
+        if schema is not None:
+            wanted = schema if isinstance(schema, Mapping) else schema.model_json_schema()
+            fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": wanted}}
         asked = {"prompt" if isinstance(question, str) else "messages": question}
         payload = msgspec.json.encode({"id": job_id, **asked, **fields})
         answer = Answer(self, job_id, node, lambda: self._publish(answer, topic, payload), timeout_s)
@@ -187,15 +199,103 @@ class Client:
         wanted = f"{self._prefix}/v1/node/+/status"
         self._line.subscribe(wanted)
         head, tail = wanted.split("+")
-        end_s = time.monotonic() + timeout_s
+        self._settle(timeout_s)
         with self._changed:
-            while (left_s := end_s - time.monotonic()) > 0 and self._changed.wait(min(SETTLE_S, left_s)):
-                pass
             return {
                 topic.removeprefix(head).removesuffix(tail): word.decode("ascii", "replace")
                 for topic, word in sorted(self._latest.items())
                 if topic.startswith(head) and topic.endswith(tail)
             }
+
+    def fleet(self, *, settle: bool = True) -> list[NodeView]:
+        """Every node that the broker knows, with all it said of itself.
+
+        Args:
+            settle: wait for what the broker has kept; False returns what came by now, for a view that is
+                drawn again and again.
+        """
+        for what in ("status", "info", "health"):
+            self._line.subscribe(f"{self._prefix}/v1/node/+/{what}")
+        if settle:
+            self._settle(3.0)
+        with self._changed:
+            return views(self._prefix, self._latest, self._heard_at, time.monotonic())
+
+    def events(self, node: str | None = None) -> Iterator[Happened]:
+        """What happens to one node, or to all, from now on; ends when the client is closed.
+
+        Raises:
+            ClientError: the connection is gone for good.
+        """
+        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._listeners.append(listener)
+        self._line.subscribe(f"{self._prefix}/v1/node/{node or '+'}/event")
+        try:
+            while True:
+                try:
+                    event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
+                except queue.Empty:
+                    if not self.alive():
+                        return
+                    continue
+                if event is not None and node in {None, event.node}:
+                    yield event
+        finally:
+            self._listeners.remove(listener)
+
+    def admin(
+        self,
+        op: str,
+        node: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        **fields: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        """Have an operation carried out (`drain`, `undrain`, ...) and return its result.
+
+        Raises:
+            ClientError: the node refuses, or the broker does.
+            AnswerTimeoutError: no word from the node; it takes no orders unless `admin.enabled` is set.
+        """
+        node = node or self._node
+        if node is None:
+            raise ValueError("name a node")
+        topic = f"{self._prefix}/v1/node/{node}/admin/{op}"
+        transaction = secrets.token_hex(8)
+        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._listeners.append(listener)
+        self._line.subscribe(f"{topic}/result")
+        refused: list[str] = []
+        self._line.publish(
+            topic,
+            msgspec.json.encode({"transaction": transaction, **fields}),
+            lambda reason, words: refused.append(words) if reason >= FAILURE else None,
+        )
+        end_s = time.monotonic() + timeout_s
+        try:
+            while (left_s := end_s - time.monotonic()) > 0:
+                if refused:
+                    raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
+                try:
+                    heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
+                except queue.Empty:
+                    continue
+                result = _object(payload) or {}
+                if heard != f"{topic}/result" or result.get("transaction") != transaction:
+                    continue
+                if result.get("status") != "ok":
+                    raise ClientError(f"{node} refuses {op}: {result.get('error') or 'it says no more'}")
+                return result
+        finally:
+            self._listeners.remove(listener)
+        raise AnswerTimeoutError(f"{node} did not answer {op}; it takes orders where admin.enabled is set")
+
+    def _settle(self, timeout_s: float) -> None:
+        """Wait until nothing new has come for a while."""
+        end_s = time.monotonic() + timeout_s
+        with self._changed:
+            while (left_s := end_s - time.monotonic()) > 0 and self._changed.wait(min(SETTLE_S, left_s)):
+                pass
 
     def _read(self, node: str | None, what: str, timeout_s: float, *, fresh: bool = False) -> bytes | None:
         node = node or self._node
@@ -239,8 +339,12 @@ class Client:
             if answer is not None:  # else of another program under our name, or a second terminal message
                 self._replied(answer, payload)
             return
+        for listener in list(self._listeners):
+            if not retained:
+                listener.put((topic, payload))
         with self._changed:
             self._latest[topic] = payload
+            self._heard_at[topic] = time.monotonic()
             self._news[topic] = self._news.get(topic, 0) + (not retained)
             self._changed.notify_all()
 

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
@@ -39,7 +38,8 @@ ANSWER_TOKENS = 160
 READINGS = "pump 3: 61 C, 1480 rpm, 4.2 bar; pump 4: 74 C, 1475 rpm, 4.1 bar; pump 5: 58 C, 0 rpm, 0.0 bar"
 QUESTIONS = {
     "copying: repeat a log line by line": f"Repeat this log word for word, one pump a line: {READINGS}",
-    "extracting: readings to JSON": f'Write these readings as a JSON list with keys "pump", "temp", "rpm": {READINGS}',
+    "extracting: readings to JSON": 'Write these readings as a JSON list with keys "pump", "temp", "rpm": '
+    + READINGS,
     "judging: which reading is odd": f"Here are readings: {READINGS}. Which pump needs attention, and why?",
     "answering: general knowledge": "Why do bearings get hot, and what should one do about it?",
 }
@@ -156,7 +156,7 @@ def look_up(tokens: Sequence[int], count: int) -> list[int]:
 
 
 def _between(cost: dict[int, float], rows: int) -> float:
-    known: Any = sorted(cost)
+    known = sorted(cost)
     above = next(count for count in known if count >= rows)
     below = max(count for count in known if count <= rows)
     if above == below:

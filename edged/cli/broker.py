@@ -1,0 +1,85 @@
+"""Where the broker is and how to get in: the options that every command shares which talks to it. No command.
+
+The environment names the same settings as for the daemon, so a shell on a board needs no options at all.
+"""
+
+import ssl
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..client import Client, ClientError, UnreachableError
+
+Host = Annotated[str, typer.Option(envvar="EDGED_MQTT__HOST", help="The broker.")]
+Port = Annotated[int, typer.Option(envvar="EDGED_MQTT__PORT", min=1, max=65535)]
+Username = Annotated[str | None, typer.Option(envvar="EDGED_MQTT__USERNAME", help="User name at the broker.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(envvar="EDGED_MQTT__PASSWORD_FILE", help="File with the password.", dir_okay=False),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EDGED_MQTT__TLS__CA", help="CA of the broker; switches TLS on.", exists=True, dir_okay=False
+    ),
+]
+Prefix = Annotated[str, typer.Option(envvar="EDGED_NODE__PREFIX", help="First level of the topics.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
+
+HOST, PORT, PREFIX = "127.0.0.1", 1883, "edged"
+
+
+def connect(  # noqa: PLR0917 - in the order of the options
+    host: str,
+    port: int,
+    username: str | None,
+    password_file: Path | None,
+    cafile: Path | None,
+    prefix: str,
+) -> Client:
+    """A client that is ready to connect.
+
+    Raises:
+        OSError: the password's or the CA's file cannot be read.
+    """
+    return Client(
+        host,
+        port,
+        username=username,
+        password=password(password_file),
+        tls=None if cafile is None else ssl.create_default_context(cafile=str(cafile)),
+        prefix=prefix,
+    )
+
+
+def password(file: Path | None) -> str | None:
+    """The password that stands in a file, without the line's end."""
+    return None if file is None else file.read_text().removesuffix("\n").removesuffix("\r")
+
+
+def choose(client: Client, node: str | None) -> str:
+    """The node to ask: the one that is named and not offline, or the only one online.
+
+    Raises:
+        ClientError: there is no such node, or a choice to make.
+    """
+    if node is not None:
+        if client.status(node, timeout_s=0.5) == "offline":
+            raise UnreachableError(f"{node} is offline; ask another node, or again later")
+        return node
+    known = client.nodes()
+    online = [name for name, word in known.items() if word == "online"]
+    if len(online) == 1:
+        return online[0]
+    if online:
+        raise ClientError(f"{len(online)} nodes are online, choose one with --node: {', '.join(online)}")
+    if known:
+        raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
+    raise UnreachableError("no node has ever been at this broker; start one with edged run")
+
+
+def interactive() -> bool:
+    """Whether a person sits at both ends."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,74 @@
+"""`edged chat`: a conversation with a node, turn by turn. The node keeps it: a session of this client.
+
+`/new` begins anew, `/quit` or ctrl-D ends, ctrl-C takes the running question back.
+"""
+
+import secrets
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ..client import Client, ClientError
+from . import app, broker
+from .ask import complain, follow, note
+
+PROMPT = "> "
+
+
+@app.command()
+def chat(  # noqa: PLR0917 - typer gives them by name
+    node: Annotated[
+        str | None, typer.Option(help="Board to talk to; not needed where one alone is online.")
+    ] = None,
+    session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    host: broker.Host = broker.HOST,
+    port: broker.Port = broker.PORT,
+    username: broker.Username = None,
+    password_file: broker.PasswordFile = None,
+    cafile: broker.CaFile = None,
+    prefix: broker.Prefix = broker.PREFIX,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for an answer.")] = 600.0,
+) -> None:
+    """Talk with a node; it remembers the conversation. /new begins anew, /quit ends."""
+    try:
+        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+            chosen = broker.choose(client, node)
+            if sys.stdin.isatty():
+                note(f"talking with {chosen}; /new begins anew, /quit ends")
+            converse(client, chosen, session or new_session(), max_tokens, timeout_s)
+        code = 0
+    except (ClientError, ValueError, OSError) as error:
+        code = complain("edged chat", error)
+    sys.exit(code)
+
+
+def converse(client: Client, node: str, session: str, max_tokens: int | None, timeout_s: float) -> None:
+    """Ask what is typed, until the input ends."""
+    given: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
+    while True:
+        try:
+            line = input(PROMPT if sys.stdin.isatty() else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if line == "/quit":
+            return
+        if line == "/new":
+            session = new_session()
+            note("a new conversation")
+        elif line.startswith("/"):
+            note(f"{line.split()[0]}: there are /new and /quit")
+        elif line:
+            answer = client.ask(
+                line, node=node, session=session, overflow="trim_history", timeout_s=timeout_s, **given
+            )
+            try:
+                follow(answer)
+            except ClientError as error:
+                complain("edged chat", error)
+
+
+def new_session() -> str:
+    """A name that no conversation has had."""
+    return f"chat-{secrets.token_hex(4)}"

@@ -1,0 +1,66 @@
+"""`edged events`: what happens to the nodes, a line each as it happens: levels, engine, pools, models."""
+
+import sys
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from ..client import ClientError, Happened
+from . import EX_INTERRUPTED, app, broker
+from .ask import complain, printable
+
+ALARMING = ("critical", "hot", "failed", "gone", "under_voltage", "set_aside", "slow")
+"""Words in an event or its level that a person should see at once."""
+
+
+@app.command()
+def events(  # noqa: PLR0917 - typer gives them by name
+    node: Annotated[str | None, typer.Option(help="Of this node alone.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    host: broker.Host = broker.HOST,
+    port: broker.Port = broker.PORT,
+    username: broker.Username = None,
+    password_file: broker.PasswordFile = None,
+    cafile: broker.CaFile = None,
+    prefix: broker.Prefix = broker.PREFIX,
+    as_json: broker.AsJson = False,
+) -> None:
+    """Follow what happens to the nodes, until interrupted."""
+    out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    try:
+        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+            for number, event in enumerate(client.events(node), 1):
+                if as_json:
+                    told = {"node": event.node, "event": event.event, **event.fields}
+                    print(msgspec.json.encode(told).decode(), flush=True)
+                else:
+                    out.print(line(event, time.strftime("%H:%M:%S")))
+                if number == count:
+                    break
+        code = 0
+    except KeyboardInterrupt:
+        code = EX_INTERRUPTED
+    except (ClientError, OSError) as error:
+        code = complain("edged events", error)
+    sys.exit(code)
+
+
+def line(event: Happened, clock: str) -> Text:
+    """An event as one line: time, node, name, fields."""
+    fields = "  ".join(f"{name}={_short(value)}" for name, value in event.fields.items())
+    alarming = any(word in f"{event.event} {event.fields.get('level', '')}" for word in ALARMING)
+    return Text.assemble(
+        (f"{clock} ", "dim"),
+        (f"{printable(event.node):<12} ", "bold"),
+        (printable(event.event), "red" if alarming else "green"),
+        f"  {printable(fields)}" if fields else "",
+    )
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,124 @@
+"""How a fleet looks to a person: one line a node, one node from near. Pure: views in, tables out. No command."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..client import NodeView
+from ..core.news import Health, Info
+from ..core.vitals import LEVELS
+from .ask import printable
+
+STYLES = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold white on red"}
+STALE_S = 60.0
+"""Health that came so long ago is shown dimmed: intervals are 15 s unless set otherwise."""
+ORDERS = ("name", "heat", "queue", "speed")
+"""What the lines can be sorted by."""
+
+
+def ordered(views: Sequence[NodeView], by: str) -> list[NodeView]:
+    """The views in an order of `ORDERS`, the most remarkable first; names break ties."""
+
+    def key(view: NodeView) -> tuple[float, str]:
+        health = view.health
+        if health is None or by == "name":
+            return (0.0 if by == "name" else 1.0, view.name)
+        if by == "heat":
+            room_c = health.board.headroom_c
+            return (-1000.0 * LEVELS.index(health.level) + (100.0 if room_c is None else room_c), view.name)
+        if by == "queue":
+            return (-float(health.queue + health.active), view.name)
+        return (-(health.decode_tokens_per_s or 0.0), view.name)
+
+    return sorted(views, key=key)
+
+
+def fleet_table(views: Sequence[NodeView], selected: str | None = None) -> Table:
+    """One line a node; the selected one is marked."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("node", "", "level", "temp", "queue", "active", "tokens/s", "context", "model", "version"):
+        right = name in {"temp", "queue", "active", "tokens/s", "context"}
+        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
+    for view in views:
+        table.add_row(*_cells(view), style="reverse" if view.name == selected else None)
+    return table
+
+
+def _cells(view: NodeView) -> list[Text]:
+    info, health = view.info, view.health
+    online = view.status == "online"
+    cells = [Text(printable(view.name), "bold"), Text(view.status, "" if online else "red")]
+    if health is None or not online:
+        cells += [Text("")] * 6
+    else:
+        old = "dim" if (view.health_age_s or 0.0) > STALE_S else ""
+        speed = health.decode_tokens_per_s
+        cells += [
+            Text(health.level, STYLES.get(health.level, "")),
+            Text(temperature(view), old),
+            Text(str(health.queue), old),
+            Text(str(health.active), old),
+            Text("" if speed is None else f"{speed:.1f}", old),
+            Text("" if health.context is None else str(health.context), old),
+        ]
+    model = "" if info is None or info.model is None else info.model.name
+    if info is not None and info.model is None and online:
+        cells.append(Text(info.engine, "yellow"))
+    else:
+        cells.append(Text(printable(model)))
+    cells.append(Text("" if info is None else printable(info.version), "dim"))
+    return cells
+
+
+def temperature(view: NodeView) -> str:
+    """The zone nearest to its trip, as in `71/85 C`; empty where nothing is known."""
+    hottest = view.hottest
+    if hottest is None:
+        return ""
+    _, temp_c, trip_c = hottest
+    return f"{temp_c:.0f} C" if trip_c is None else f"{temp_c:.0f}/{trip_c:.0f} C"
+
+
+def closer(view: NodeView) -> RenderableType:
+    """One node from near: what it runs, its zones and clocks, what came and went."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    if view.info is not None:
+        _add_info(grid, view.info)
+    if view.health is not None:
+        _add_health(grid, view.health)
+    return Group(Text(f"\n{printable(view.name)}", "bold"), grid)
+
+
+def _add_info(grid: Table, info: Info) -> None:
+    grid.add_row("board", printable(info.board or "unknown"))
+    if info.model is not None:
+        grid.add_row("model", printable(f"{info.model.name}, {info.model.quantisation}"))
+    if info.cores is not None:
+        grid.add_row("cores", f"engine {info.cores.engine}, daemon {info.cores.daemon}")
+    if info.pools:
+        grid.add_row("pools", printable(", ".join(info.pools)))
+    if info.reason:
+        grid.add_row("engine", Text(printable(info.reason), "yellow"))
+
+
+def _add_health(grid: Table, health: Health) -> None:
+    if health.reason:
+        grid.add_row("heat", printable(health.reason))
+    for name, zone in health.board.zones.items():
+        trips = ", ".join(f"{trip.kind} {trip.temp_c:.0f}" for trip in zone.trips)
+        now = "no reading" if zone.temp_c is None else f"{zone.temp_c:.1f} C"
+        grid.add_row("zone", printable(f"{name}: {now}" + (f" ({trips})" if trips else "")))
+    for clock in health.board.clocks:
+        now_hz, top_hz = clock.now_hz, clock.hardware_max_hz
+        if now_hz is not None and top_hz is not None:
+            grid.add_row("clock", f"cores {clock.cores}: {now_hz / 1e6:.0f} of {top_hz / 1e6:.0f} MHz")
+    counts = health.counts
+    grid.add_row(
+        "questions",
+        f"{counts.accepted} accepted, {counts.done} done, {counts.cancelled} cancelled, "
+        f"{counts.errors} errors, {counts.refused} refused",
+    )

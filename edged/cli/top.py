@@ -1,0 +1,123 @@
+"""`edged top`: the fleet as it is now, drawn anew every second from what the nodes keep at the broker.
+
+Keys: arrows choose a node, enter looks closer, s sorts otherwise, d drains it, u takes it back, q ends. Draining
+goes through the node's admin topics, which are off unless its settings switch them on.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from ..client import Client, ClientError, NodeView
+from . import app, broker
+from .ask import complain
+from .fleet_table import ORDERS, closer, fleet_table, ordered
+from .keys import key_within, single_keys
+
+REDRAW_S = 1.0
+ADMIN_S = 5.0
+
+
+@app.command()
+def top(  # noqa: PLR0917 - typer gives them by name
+    host: broker.Host = broker.HOST,
+    port: broker.Port = broker.PORT,
+    username: broker.Username = None,
+    password_file: broker.PasswordFile = None,
+    cafile: broker.CaFile = None,
+    prefix: broker.Prefix = broker.PREFIX,
+    as_json: broker.AsJson = False,
+) -> None:
+    """Watch the fleet: level, temperature, queue, speed. Without a terminal: once, and that is all.
+
+    Keys: arrows choose, enter looks closer, s sorts, d drains, u undrains, q ends.
+    """
+    code = 0
+    try:
+        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+            if as_json:
+                for view in client.fleet():
+                    print(msgspec.json.encode(view.as_json()).decode())
+            elif not broker.interactive():
+                Console().print(fleet_table(ordered(client.fleet(), "heat")))
+            else:
+                watch(client)
+    except KeyboardInterrupt:
+        pass  # the usual way to leave it
+    except (ClientError, OSError) as error:
+        code = complain("edged top", error)
+    sys.exit(code)
+
+
+@dataclass(slots=True)
+class Watching:
+    """What the person has chosen."""
+
+    by: str = "name"
+    selected: str | None = None
+    near: bool = False
+    word: str = ""
+
+    def press(self, key: str, views: list[NodeView]) -> str | None:
+        """Take a key; returns the operation that the chosen node should carry out, where one is asked for."""
+        names = [view.name for view in views]
+        if key == "s":
+            self.by = ORDERS[(ORDERS.index(self.by) + 1) % len(ORDERS)]
+        elif key == "enter":
+            self.near = not self.near
+        elif key in {"up", "down"} and names:
+            at = names.index(self.selected) if self.selected in names else -1 if key == "down" else 0
+            self.selected = names[(at + (1 if key == "down" else -1)) % len(names)]
+        elif key in {"d", "u"}:
+            if self.selected in names:
+                return "drain" if key == "d" else "undrain"
+            self.word = "choose a node first, with the arrow keys"
+        return None
+
+    def draw(self, views: list[NodeView], clock: str) -> RenderableType:
+        """The screen."""
+        online = sum(view.status == "online" for view in views)
+        head = Text(f"edged top  {clock}  {online} of {len(views)} nodes online, by {self.by}", "bold")
+        keys = Text("arrows choose · enter closer · s sort · d drain · u undrain · q quit", "dim")
+        parts: list[RenderableType] = [head, fleet_table(views, self.selected)]
+        if not views:
+            parts.append(Text("no node has ever been at this broker; start one with edged run", "yellow"))
+        chosen = next((view for view in views if view.name == self.selected), None)
+        if self.near and chosen is not None:
+            parts.append(closer(chosen))
+        if self.word:
+            parts.append(Text(self.word, "yellow"))
+        return Group(*parts, keys)
+
+
+def watch(client: Client) -> None:
+    """Draw until q is pressed.
+
+    Raises:
+        ClientError: the connection is gone for good.
+    """
+    state = Watching()
+    client.fleet()
+    with single_keys(), Live(screen=True, auto_refresh=False) as live:
+        while client.alive():
+            views = ordered(client.fleet(settle=False), state.by)
+            live.update(state.draw(views, time.strftime("%H:%M:%S")), refresh=True)
+            key = key_within(REDRAW_S)
+            if key == "q":
+                return
+            if key is not None and (op := state.press(key, views)) is not None:
+                state.word = _carry_out(client, op, state.selected or "")
+    raise ClientError("the connection to the broker has ended; start again")
+
+
+def _carry_out(client: Client, op: str, node: str) -> str:
+    try:
+        client.admin(op, node, timeout_s=ADMIN_S)
+    except ClientError as error:
+        return str(error)
+    return f"{node}: {op} is done"

@@ -1,0 +1,111 @@
+"""What nodes say of themselves, as values: from the retained topics and the events to one view a node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from edged.core.news import Health, Info
+
+_Shape = TypeVar("_Shape", Info, Health)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node as the broker's retained messages show it.
+
+    Attributes:
+        name: the node's id.
+        status: `online`, `offline`, or `unknown` for a node that never said.
+        info, health: what it said; None where it said nothing, or nothing that can be read.
+        health_age_s: seconds since its health came here.
+    """
+
+    name: str
+    status: str = "unknown"
+    info: Info | None = None
+    health: Health | None = None
+    health_age_s: float | None = None
+
+    @property
+    def hottest(self) -> tuple[str, float, float | None] | None:
+        """The zone nearest to its throttling: name, degrees, that trip (None where it has none)."""
+        if self.health is None:
+            return None
+        found = [
+            (name, zone.temp_c, min((t.temp_c for t in zone.trips if t.kind == "passive"), default=None))
+            for name, zone in self.health.board.zones.items()
+            if zone.temp_c is not None
+        ]
+        return max(found, key=lambda one: (one[2] is not None, one[1] - (one[2] or 0.0)), default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: what is known, the same names as on the wire."""
+        told: dict[str, Any] = {"node": self.name, "status": self.status}
+        if self.info is not None:
+            told["info"] = msgspec.to_builtins(self.info)
+        if self.health is not None:
+            told["health"] = msgspec.to_builtins(self.health)
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event of a node: its name, and what else it says."""
+
+    node: str
+    event: str
+    fields: dict[str, Any]
+
+
+def views(
+    prefix: str, latest: Mapping[str, bytes], heard_at: Mapping[str, float], now: float
+) -> list[NodeView]:
+    """One view a node, by name.
+
+    Args:
+        prefix: first level of the topics.
+        latest: the last payload of each topic.
+        heard_at: when each came, in the clock of `now`.
+        now: seconds, of any monotonic clock.
+    """
+    head = f"{prefix}/v1/node/"
+    said: dict[str, dict[str, bytes]] = {}
+    for topic, payload in latest.items():
+        name, _, what = topic.removeprefix(head).partition("/")
+        if topic.startswith(head) and what in {"status", "info", "health"}:
+            said.setdefault(name, {})[what] = payload
+    return [
+        NodeView(
+            name,
+            said[name].get("status", b"unknown").decode("ascii", "replace"),
+            _read(said[name].get("info"), Info),
+            _read(said[name].get("health"), Health),
+            now - at if (at := heard_at.get(f"{head}{name}/health")) is not None else None,
+        )
+        for name in sorted(said)
+    ]
+
+
+def happened(prefix: str, topic: str, payload: bytes) -> Happened | None:
+    """The event that a message tells; None for another message, or one that cannot be read."""
+    head, tail = f"{prefix}/v1/node/", "/event"
+    if not topic.startswith(head) or not topic.endswith(tail):
+        return None
+    try:
+        fields = msgspec.json.decode(payload, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    name = topic.removeprefix(head).removesuffix(tail)
+    fields.pop("node", None)
+    return Happened(name, str(fields.pop("event", "unknown")), fields)
+
+
+def _read(payload: bytes | None, shape: type[_Shape]) -> _Shape | None:
+    try:
+        return None if payload is None else msgspec.json.decode(payload, type=shape, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

@@ -1,0 +1,225 @@
+"""`edged nodes`, `events`, `top` and `chat`, and the client's views, against real brokers and nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edged.client import AnswerError, Client
+from edged.core.reply import Accepted, Delta, Done
+
+if TYPE_CHECKING:
+    from broker import Mosquitto
+    from daemon_process import DaemonProcess, MakeDaemon
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 60.0
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line."""
+    return [sys.executable, "-m", "edged", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings of edged."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("EDGED_")}
+    return own | {"TERM": "xterm", "COLUMNS": "120", "LINES": "30"}
+
+
+def edged(broker: Mosquitto, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command without a terminal."""
+    return subprocess.run(
+        command(*arguments, "--port", str(broker.port)),
+        env=environment(),
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def node(broker: Mosquitto, daemon: MakeDaemon) -> DaemonProcess:
+    """A node that answers as its questions say."""
+    one = daemon(broker, {"node": {"id": "attic", "pools": ["house"]}}, scripted=True).start()
+    one.wait_online()
+    one.wait_health()
+    return one
+
+
+def test_nodes_are_listed(broker: Mosquitto, node: DaemonProcess) -> None:
+    """A line a node with its level and model; JSON for programs; no node, no success."""
+    listed = edged(broker, "nodes")
+    assert listed.returncode == 0, listed.stderr
+    assert "attic" in listed.stdout
+    assert "online" in listed.stdout
+    (told,) = map(json.loads, edged(broker, "nodes", "--json").stdout.splitlines())
+    assert (told["node"], told["status"], told["info"]["node"]) == ("attic", "online", "attic")
+    assert told["health"]["engine"] == "ready"
+    node.terminate()
+    gone = edged(broker, "nodes")
+    assert gone.returncode == 75
+    assert "offline" in gone.stdout
+
+
+def test_no_node_and_no_broker_are_told_in_one_line(broker: Mosquitto) -> None:
+    """An empty broker and a dead one: 75 and a sentence that says what to do."""
+    empty = edged(broker, "nodes")
+    assert (empty.returncode, empty.stdout) == (75, "")
+    assert "start one with edged run" in empty.stderr
+    broker.stop()
+    dead = edged(broker, "top")
+    assert dead.returncode == 75
+    assert dead.stderr.startswith("edged top: no broker at 127.0.0.1:")
+
+
+def test_events_are_followed(broker: Mosquitto, node: DaemonProcess) -> None:
+    """What happens to a node comes as a line while it happens."""
+    follower = subprocess.Popen(
+        command("events", "--json", "--count", "1", "--port", str(broker.port)),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while follower.poll() is None:  # until it has subscribed, what happens is not its
+            os.kill(node.engine_pid(), 9)
+            node.wait_event("engine_ready", since=len(node.watcher.heard))
+        out, _ = follower.communicate(timeout=WAIT_S)
+    finally:
+        follower.kill()
+        follower.wait()
+    assert json.loads(out)["node"] == "attic"
+    assert json.loads(out)["event"].startswith("engine_")
+
+
+def test_top_is_a_screen_with_keys(broker: Mosquitto, node: DaemonProcess) -> None:
+    """On a terminal it draws the fleet, looks closer, tells why it cannot drain, and ends with q."""
+    assert node.running
+    ours, theirs = pty.openpty()
+    seen = bytearray()
+    top = subprocess.Popen(
+        command("top", "--port", str(broker.port)), env=environment(), cwd=ROOT, stdin=theirs, stdout=theirs
+    )
+    os.close(theirs)
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(ours, 65_536)
+            except OSError:
+                return  # the other end is closed
+            if not data:
+                return
+            seen.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+
+    def wait_for(words: bytes) -> None:
+        end = time.monotonic() + WAIT_S
+        while words not in seen:
+            assert time.monotonic() < end, bytes(seen[-3000:]).decode(errors="replace")
+            time.sleep(0.05)
+
+    try:
+        wait_for(b"attic")
+        os.write(ours, b"d")
+        wait_for(b"choose a node first")
+        os.write(ours, b"\x1b[B")
+        os.write(ours, b"\r")
+        wait_for(b"accepted")
+        os.write(ours, b"q")
+        assert top.wait(WAIT_S) == 0
+    finally:
+        top.kill()
+        top.wait()
+        reader.join(5)
+        os.close(ours)
+
+
+def test_top_without_a_terminal_prints_once(broker: Mosquitto, node: DaemonProcess) -> None:
+    """In a pipe it is a table, and that is all."""
+    assert node.running
+    once = edged(broker, "top")
+    assert once.returncode == 0
+    assert "attic" in once.stdout
+
+
+def test_chat_is_a_session(broker: Mosquitto, node: DaemonProcess) -> None:
+    """Turns of one chat share a session, `/new` begins another; errors leave the chat open."""
+    talked = edged(broker, "chat", stdin="tokens=2\n/new\ntokens=3\n/what\n\n/quit\ntokens=9\n")
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.splitlines() == ["w0 w1 ", "w0 w1 w2 "]
+    assert "a new conversation" in talked.stderr
+    assert "/what: there are" in talked.stderr
+    assert len(node.log("job_finished")) == 2
+
+
+def test_answers_for_asyncio(broker: Mosquitto, node: DaemonProcess) -> None:
+    """`async for` yields the same replies, several answers side by side on one loop."""
+    assert node.running
+
+    async def both() -> tuple[list[str], list[str]]:
+        with Client(port=broker.port, node="attic") as client:
+
+            async def one(count: int) -> list[str]:
+                replies = [reply async for reply in client.ask(f"tokens={count} step_ms=5")]
+                assert isinstance(replies[0], Accepted)
+                assert isinstance(replies[-1], Done)
+                text = "".join(reply.text for reply in replies if isinstance(reply, Delta))
+                assert text == replies[-1].text
+                return text.split()
+
+            return await asyncio.gather(one(4), one(7))
+
+    assert [len(words) for words in asyncio.run(both())] == [4, 7]
+
+
+def test_a_schema_as_a_class(broker: Mosquitto, daemon: MakeDaemon, small_model: Path) -> None:
+    """A pydantic model's class goes in, a value of it comes out: the real small model, held to the schema."""
+    from pydantic import BaseModel, Field  # noqa: PLC0415 - the product's client needs none
+
+    class Verdict(BaseModel):
+        ok: bool
+        celsius: int = Field(ge=0, le=999)
+
+    daemon(broker, {"model": {"path": str(small_model)}}).start().wait_online()
+    with Client(port=broker.port, node="n1") as client:
+        answer = client.ask(
+            "The bearing has 85 C. Is that ok?",
+            schema=Verdict,
+            temperature=0,
+            max_tokens=60,
+            timeout_s=WAIT_S,
+        )
+        verdict = answer.value(Verdict)
+        assert isinstance(verdict, Verdict)
+        with pytest.raises(AnswerError, match="too_long"):
+            client.ask("Is it ok?", schema=Verdict, max_tokens=2, timeout_s=WAIT_S).value(Verdict)
+
+
+def test_schema_file_and_session_of_ask(broker: Mosquitto, node: DaemonProcess, tmp_path: Path) -> None:
+    """`--session` names the conversation; a schema that is no JSON is told before anything is asked."""
+    asked = edged(broker, "ask", "tokens=2", "--session", "line-3", "--json")
+    assert asked.returncode == 0, asked.stderr
+    broken = tmp_path / "schema.json"
+    broken.write_text("{")
+    refused = edged(broker, "ask", "tokens=2", "--schema", str(broken))
+    assert refused.returncode == 2
+    assert "is no JSON" in " ".join(refused.stderr.split())
+    assert len(node.log("job_finished")) == 1

@@ -1,0 +1,173 @@
+"""What nodes say of themselves as a person sees it: views, order, table, keys."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from edged.cli.events import line
+from edged.cli.fleet_table import closer, fleet_table, ordered, temperature
+from edged.cli.top import Watching
+from edged.client.fleet import NodeView, happened, views
+from edged.core.news import Board, Health, Trip, Zone
+
+INFO = {
+    "node": "a",
+    "version": "1.2",
+    "contract": 1,
+    "board": "Rock 5B",
+    "engine": "ready",
+    "pools": ["hall"],
+}
+MODEL = {"name": "R1", "architecture": "qwen2", "quantisation": "Q4_0"}
+
+
+def said(name: str, **what: object) -> dict[str, bytes]:
+    """Retained messages of one node."""
+    return {
+        f"edged/v1/node/{name}/{key}": value if isinstance(value, bytes) else json.dumps(value).encode()
+        for key, value in what.items()
+    }
+
+
+def view(name: str, level: str = "cool", room_c: float | None = None, queue: int = 0) -> NodeView:
+    """A node that is online."""
+    return NodeView(
+        name,
+        "online",
+        None,
+        Health(level=level, queue=queue, board=Board(headroom_c=room_c)),  # type: ignore[arg-type] # a level
+    )
+
+
+def text(thing: object) -> str:
+    """As it stands on a wide terminal without colours."""
+    console = Console(width=120, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(thing)
+        return console.export_text()
+
+
+def test_views_gather_what_each_node_said() -> None:
+    """Status, info and health of one node make one view; other topics and other prefixes none."""
+    latest = {
+        **said("a", status=b"online", info={**INFO, "model": MODEL}, health={"level": "warm", "queue": 2}),
+        **said("b", status=b"offline"),
+        **said("b", event={"event": "x"}),
+        "other/v1/node/c/status": b"online",
+    }
+    first, second = views("edged", latest, {"edged/v1/node/a/health": 4.0}, 10.0)
+    assert (first.name, first.status, first.health_age_s) == ("a", "online", 6.0)
+    assert first.info is not None
+    assert first.info.model is not None
+    assert first.info.model.name == "R1"
+    assert first.health is not None
+    assert (first.health.level, first.health.queue) == ("warm", 2)
+    assert (second.name, second.status, second.health) == ("b", "offline", None)
+    assert first.as_json()["health"]["queue"] == 2
+    assert second.as_json() == {"node": "b", "status": "offline"}
+
+
+@given(st.binary(max_size=60), st.sampled_from(["status", "info", "health", "event"]))
+def test_nothing_that_a_topic_holds_breaks_the_view(payload: bytes, what: str) -> None:
+    """A stranger's payload is a node that said nothing, never an error."""
+    topic = f"edged/v1/node/a/{what}"
+    for each in views("edged", {topic: payload}, {}, 0.0):
+        assert text(fleet_table([each]))
+    happened("edged", topic, payload)
+
+
+def test_events_are_told_by_name_and_fields() -> None:
+    """The event's name and its fields stand apart; a retained word or a broken one is no event."""
+    event = happened("edged", "edged/v1/node/a/event", b'{"event":"level_changed","node":"a","level":"hot"}')
+    assert event is not None
+    assert (event.node, event.event, event.fields) == ("a", "level_changed", {"level": "hot"})
+    assert line(event, "12:00:00").plain == "12:00:00 a            level_changed  level=hot"
+    assert happened("edged", "edged/v1/node/a/status", b"online") is None
+    assert happened("edged", "edged/v1/node/a/event", b"[") is None
+
+
+def test_the_most_remarkable_node_comes_first() -> None:
+    """By heat: the level, then the room to the trip; by queue: the longest; a silent node last."""
+    nodes = [view("a", "warm", 9.0), view("b", "hot", 2.0), view("c", "warm", 4.0), NodeView("d")]
+    assert [each.name for each in ordered(nodes, "heat")] == ["b", "c", "a", "d"]
+    assert [each.name for each in ordered(nodes, "name")] == ["a", "b", "c", "d"]
+    lines = [view("a", queue=1), view("b", queue=3), NodeView("c")]
+    assert [each.name for each in ordered(lines, "queue")] == ["b", "a", "c"]
+
+
+def test_temperature_is_that_of_the_zone_nearest_to_its_trip() -> None:
+    """A cooler zone with a lower trip counts more than a hotter one far from its own."""
+    zones = {
+        "soc": Zone(temp_c=70.0, trips=[Trip(kind="passive", temp_c=75.0)]),
+        "gpu": Zone(temp_c=80.0, trips=[Trip(kind="passive", temp_c=95.0)]),
+        "bare": Zone(temp_c=99.0),
+    }
+    assert temperature(NodeView("a", "online", None, Health(board=Board(zones=zones)))) == "70/75 C"
+    assert (
+        temperature(NodeView("a", "online", None, Health(board=Board(zones={"x": Zone(temp_c=41.0)}))))
+        == "41 C"
+    )
+    assert temperature(NodeView("a", "online", None, Health())) == ""
+
+
+def test_table_shows_one_line_a_node() -> None:
+    """Level, queue, model and version stand beside the name; an offline node shows no stale figures."""
+    latest = {
+        **said("attic", status=b"online", info={**INFO, "model": MODEL}, health={"level": "hot", "queue": 7}),
+        **said("shed", status=b"offline", info=INFO, health={"level": "cool", "queue": 5}),
+    }
+    shown = text(fleet_table(views("edged", latest, {}, 0.0)))
+    attic, shed = (row for row in shown.splitlines() if row.startswith(("attic", "shed")))
+    assert "hot" in attic
+    assert " 7 " in attic
+    assert "R1" in attic
+    assert "offline" in shed
+    assert " 5 " not in shed
+
+
+def test_a_closer_look_names_zones_and_counts() -> None:
+    """One node from near: board, zones with trips, what came and went."""
+    health = {
+        "board": {"zones": {"soc": {"temp_c": 61.5, "trips": [{"kind": "passive", "temp_c": 85.0}]}}},
+        "counts": {"accepted": 3},
+    }
+    (one,) = views("edged", said("a", status=b"online", info=INFO, health=health), {}, 0.0)
+    shown = text(closer(one))
+    assert "Rock 5B" in shown
+    assert "soc: 61.5 C (passive 85)" in shown
+    assert "3 accepted" in shown
+
+
+def test_a_hostile_name_cannot_steer_the_terminal() -> None:
+    """Control characters in what nodes say do not reach the screen."""
+    latest = said("a\x1b[2J", status=b"online", info={**INFO, "version": "\x1b[31m1"})
+    shown = text(fleet_table(views("edged", latest, {}, 0.0)))
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(("keys", "selected"), [("", None), ("down", "a"), ("down down", "b"), ("up", "b")])
+def test_arrows_choose_a_node(keys: str, selected: str | None) -> None:
+    """Down begins at the top, up at the bottom, and both go round."""
+    state, nodes = Watching(), [view("a"), view("b")]
+    for key in keys.split():
+        assert state.press(key, nodes) is None
+    assert state.selected == selected
+
+
+def test_draining_asks_for_a_node_first() -> None:
+    """Without a chosen node d does nothing but say so; with one it names the operation."""
+    state, nodes = Watching(), [view("a")]
+    assert state.press("d", nodes) is None
+    assert "choose a node" in state.word
+    state.press("down", nodes)
+    assert state.press("d", nodes) == "drain"
+    assert state.press("u", nodes) == "undrain"
+    state.press("s", nodes)
+    assert state.by == "heat"
+    state.press("enter", nodes)
+    assert "a" in text(state.draw(nodes, "12:00:00"))
