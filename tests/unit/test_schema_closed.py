@@ -1,0 +1,79 @@
+"""Objects of a schema are closed where that keeps every value valid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.core.schema import closed
+
+INT = {"type": "integer"}
+
+
+def obj(**more: Any) -> dict[str, Any]:
+    """An object with one integer."""
+    return {"type": "object", "properties": {"a": INT}, **more}
+
+
+def test_an_object_that_says_nothing_of_further_properties_is_closed() -> None:
+    """At every depth: below properties, items, definitions and alternatives."""
+    schema = {
+        **obj(required=["a"]),
+        "properties": {"a": {"type": "array", "items": obj()}, "b": {"anyOf": [obj(), {"type": "null"}]}},
+        "$defs": {"x": obj()},
+    }
+    shut = closed(schema)
+    assert shut["additionalProperties"] is False
+    assert shut["properties"]["a"]["items"]["additionalProperties"] is False
+    assert shut["properties"]["b"]["anyOf"][0]["additionalProperties"] is False
+    assert shut["$defs"]["x"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        obj(additionalProperties=True),
+        obj(additionalProperties=INT),
+        obj(required=["b"]),
+        obj(allOf=[obj()]),
+        obj(oneOf=[obj(), INT]),
+        obj(minProperties=2),
+        obj(patternProperties={"^b": INT}),
+        {"type": "object"},
+        {"const": {"properties": {}}},
+        {"type": "object", "properties": {"not": INT}},
+    ],
+)
+def test_what_may_need_other_properties_is_left_alone(schema: dict[str, Any]) -> None:
+    """It said so, or a keyword beside it makes closing unsafe."""
+    assert closed(schema) == schema
+
+
+@given(
+    st.recursive(
+        st.sampled_from([INT, {"type": "string"}, {"enum": [{"properties": {"a": 1}}]}]),
+        lambda inner: st.one_of(
+            st.builds(
+                lambda named, keep: {"type": "object", "properties": named, "required": sorted(named)[:keep]},
+                st.dictionaries(st.sampled_from("abc"), inner),
+                st.integers(0, 3),
+            ),
+            st.builds(lambda items: {"type": "array", "items": items}, inner),
+            st.builds(lambda one, two: {"anyOf": [one, two]}, inner, inner),
+        ),
+        max_leaves=8,
+    ),
+    st.recursive(
+        st.one_of(st.integers(), st.text(max_size=2)),
+        lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("abcd"), inner)),
+        max_leaves=8,
+    ),
+)
+def test_a_value_of_the_closed_schema_is_one_of_the_given(schema: dict[str, Any], value: object) -> None:
+    """Closing takes values away and adds none."""
+    if jsonschema.Draft202012Validator(closed(schema)).is_valid(value):
+        jsonschema.validate(value, schema)
