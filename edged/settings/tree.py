@@ -79,7 +79,7 @@ class Engine(Section):
     """Cores for the engine, such as `4-7` or `0,2`; the big cores without it."""
     reasoning_budget: Annotated[int, Field(strict=True, ge=0, le=131072)] | None = None
     """Tokens of reasoning before the answer is asked for; a third of the context without it."""
-    delta_interval_ms: Annotated[int, Field(strict=True, ge=0, le=2000)] = 40
+    delta_interval_ms: Annotated[int, Field(strict=True, ge=0, le=2000)] = 80
     """Shortest time between two deltas of one answer; 0 sends every piece."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Type of the key-value cache; `q8_0` halves its memory."""
