@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "tools/": ("core", "errors", "engine.channel", "tools"),
     "settings/": ("core", "errors", "settings"),
     "client/": ("core", "errors", "client"),
+    "models/": ("core", "errors", "adapters.model_file", "models"),
     "logs.py": ("core", "errors", "journald"),
     "journald.py": (),
     "demo_model.py": ("core", "errors", "engine.quantize"),

@@ -1,0 +1,128 @@
+"""`edged model`: the models of a folder: add, list, verify, use, remove. Talks to no broker and loads nothing."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from ..errors import ModelError
+from ..models.shelf import CURRENT, Model, Shelf
+from . import app, broker
+
+model = typer.Typer(no_args_is_help=True)
+app.add_typer(model, name="model", help="The models of a folder: add, list, verify, use, remove.")
+
+Folder = Annotated[
+    Path,
+    typer.Option(envvar="EDGED_MODELS", help="Folder of the models.", file_okay=False),
+]
+FOLDER = Path("/var/lib/edged/models")
+Name = Annotated[str, typer.Argument(help="As `edged model list` shows it.", show_default=False)]
+
+
+@model.command()
+def add(
+    source: Annotated[str, typer.Argument(help="URL (http, https) or file.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="File name to keep it under.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="What the source must hash to.")] = None,
+    q4_0: Annotated[bool, typer.Option("--q4-0", help="Quantise to Q4_0 first; takes minutes.")] = False,
+    folder: Folder = FOLDER,
+) -> None:
+    """Bring a model, verify it, keep it. Interrupted, the same command goes on where it ended."""
+    with failing("add"), _progress() as tell:
+        added = Shelf(folder).add(source, tell, name=name, sha256=sha256, to_q4_0=q4_0)
+    print(f"{folder / added.name}\nsha256 {added.sha256}")
+
+
+@model.command("list")
+def list_(folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
+    """Show the models of the folder; the one in use is marked."""
+    with failing("list"):
+        models = Shelf(folder).models()
+    if as_json:
+        for each in models:
+            print(msgspec.json.encode(each).decode())
+    elif not models:
+        print(f"no models in {folder}; bring one with edged model add", file=sys.stderr)
+    else:
+        Console().print(_table(models))
+
+
+@model.command()
+def verify(name: Name, folder: Folder = FOLDER) -> None:
+    """Hash a model again and compare; exit code 1 where it has changed."""
+    with failing("verify"):
+        intact = Shelf(folder).verify(name)
+    print(
+        f"{name}: {'as it was added' if intact else 'CHANGED since it was added; remove it and add it again'}"
+    )
+    sys.exit(0 if intact else 1)
+
+
+@model.command()
+def use(name: Name, folder: Folder = FOLDER) -> None:
+    """Make a model the current one: `model.path` in the settings names the link, or is told here how to."""
+    with failing("use"):
+        Shelf(folder).use(name)
+    print(f"{folder / CURRENT} is {name} now; edged loads it at its next start (systemctl restart edged)")
+    print(f'the settings name the link: [model] path = "{folder / CURRENT}"')
+
+
+@model.command()
+def remove(name: Name, folder: Folder = FOLDER) -> None:
+    """Take a model off the folder; not the one in use."""
+    with failing("remove"):
+        Shelf(folder).remove(name)
+    print(f"{name}: removed")
+
+
+@contextmanager
+def failing(command: str) -> Iterator[None]:
+    """What goes wrong is one line on standard error and exit code 1."""
+    try:
+        yield
+    except ModelError as error:
+        print(f"edged model {command}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _table(models: list[Model]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "model", "format", "size", "weights", "sha256"):
+        table.add_column(column, no_wrap=column != "model", justify="right" if column == "size" else "left")
+    for each in models:
+        shape = each.shape
+        table.add_row(
+            "[green]*[/]" if each.in_use else "",
+            each.name,
+            "[red]damaged[/]" if shape is None or each.fault else shape.quantisation,
+            f"{each.bytes / 1e6:.0f} MB",
+            "" if shape is None else f"{shape.parameters / 1e6:.0f} M",
+            (each.sha256 or "unknown")[:16],
+        )
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal; nothing elsewhere."""
+    figures = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(
+        TextColumn("bringing it"), BarColumn(), *figures, console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,142 @@
+"""Brings a model file from a URL or a path; after an interruption it goes on with what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import http
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import edged
+from edged.errors import ModelError
+
+CHUNK_BYTES = 1 << 20
+TRIES, PAUSE_S = 5, 2.0
+"""A connection that breaks is made anew so often; each that brings something counts as a first one."""
+SILENCE_S = 60.0
+SPARE_BYTES = 64 << 20
+"""Room that stays free on the disk: a journal that cannot write is worse than a missing model."""
+
+Progress = Callable[[int, int | None], None]
+"""Told the bytes that are there and how many it will be, where that is known."""
+
+
+def is_url(source: str) -> bool:
+    """Whether the source is fetched over the network."""
+    return urllib.parse.urlsplit(source).scheme in {"http", "https"}
+
+
+def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE_S) -> str:
+    """Bring `source` into the file `part`, going on where an earlier call ended.
+
+    Args:
+        source: an http or https URL, or a path.
+        part: where it grows; beside it `part`.from says what it is a part of.
+        progress: told as it goes.
+        pause_s: seconds before a broken connection is made anew; each time more.
+
+    Returns:
+        SHA-256 of the whole file.
+
+    Raises:
+        ModelError: it cannot be had; what was brought stays for the next call.
+    """
+    origin = part.with_name(f"{part.name}.from")
+    try:
+        if not (part.exists() and origin.exists() and origin.read_text().partition("\n")[0] == source):
+            part.unlink(missing_ok=True)
+            origin.write_text(f"{source}\n")
+        if is_url(source):
+            _download(source, part, origin, progress, pause_s)
+        else:
+            _copy(Path(source), part, progress)
+        digest = hashlib.sha256()
+        with part.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise ModelError(f"{error.filename or part}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def discard(part: Path) -> None:
+    """Remove a part and what is known of it."""
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}.from").unlink(missing_ok=True)
+
+
+def _copy(source: Path, part: Path, progress: Progress) -> None:
+    with source.open("rb") as file, part.open("ab") as out:
+        size = source.stat().st_size
+        if out.tell() > size:
+            out.truncate(0)
+        file.seek(out.tell())
+        _pour(file, out, size, progress)
+
+
+def _download(url: str, part: Path, origin: Path, progress: Progress, pause_s: float) -> None:
+    tries = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _request(url, part, origin, progress)
+        except urllib.error.HTTPError as error:
+            raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            brought = part.stat().st_size if part.exists() else 0
+            tries = 1 if brought > before else tries + 1
+            if tries >= TRIES:
+                reason = getattr(error, "reason", error)
+                raise ModelError(
+                    f"{url}: {reason}; {brought} bytes are here, the same command goes on with them"
+                ) from error
+            time.sleep(pause_s * tries)
+        else:
+            return
+
+
+def _request(url: str, part: Path, origin: Path, progress: Progress) -> None:
+    """One connection; goes on behind what is there if the server still has the same file (RFC 9110, 13.1.5)."""
+    have = part.stat().st_size if part.exists() else 0
+    tag = origin.read_text().partition("\n")[2].strip()
+    request = urllib.request.Request(url, headers={"User-Agent": f"edged/{edged.__version__}"})  # noqa: S310 - http(s)
+    if have and tag:
+        request.add_header("Range", f"bytes={have}-")
+        request.add_header("If-Range", tag)
+    try:
+        answer = urllib.request.urlopen(request, timeout=SILENCE_S)  # noqa: S310 - http(s), see is_url
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            error.close()
+            return  # it is all here
+        raise
+    with answer, part.open("ab") as out:
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
+            out.truncate(0)
+        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        origin.write_text(f"{url}\n{'' if tag.startswith('W/') else tag}\n")
+        length = answer.headers.get("Content-Length")
+        total = None if length is None else out.tell() + int(length)
+        _pour(answer, out, total, progress)
+        if total is not None and out.tell() < total:
+            raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")
+
+
+def _pour(source: IO[bytes], out: IO[bytes], total: int | None, progress: Progress) -> None:
+    need = 0 if total is None else total - out.tell()
+    free = shutil.disk_usage(Path(str(out.name)).parent).free
+    if need + SPARE_BYTES > free:
+        raise ModelError(
+            f"{Path(str(out.name)).parent}: {free >> 20} MiB are free and {(need + SPARE_BYTES) >> 20} MiB needed; "
+            "remove a model, or give another --folder"
+        )
+    progress(out.tell(), total)
+    while chunk := source.read(CHUNK_BYTES):
+        out.write(chunk)
+        progress(out.tell(), total)

@@ -1,0 +1,193 @@
+"""`edged model` over a real HTTP server on loopback and the real small model."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.errors import ModelError
+from edged.models.shelf import CURRENT, Shelf
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file; breaks a connection off after `cut` bytes where that is set."""
+
+    content = b""
+    tag = '"one"'
+    cut: int | None = None
+    asked: list[str | None]
+
+    @property
+    def url(self) -> str:
+        """Of the model."""
+        return f"http://127.0.0.1:{self.server_port}/files/small.gguf"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Ranges as RFC 9110 has them, for one range behind a beginning."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        """Answer with all, or what follows a beginning."""
+        server, wanted = self.server, self.headers["Range"]
+        server.asked.append(wanted)
+        if self.path != "/files/small.gguf":
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if self.headers["If-Range"] != server.tag:
+            start = 0
+        if start >= len(server.content):
+            self.send_error(416)
+            return
+        rest = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.send_header("ETag", server.tag)
+        self.end_headers()
+        self.wfile.write(rest if server.cut is None else rest[: server.cut])
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its signature
+        """Silent."""
+
+
+@pytest.fixture
+def server(small_model: Path) -> Iterator[Server]:
+    """With the small model."""
+    one = Server(("127.0.0.1", 0), Handler)
+    one.content, one.asked = small_model.read_bytes(), []
+    thread = threading.Thread(target=one.serve_forever, args=(0.05,))
+    thread.start()
+    yield one
+    one.shutdown()
+    thread.join()
+    one.server_close()
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """An empty one."""
+    return Shelf(tmp_path / "models")
+
+
+def quiet(_done: int, _total: int | None) -> None:
+    """Nobody looks."""
+
+
+def edged(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command line."""
+    return subprocess.run(
+        [sys.executable, "-m", "edged", "model", *arguments],
+        env=os.environ | {"EDGED_MODELS": str(folder), "COLUMNS": "120"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_comes_whole_and_is_known_by_its_hash(server: Server, shelf: Shelf) -> None:
+    """From a URL, with its hash beside it as sha256sum reads it; nothing else stays in the folder."""
+    digest = hashlib.sha256(server.content).hexdigest()
+    seen: list[tuple[int, int | None]] = []
+    added = shelf.add(server.url, lambda *step: seen.append(step), sha256=digest)
+    assert (added.name, added.sha256, added.bytes) == ("small.gguf", digest, len(server.content))
+    assert added.shape is not None
+    assert added.shape.quantisation == "Q4_0"
+    assert seen[-1] == (len(server.content), len(server.content))
+    command = ["sha256sum", "--check", "--status", "small.gguf.sha256"]
+    checked = subprocess.run(command, cwd=shelf.folder, check=False)
+    assert checked.returncode == 0
+    assert sorted(path.name for path in shelf.folder.iterdir()) == [
+        ".lock",
+        "small.gguf",
+        "small.gguf.sha256",
+    ]
+    with pytest.raises(ModelError, match="stands on the shelf already"):
+        shelf.add(server.url, quiet)
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, shelf: Shelf) -> None:
+    """Each try asks for what is missing, and the file is right in the end."""
+    server.cut = len(server.content) // 3 + 1
+    added = Shelf(shelf.folder, pause_s=0.01).add(server.url, quiet)
+    assert added.sha256 == hashlib.sha256(server.content).hexdigest()
+    assert server.asked[0] is None
+    assert server.asked[1:] == [f"bytes={server.cut * n}-" for n in (1, 2)]
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, shelf: Shelf) -> None:
+    """The beginning of one file and the end of another make no model."""
+    shelf.folder.mkdir()
+    part = shelf.folder / ".small.gguf.part"
+    part.write_bytes(b"x" * 1000)
+    part.with_name(f"{part.name}.from").write_text(f'{server.url}\n"older"\n')
+    assert shelf.add(server.url, quiet).sha256 == hashlib.sha256(server.content).hexdigest()
+
+
+def test_what_is_not_as_it_should_be_is_not_kept(server: Server, shelf: Shelf) -> None:
+    """A wrong hash, a cut file, no model, no such file, no name: one sentence each, and an empty shelf."""
+    faults: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"sha256": "0" * 64}, "was asked for"),
+        ({"sha256": "ABC"}, "is no SHA-256"),
+        ({"name": "../evil.gguf"}, "is no name"),
+        ({"name": CURRENT}, "is no name"),
+    )
+    for wrong, reason in faults:
+        with pytest.raises(ModelError, match=reason):
+            shelf.add(server.url, quiet, **wrong)
+    with pytest.raises(ModelError, match="404"):
+        shelf.add(server.url.replace("small", "other"), quiet)
+    server.content = server.content[:-1000]
+    with pytest.raises(ModelError, match="1000 bytes are missing"):
+        shelf.add(server.url, quiet)
+    server.content = b"<html>not found</html>"
+    with pytest.raises(ModelError, match="is no model in GGUF"):
+        shelf.add(server.url, quiet)
+    with pytest.raises(ModelError, match="No such file"):
+        shelf.add("/nowhere/x.gguf", quiet)
+    assert shelf.models() == []
+
+
+def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path: Path) -> None:
+    """The whole life of a model on the command line."""
+    folder = tmp_path / "models"
+    assert "no models" in edged("list", folder=folder).stderr
+    for name in ("a.gguf", "b.gguf"):
+        added = edged("add", str(small_model), "--name", name, folder=folder)
+        assert added.returncode == 0, added.stderr
+    assert edged("use", "a.gguf", folder=folder).returncode == 0
+    assert (folder / CURRENT).resolve() == (folder / "a.gguf").resolve()
+    first, second = map(json.loads, edged("list", "--json", folder=folder).stdout.splitlines())
+    assert (first["name"], first["in_use"], second["in_use"]) == ("a.gguf", True, False)
+    assert "Q4_0" in edged("list", folder=folder).stdout
+    assert "is in use" in edged("remove", "a.gguf", folder=folder).stderr
+    with (folder / "b.gguf").open("r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        file.write(b"damage")
+    verified = edged("verify", "b.gguf", folder=folder)
+    assert (verified.returncode, "CHANGED" in verified.stdout) == (1, True)
+    assert "has changed" in edged("use", "b.gguf", folder=folder).stderr
+    assert edged("remove", "b.gguf", folder=folder).returncode == 0
+    assert "there are: a.gguf" in edged("verify", "b.gguf", folder=folder).stderr
+
+
+def test_a_larger_model_is_quantised(small_model: Path, shelf: Shelf) -> None:
+    """With `--q4-0` what stands on the shelf is Q4_0, with the hash of the file that was made."""
+    added = shelf.add(str(small_model), quiet, name="made.gguf", to_q4_0=True)
+    assert added.shape is not None
+    assert added.shape.quantisation == "Q4_0"
+    assert shelf.verify("made.gguf")
