@@ -39,6 +39,9 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     username: broker.Username = None,
     password_file: broker.PasswordFile = None,
     cafile: broker.CaFile = None,
+    cert: broker.Cert = None,
+    key: broker.Key = None,
+    name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
     session: Annotated[str | None, typer.Option(help="Go on with this conversation, or begin it.")] = None,
     schema: Annotated[
@@ -64,7 +67,7 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     if not as_json and not sys.stdout.isatty():
         given["reasoning"] = {"mode": "hide"}  # nobody to show it to
     try:
-        client = broker.connect(host, port, username, password_file, cafile, prefix)
+        client = broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix)
         if question == "-":
             question = sys.stdin.read()
         with client:

@@ -25,6 +25,19 @@ CaFile = Annotated[
         envvar="EDGED_MQTT__TLS__CA", help="CA of the broker; switches TLS on.", exists=True, dir_okay=False
     ),
 ]
+Cert = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EDGED_MQTT__TLS__CERT", help="Own certificate, where the broker asks for one.", exists=True
+    ),
+]
+Key = Annotated[
+    Path | None, typer.Option(envvar="EDGED_MQTT__TLS__KEY", help="The certificate's key.", exists=True)
+]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Own name in the topics: with --cert its common name; the user name without it."),
+]
 Prefix = Annotated[str, typer.Option(envvar="EDGED_NODE__PREFIX", help="First level of the topics.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
 
@@ -37,19 +50,24 @@ def connect(  # noqa: PLR0917 - in the order of the options
     username: str | None,
     password_file: Path | None,
     cafile: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    name: str | None,
     prefix: str,
 ) -> Client:
     """A client that is ready to connect.
 
     Raises:
-        OSError: the password's or the CA's file cannot be read.
+        OSError: a file cannot be read.
+        ValueError: the name does not fit into a topic.
     """
     return Client(
         host,
         port,
+        name=name,
         username=username,
         password=password(password_file),
-        tls=None if cafile is None else ssl.create_default_context(cafile=str(cafile)),
+        tls=_tls(cafile, cert, key),
         prefix=prefix,
     )
 
@@ -83,3 +101,14 @@ def choose(client: Client, node: str | None) -> str:
 def interactive() -> bool:
     """Whether a person sits at both ends."""
     return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _tls(cafile: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if cafile is None:
+        if cert is not None or key is not None:
+            raise typer.BadParameter("--cert and --key need --cafile, which switches TLS on")
+        return None
+    context = ssl.create_default_context(cafile=str(cafile))
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context

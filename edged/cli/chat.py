@@ -27,13 +27,16 @@ def chat(  # noqa: PLR0917 - typer gives them by name
     username: broker.Username = None,
     password_file: broker.PasswordFile = None,
     cafile: broker.CaFile = None,
+    cert: broker.Cert = None,
+    key: broker.Key = None,
+    name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for an answer.")] = 600.0,
 ) -> None:
     """Talk with a node; it remembers the conversation. /new begins anew, /quit ends."""
     try:
-        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+        with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             chosen = broker.choose(client, node)
             if sys.stdin.isatty():
                 note(f"talking with {chosen}; /new begins anew, /quit ends")

@@ -26,13 +26,16 @@ def events(  # noqa: PLR0917 - typer gives them by name
     username: broker.Username = None,
     password_file: broker.PasswordFile = None,
     cafile: broker.CaFile = None,
+    cert: broker.Cert = None,
+    key: broker.Key = None,
+    name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
     as_json: broker.AsJson = False,
 ) -> None:
     """Follow what happens to the nodes, until interrupted."""
     out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     try:
-        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+        with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             for number, event in enumerate(client.events(node), 1):
                 if as_json:
                     told = {"node": event.node, "event": event.event, **event.fields}
@@ -44,7 +47,7 @@ def events(  # noqa: PLR0917 - typer gives them by name
         code = 0
     except KeyboardInterrupt:
         code = EX_INTERRUPTED
-    except (ClientError, OSError) as error:
+    except (ClientError, ValueError, OSError) as error:
         code = complain("edged events", error)
     sys.exit(code)
 

@@ -18,6 +18,9 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
     username: broker.Username = None,
     password_file: broker.PasswordFile = None,
     cafile: broker.CaFile = None,
+    cert: broker.Cert = None,
+    key: broker.Key = None,
+    name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
     as_json: broker.AsJson = False,
 ) -> None:
@@ -26,7 +29,7 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
     Exit codes: 0 at least one is online, 1 refused, 75 no broker, or no node online.
     """
     try:
-        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+        with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             found = client.fleet()
         if not found:
             raise UnreachableError("no node has ever been at this broker; start one with edged run")
@@ -36,6 +39,6 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
         else:
             Console().print(fleet_table(found))
         code = 0 if any(view.status == "online" for view in found) else 75
-    except (ClientError, OSError) as error:
+    except (ClientError, ValueError, OSError) as error:
         code = complain("edged nodes", error)
     sys.exit(code)

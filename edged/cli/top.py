@@ -30,6 +30,9 @@ def top(  # noqa: PLR0917 - typer gives them by name
     username: broker.Username = None,
     password_file: broker.PasswordFile = None,
     cafile: broker.CaFile = None,
+    cert: broker.Cert = None,
+    key: broker.Key = None,
+    name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
     as_json: broker.AsJson = False,
 ) -> None:
@@ -39,7 +42,7 @@ def top(  # noqa: PLR0917 - typer gives them by name
     """
     code = 0
     try:
-        with broker.connect(host, port, username, password_file, cafile, prefix) as client:
+        with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             if as_json:
                 for view in client.fleet():
                     print(msgspec.json.encode(view.as_json()).decode())
@@ -49,7 +52,7 @@ def top(  # noqa: PLR0917 - typer gives them by name
                 watch(client)
     except KeyboardInterrupt:
         pass  # the usual way to leave it
-    except (ClientError, OSError) as error:
+    except (ClientError, ValueError, OSError) as error:
         code = complain("edged top", error)
     sys.exit(code)
 
