@@ -1,0 +1,80 @@
+# Asks an edged board a question from MicroPython (umqtt.simple, MQTT 3.1.1) and prints the answer.
+#
+#   mpremote mip install umqtt.simple
+#   mpremote cp ask_edged.py :main.py
+#
+# The question carries an id, so it may be asked again after a lost connection: it is computed once.
+
+import json
+import time
+
+from umqtt.simple import MQTTClient
+
+BROKER = "192.168.1.10"
+PORT = 1883
+NODE = "shed"        # the board's node.id
+CLIENT = "pico-1"    # this device's name; with accounts at the broker: its user name
+USER = None
+PASSWORD = None
+PREFIX = "edged"
+QUESTION = "The fridge is at 9.5 C. Is that too warm? Answer in one sentence."
+WAIT_S = 120         # for the whole answer
+AGAIN_S = 10         # without any reply: ask again
+
+
+def ask(question, broker=BROKER, port=PORT, node=NODE, client=CLIENT, prefix=PREFIX):
+    """Returns the answer's text. ValueError: the board says what to change; OSError: no answer."""
+    job_id = "%s-%d" % (client, time.time())
+    topic = ("%s/v1/node/%s/ask/%s" % (prefix, node, client)).encode()
+    # Bytes, not text: umqtt counts characters where MQTT counts bytes.
+    payload = json.dumps(
+        {
+            "id": job_id,
+            "prompt": question,
+            "stream": False,  # one message instead of many: less to hold
+            "max_tokens": 200,
+            "reasoning": {"mode": "hide"},
+        }
+    ).encode()
+    replies = []
+
+    def heard(_topic, message):
+        reply = json.loads(message)
+        if reply["id"] == job_id:
+            replies.append(reply)
+
+    mqtt = MQTTClient(client, broker, port=port, user=USER, password=PASSWORD, keepalive=60)
+    mqtt.set_callback(heard)
+    mqtt.connect()
+    mqtt.subscribe(("%s/v1/client/%s/answer/+" % (prefix, client)).encode(), 1)
+    mqtt.publish(topic, payload, qos=1)
+    end = time.time() + WAIT_S
+    again = time.time() + AGAIN_S
+    ping = time.time() + 20
+    try:
+        while time.time() < end:
+            mqtt.check_msg()
+            while replies:
+                reply = replies.pop(0)
+                if reply["type"] == "done":
+                    return reply["text"]
+                if reply["type"] != "error":
+                    again = end  # accepted: now it is in good hands
+                elif "retry_after_ms" in reply:
+                    again = time.time() + reply["retry_after_ms"] / 1000  # busy or hot
+                else:
+                    raise ValueError(reply["message"])
+            if time.time() >= again:
+                again = time.time() + AGAIN_S
+                mqtt.publish(topic, payload, qos=1)
+            if time.time() >= ping:
+                ping = time.time() + 20
+                mqtt.ping()
+            time.sleep(0.05)
+        raise OSError("no answer within %d s" % WAIT_S)
+    finally:
+        mqtt.disconnect()
+
+
+if __name__ == "__main__":
+    print(ask(QUESTION))

@@ -1,0 +1,1 @@
+"""Stands in for the package umqtt of MicroPython, so that its example runs under CPython."""
