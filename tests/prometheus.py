@@ -1,27 +1,19 @@
-"""A real Prometheus for tests, Debian's, with the project's rules; and a web page that shows it a metrics file.
-
-A node whose HTTP face is off writes its numbers into a file for node_exporter; the page stands in for that one and
-passes the file on as it is.
-"""
+"""A real Prometheus for tests, Debian's, with the project's rules."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from broker import free_port
 from device import WAIT_S
-
-from edged.core.exposition import CONTENT_TYPE
 
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "deploy" / "prometheus" / "edged.rules.yml"
@@ -30,38 +22,10 @@ global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: ["{rules}"]
 scrape_configs:
   - job_name: edged
-    metrics_path: {path}
+    authorization: {{credentials_file: "{key}"}}
     static_configs: [{{targets: ["{target}"]}}]
 """
 Found = TypeVar("Found")
-
-
-class Page:
-    """Shows a file under every address."""
-
-    def __init__(self, path: Path) -> None:
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                """The file as it is now."""
-                content = path.read_bytes() if path.exists() else b""
-                self.send_response(200 if content else 404)
-                self.send_header("Content-Type", CONTENT_TYPE)
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.target = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End it."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class Prometheus:
@@ -69,14 +33,16 @@ class Prometheus:
 
     Args:
         folder: existing and empty.
-        target: host and port.
-        path: where the metrics are.
+        target: host and port of a node's HTTP face.
+        key: file with the node's key.
     """
 
-    def __init__(self, folder: Path, target: str, path: str = "/metrics") -> None:
+    def __init__(self, folder: Path, target: str, key: Path) -> None:
+        self.key = key
+        self.target_port = int(target.rpartition(":")[2])
         self._folder = folder
         self._config = folder / "prometheus.yml"
-        self._config.write_text(CONFIG.format(rules=RULES, target=target, path=path))
+        self._config.write_text(CONFIG.format(rules=RULES, target=target, key=key))
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -10,6 +10,7 @@ NODE = '{instance=~"$instance"}'
 DONE = ', outcome="done"'
 LEVELS = {"0": ("cool", "green"), "1": ("warm", "yellow"), "2": ("hot", "orange"), "3": ("critical", "red")}
 NO_YES = {"0": ("no", "green"), "1": ("yes", "red")}
+IN_OUT = {"0": ("out", "orange"), "1": ("in", "green")}
 PHASE = {"0": ("down", "red"), "1": ("ready", "green")}
 
 
@@ -190,6 +191,12 @@ HOUSE = (
             Query(f"edged_journal_unfinished{NODE}", "{{instance}} unfinished"),
             Query(f"edged_journal_outbox{NODE}", "{{instance}} owed to the broker"),
         ),
+    ),
+    Panel(
+        "Pools",
+        "1 while the broker deals the pool's questions to the node.",
+        (Query(f"edged_pool_member{NODE}", "{{instance}} {{pool}}"),),
+        words=IN_OUT,
     ),
 )
 

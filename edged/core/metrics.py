@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
-from edged.core.news import Board, Health, Info, Phase, PrefixStore
+from edged.core.news import Board, Health, Info, Membership, Phase, PrefixStore
 from edged.core.reply import Timings
 from edged.core.vitals import LEVELS
 from edged.errors import CODES
@@ -69,6 +69,12 @@ def _node(info: Info, health: Health, *, online: bool) -> Iterable[Family]:
     yield Family("edged_info", "gauge", "Who this node is; always 1.", (Sample(1, about),))
     yield _one("edged_online", "Whether the node has called itself online at the broker.", online)
     yield _one("edged_uptime_seconds", "Time since the daemon started.", health.uptime_s)
+    pools = health.membership or Membership()
+    yield _gauge(
+        "edged_pool_member",
+        "Whether the broker deals this pool's questions to the node.",
+        (Sample(pool in pools.inside, {"pool": pool}) for pool in sorted({*pools.inside, *pools.out})),
+    )
     yield _states(
         "edged_heat_level", "level", LEVELS, health.level, "1 for the level of heat that the board has."
     )

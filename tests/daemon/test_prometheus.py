@@ -11,10 +11,10 @@ from pathlib import Path
 
 import boards
 import pytest
-from broker import Mosquitto
+from broker import Mosquitto, free_port
 from daemon_process import MakeDaemon
 from device import MakeDevice
-from prometheus import ROOT, Page, Prometheus
+from prometheus import ROOT, Prometheus
 
 DASHBOARDS = ("node.json", "fleet.json")
 RANGES = {"$__rate_interval": "20s", '"$instance"': '".*"'}
@@ -33,17 +33,11 @@ def expressions(name: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    """The node's metrics file, on a web page."""
-    page = Page(tmp_path / "edged.prom")
-    yield page
-    page.close()
-
-
-@pytest.fixture
-def prometheus(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes it."""
-    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), page.target)
+def prometheus(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes a node's HTTP face, with its key."""
+    key = tmp_path / "key"
+    key.write_text("a-key-of-thirty-two-characters--\n")
+    prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{free_port()}", key)
     try:
         yield prometheus.start()
     finally:
@@ -63,7 +57,8 @@ def test_a_real_prometheus(
         broker,
         {
             "paths": {"sys": str(root / "sys")},
-            "metrics": {"textfile": str(tmp_path / "edged.prom")},
+            "http": {"enabled": True, "port": prometheus.target_port, "key_file": str(prometheus.key)},
+            "node": {"id": "n1", "pools": ["hall"]},
         },
         scripted=True,
     ).start()

@@ -39,6 +39,7 @@ HEALTH: dict[str, Any] = {
     },
     "context": 2048,
     "decode_tokens_per_s": 12.5,
+    "membership": {"in": ["hall"], "out": ["yard"], "reasons": ["full"]},
     "journal": {"unfinished": 5, "outbox": 0, "bytes": 40960},
     "memory": {"daemon_rss_bytes": 50_000_000},
     "board": {
@@ -105,6 +106,8 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_headroom_celsius") == -6.2
     assert value(exposed, "edged_clock_hertz", cores="4-5") == 2_256_000_000
     assert value(exposed, "edged_throttled") == 1
+    assert value(exposed, "edged_pool_member", pool="hall") == 1
+    assert value(exposed, "edged_pool_member", pool="yard") == 0
     assert value(exposed, "edged_journal_failing") == 0
     about = {"node": "shed", "version": "1.0", "board": INFO["board"], "model": "", "quantisation": ""}
     assert value(exposed, "edged_info", **about) == 1
