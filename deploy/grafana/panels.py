@@ -130,6 +130,7 @@ HEAT = (
                 'max by (instance, kind) (edged_trip_celsius{instance=~"$instance", kind!="active"})',
                 "trip: {{instance}} {{kind}}",
             ),
+            Query(f"edged_heat_target_celsius{NODE}", "trip: {{instance}} target"),
         ),
         unit="celsius",
         width=16,
@@ -151,6 +152,15 @@ HEAT = (
         words=LEVELS,
     ),
     Panel(
+        "Pace and effort",
+        "Shares of the time that the engine's passes may fill, and of the power that it may spend; 0 while paused.",
+        (
+            Query(f"edged_heat_pace_ratio{NODE}", "{{instance}} pace"),
+            Query(f"edged_heat_effort_ratio{NODE}", "{{instance}} effort"),
+        ),
+        unit="percentunit",
+    ),
+    Panel(
         "Clocks",
         "Asked for, by cluster; firmware that throttles by itself is not seen here.",
         (Query(f"edged_clock_hertz{NODE}", "{{instance}} cores {{cores}}"),),
@@ -162,6 +172,7 @@ HEAT = (
         (
             Query(f"edged_throttled{NODE}", "{{instance}} throttled"),
             Query(f"edged_under_voltage{NODE}", "{{instance}} under-voltage"),
+            Query(f"increase(edged_throttles_total{NODE}[1h])", "{{instance}} began to throttle, in an hour"),
         ),
     ),
 )

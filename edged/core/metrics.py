@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
-from edged.core.news import Board, Health, Info, Membership, Phase, PrefixStore
+from edged.core.news import Board, Health, Heat, Info, Membership, Phase, PrefixStore
 from edged.core.reply import Timings
 from edged.core.vitals import LEVELS
 from edged.errors import CODES
@@ -52,6 +52,7 @@ def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool
             *_latencies(latencies),
             *_engine(health),
             *_board(health.board),
+            *_heat(health.heat),
             *_processes(health),
         ]
     )
@@ -169,6 +170,26 @@ def _board(board: Board) -> Iterable[Family]:
     yield _one("edged_board_load1", "Load average of a minute.", board.load_1m)
     yield _one("edged_board_memory_bytes", "Memory of the board.", board.memory_total_bytes)
     yield _one("edged_board_memory_available_bytes", "Memory to be had.", board.memory_available_bytes)
+
+
+def _heat(heat: Heat) -> Iterable[Family]:
+    yield _one("edged_heat_target_celsius", "What the pace holds in the hottest zone.", heat.target_c)
+    yield _one("edged_heat_effort_ratio", "Share of its power that the engine may spend.", heat.effort)
+    yield _one("edged_heat_pace_ratio", "Share of the time that its passes may fill.", heat.pace)
+    yield _one("edged_heat_paused", "Whether running answers stand still.", heat.paused)
+    yield _one("edged_heat_trip_seconds", "Time to the trip point at the present rise.", heat.time_to_trip_s)
+    yield _one("edged_heat_slots", "Slots that heat leaves to the engine.", heat.slots)
+    for name, value, what in (
+        ("edged_throttles", heat.throttles, "Times that the kernel began to hold a clock down."),
+        ("edged_under_voltages", heat.under_voltages, "Times that the supply fell too low."),
+    ):
+        if value is not None:
+            yield _count(name, what, value)
+    yield _gauge(
+        "edged_sensor_distrusted",
+        "1 for a sensor that is not believed, and why.",
+        (Sample(1, {"sensor": name, "why": why}) for name, why in sorted(heat.sensors.items())[:ZONES_MAX]),
+    )
 
 
 def _processes(health: Health) -> Iterable[Family]:

@@ -332,6 +332,18 @@ class Info(Shape, frozen=True):
     rates: Rates | None = None
 
 
+class Event(Shape, frozen=True):
+    """Something that happened; what else it says depends on the event.
+
+    Attributes:
+        event: its name, such as `level_changed`, `engine_ready`, `engine_gone`, `model_failed`, `pools_left`.
+        node: where.
+    """
+
+    event: str
+    node: str
+
+
 def health(told: dict[str, Any]) -> Health:
     """Read a health object; what is not known here is passed over.
 

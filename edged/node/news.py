@@ -30,12 +30,13 @@ def info(about: Json, engine: Supervision, membership: Membership) -> Json:
         "name": model.name,
         "architecture": model.architecture,
         "quantisation": model.quantisation,
-        "sha256": model.sha256,
         "bytes": model.file_bytes,
         "parameters": model.parameters,
         "context_trained": model.context_trained,
         "reasoning": model.reasoning,
     }
+    if model.sha256 is not None:
+        told["model"]["sha256"] = model.sha256
     told["cores"] = {**about["cores"], "engine": list(ready.cores)}
     told["rates"] = {
         "prefill_tokens_per_s": ready.prefill_tokens_per_s,

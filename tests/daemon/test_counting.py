@@ -59,10 +59,12 @@ def test_the_textfile_follows_the_work(
     assert found["edged_answer_tokens_total", frozenset()] >= 15
     assert found["edged_online", frozenset()] == 1
     assert found["edged_temperature_celsius", frozenset({("zone", "npu-thermal")})] > 40
-    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
-    wait_value(path, 1, "edged_heat_level", level="hot")
     asking.answer(asking.ask("crash=SIGKILL", id="breaks"))
     wait_value(path, 3, "edged_engine_restarts_total")
     wait_value(path, 1, "edged_questions_failed_total", code="poison")
+    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    wait_value(path, 1, "edged_heat_level", level="hot")
+    asking.answer(asking.ask("tokens=5"))
+    wait_value(path, 1, "edged_questions_refused_total", code="hot")
     assert node.terminate() == 0
     assert not path.exists()

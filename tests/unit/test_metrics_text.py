@@ -39,6 +39,13 @@ HEALTH: dict[str, Any] = {
     },
     "context": 2048,
     "decode_tokens_per_s": 12.5,
+    "heat": {
+        "target_c": 80.0,
+        "pace": 0.5,
+        "paused": False,
+        "under_voltages": 2,
+        "sensors": {"gpu": "stuck"},
+    },
     "membership": {"in": ["hall"], "out": ["yard"], "reasons": ["full"]},
     "journal": {"unfinished": 5, "outbox": 0, "bytes": 40960},
     "memory": {"daemon_rss_bytes": 50_000_000},
@@ -106,6 +113,9 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_headroom_celsius") == -6.2
     assert value(exposed, "edged_clock_hertz", cores="4-5") == 2_256_000_000
     assert value(exposed, "edged_throttled") == 1
+    assert value(exposed, "edged_heat_pace_ratio") == 0.5
+    assert value(exposed, "edged_under_voltages_total") == 2
+    assert value(exposed, "edged_sensor_distrusted", sensor="gpu", why="stuck") == 1
     assert value(exposed, "edged_pool_member", pool="hall") == 1
     assert value(exposed, "edged_pool_member", pool="yard") == 0
     assert value(exposed, "edged_journal_failing") == 0
