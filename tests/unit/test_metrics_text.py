@@ -39,6 +39,8 @@ HEALTH: dict[str, Any] = {
     },
     "context": 2048,
     "decode_tokens_per_s": 12.5,
+    "calibrated_share": 0.5,
+    "slow": True,
     "heat": {
         "target_c": 80.0,
         "pace": 0.5,
@@ -114,6 +116,8 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_clock_hertz", cores="4-5") == 2_256_000_000
     assert value(exposed, "edged_throttled") == 1
     assert value(exposed, "edged_heat_pace_ratio") == 0.5
+    assert value(exposed, "edged_calibrated_ratio") == 0.5
+    assert value(exposed, "edged_slow") == 1
     assert value(exposed, "edged_under_voltages_total") == 2
     assert value(exposed, "edged_sensor_distrusted", sensor="gpu", why="stuck") == 1
     assert value(exposed, "edged_pool_member", pool="hall") == 1
