@@ -150,6 +150,5 @@ _STATES: dict[str, Json] = {
 _BUTTONS: dict[str, Json] = {
     "drain": {"name": "Drain", "icon": "mdi:water-off"},
     "undrain": {"name": "Take questions again", "icon": "mdi:water"},
-    "cancel_all": {"name": "Cancel all questions", "icon": "mdi:cancel"},
     "restart": {"name": "Restart", "device_class": "restart"},
 }
