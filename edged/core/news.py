@@ -309,6 +309,7 @@ class Info(Shape, frozen=True):
         engine: see `health`.
         reason: why the engine is not ready.
         capabilities: what a question may ask for.
+        tools: names of the node's own tools.
     """
 
     node: str
@@ -326,6 +327,7 @@ class Info(Shape, frozen=True):
     cores: Cores | None = None
     limits: BoundsTold | None = None
     capabilities: list[str] = []
+    tools: list[str] = []
     engine: Phase = "starting"
     reason: str | None = None
     model: Model | None = None
