@@ -132,13 +132,7 @@ def _engine(health: Health) -> Iterable[Family]:
     )
     yield _one("edged_slow", "Whether a cool board is far below its calibrated rate.", health.slow)
     yield _one("edged_prefill_tokens_per_second", "Prompt tokens read lately.", health.prefill_tokens_per_s)
-    yield _one(
-        "edged_calibrated_decode_tokens_per_second",
-        "Tokens of one answer alone, as calibrated.",
-        health.calibrated_decode_tokens_per_s,
-    )
     yield _one("edged_calibrated_ratio", "Share of that rate reached lately.", health.calibrated_share)
-    yield _one("edged_slow", "Whether a cool board stays far below its calibrated rate.", health.slow)
 
 
 def _board(board: Board) -> Iterable[Family]:
