@@ -176,7 +176,9 @@ class Answer:
             item = self._poll()
             if item is None:
                 try:
-                    await asyncio.wait_for(here.wait(), self._wait_s())
+                    # Not wait_for: before Python 3.12 it loses a cancel that comes together with the reply.
+                    async with asyncio.timeout(self._wait_s()):
+                        await here.wait()
                 except TimeoutError:
                     self._look()
                 continue

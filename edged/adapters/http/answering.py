@@ -93,7 +93,9 @@ class Answering(Response):
                 case "tool_call":
                     calls = reply["tool_calls"] if reply else []
                 case "done":
-                    await sink.whole(200, {}, self._shape.whole(reply or {}, calls))
+                    told = reply or {}
+                    calls = calls or told.get("tool_calls") or []
+                    await sink.whole(200, {}, self._shape.whole(told, calls))
                 case "error" | "cancelled":
                     await self._broken(sink, of_reply(reply or {}))
 
@@ -117,6 +119,7 @@ class Answering(Response):
                 await self._broken(sink, diverged())
                 return
             if reply["type"] == "done":
+                calls = calls or reply.get("tool_calls") or []
                 told = shape.calls(calls) if calls else b""
                 await sink.more(told + shape.end(reply))
         await sink.end()
@@ -159,7 +162,8 @@ class _Sink:
         await self._put({"type": "http.response.body", "body": body})
 
     async def _put(self, message: dict[str, Any]) -> None:
-        await asyncio.wait_for(self._send(message), SEND_S)
+        async with asyncio.timeout(SEND_S):
+            await self._send(message)
 
 
 async def _gone(receive: Receive) -> None:

@@ -47,6 +47,7 @@ class Node:
         info, health: what was last published on these topics; empty before.
         metrics: text for Prometheus.
         payload_bytes_max: largest question.
+        larger: names of models that a larger server has.
     """
 
     topics: Topics
@@ -57,6 +58,7 @@ class Node:
     metrics: Callable[[], str]
     payload_bytes_max: int
     version: str
+    larger: tuple[str, ...] = ()
 
 
 class Mailbox:
@@ -89,7 +91,9 @@ class Mailbox:
     async def take(self, timeout_s: float) -> bytes | None:
         """The next reply; None after so much silence."""
         try:
-            await asyncio.wait_for(self._filled.wait(), timeout_s)
+            # Not wait_for: before Python 3.12 it loses a cancel that comes together with the reply.
+            async with asyncio.timeout(timeout_s):
+                await self._filled.wait()
         except TimeoutError:
             return None
         with self._lock:
