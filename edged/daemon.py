@@ -34,10 +34,12 @@ from edged.core.heat.policy import Ceiling
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.core.topology import Choice, choose, format_cores, threads
+from edged.core.upstream import Policy
 from edged.engine.client import COMMAND, EngineClient
 from edged.engine.messages import Configure
 from edged.errors import EngineError, SettingsError
 from edged.node.admin import Admin
+from edged.node.away import Away
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
@@ -60,6 +62,7 @@ from edged.tools.client import Toolbox
 
 if TYPE_CHECKING:
     from edged.adapters.http import Server
+    from edged.adapters.upstream import Upstream
 
 EX_DIED = 70  # EX_SOFTWARE of sysexits.h: systemd starts us again
 ENGINE_STOP_S = 1.0
@@ -73,7 +76,7 @@ RECEIVE_SLACK = 32
 log = structlog.get_logger()
 
 
-def run(  # noqa: PLR0915 - one line a part
+def run(  # noqa: C901, PLR0915 - one line a part
     settings: Settings,
     *,
     engine: Sequence[str] = COMMAND,
@@ -130,6 +133,7 @@ def run(  # noqa: PLR0915 - one line a part
     exchange = Exchange(line, topics.is_inside, inbox.put)
     outbox = Outbox(exchange, journal, topics.is_inside)
     replies = Replies(topics, exchange, time.monotonic)
+    upstream, away = _upstream(settings, inbox)
     desk = Desk(
         replies,
         journal,
@@ -141,6 +145,7 @@ def run(  # noqa: PLR0915 - one line a part
         toolbox=toolbox,
         rounds_max=settings.tools.rounds,
         answers=AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s),
+        away=away,
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
@@ -156,13 +161,13 @@ def run(  # noqa: PLR0915 - one line a part
         return node.load(client_jobs)  # the node that is made just below
 
     meter = Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile))
-    face = _face(settings, key, topics, exchange, bulletin, meter, inbox)
+    face = _face(settings, key, topics, exchange, bulletin, meter, inbox, away)
     controls = Controls(desk, journal)
     intake = Intake(
         desk,
         controls,
         journal,
-        tuning.bounds(settings.limits),
+        tuning.bounds(settings.limits, () if away is None else away.policy.names()),
         tuning.bound(settings.limits),
         node_load,
         read_instant,
@@ -224,6 +229,8 @@ def run(  # noqa: PLR0915 - one line a part
     if face is not None:
         face.start()
     local.start()
+    if upstream is not None:
+        upstream.start()
     died: DiedError | EngineError | None = None
     try:
         node.serve()
@@ -236,6 +243,8 @@ def run(  # noqa: PLR0915 - one line a part
     if face is not None:
         face.stop(HTTP_STOP_S)
     local.stop()
+    if upstream is not None:
+        upstream.stop(1.0)
     vitals.stop(1.0)
     toolbox.stop(1.0)
     client.stop(ENGINE_STOP_S)
@@ -286,6 +295,7 @@ def _face(  # noqa: PLR0917 - the parts that it touches
     bulletin: Bulletin,
     meter: Meter,
     inbox: queue.SimpleQueue[Event],
+    away: Away | None,
 ) -> Server | None:
     """The HTTP face, bound but not started; None where it is off."""
     http = settings.http
@@ -316,6 +326,7 @@ def _face(  # noqa: PLR0917 - the parts that it touches
         metrics=meter.read,
         payload_bytes_max=settings.limits.payload_bytes,
         version=__version__,
+        larger=() if away is None else away.policy.names(),
     )
     return Server(listening, bind(listening), seen, key, inbox.put)
 
@@ -336,6 +347,27 @@ def _thermostat(
     )
     judge = Heat(margins, reader.topology().board, heat.trip_c)
     return Thermostat(judge, ceiling, supervision, membership, bulletin.tell_event)
+
+
+def _upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upstream | None, Away | None]:
+    """The larger server and what the desk knows of it; neither where none is set."""
+    wanted = settings.upstream
+    if wanted.url is None or wanted.model is None:
+        return None, None
+    try:
+        from edged.adapters.upstream import Link as Way  # noqa: PLC0415 - an extra
+        from edged.adapters.upstream import Upstream  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"upstream.url: the package {error.name} is missing; install edged with its extra: edged[http]"
+        ) from error
+    key = wanted.key()
+    if key is not None and wanted.url.startswith("http:"):
+        log.warning("upstream_without_tls", host=wanted.host, reason="the key goes over the network in clear")
+    way = Way(wanted.url, key, wanted.ca, wanted.connect_timeout_s, wanted.silence_timeout_s, wanted.jobs)
+    server = Upstream(way, inbox.put)
+    policy = Policy(wanted.host, wanted.model, frozenset(wanted.when))
+    return server, Away(server, policy, time.monotonic)
 
 
 def _link(settings: Settings, topics: Topics, password: str | None) -> Link:
@@ -436,6 +468,7 @@ def _about(
             "json_schema",
             "tools",
             *(["http"] if settings.http.enabled else []),
+            *(["upstream"] if settings.upstream.url else []),
         ],
         "tools": list(settings.tools.enabled),
     }

@@ -27,9 +27,9 @@ from edged.settings import Settings
 log = structlog.get_logger()
 
 
-def bounds(limits: settings.Limits) -> Bounds:
-    """What one question may be."""
-    return Bounds(limits.payload_bytes, limits.messages, limits.stop_sequences, limits.deadline_max_s)
+def bounds(limits: settings.Limits, larger: tuple[str, ...]) -> Bounds:
+    """What one question may be; `larger` are names of models that a larger server has."""
+    return Bounds(limits.payload_bytes, limits.messages, limits.stop_sequences, limits.deadline_max_s, larger)
 
 
 def bound(limits: settings.Limits) -> Bound:
@@ -112,7 +112,7 @@ class Tuning:
 
     def _apply(self, wanted: Settings) -> None:
         limits = wanted.limits
-        self.intake.bounds, self.intake.bound = bounds(limits), bound(limits)
+        self.intake.bounds, self.intake.bound = bounds(limits, self.intake.bounds.models), bound(limits)
         self.intake.deadline_default_s = limits.deadline_default_s
         self.desk.attempts_max = limits.attempts
         cache = wanted.cache

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from edged.core.link import Delivery
 from edged.core.question import Question
 from edged.core.rounds import Progress
+from edged.core.upstream import Why
 
 
 class State(enum.Enum):
@@ -73,6 +74,8 @@ class Job:
         progress: what earlier rounds came to, in which tools of the node were called.
         run: the run of the engine that it shares with questions like it.
         begun: the first run was counted when it was stored, because a slot was free.
+        away: why the larger server has it just now; None when it does not.
+        tried_away: the larger server could not answer it: it is the board's.
         replay: the latest deltas, encoded, with their numbers.
     """
 
@@ -96,6 +99,8 @@ class Job:
     submitted: bool = False
     run: int | None = None
     deliveries: list[Delivery] = field(default_factory=list)
+    away: Why | None = None
+    tried_away: bool = False
     replay: deque[tuple[int, bytes]] = field(default_factory=deque)
     replay_bytes: int = 0
 

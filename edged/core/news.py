@@ -195,6 +195,21 @@ class Membership(Shape, frozen=True):
     reasons: list[str] = []
 
 
+class Upstream(Shape, frozen=True):
+    """The larger server, where one is set.
+
+    Attributes:
+        state: `closed` takes questions; `open` failed and is left alone; `probing` is being tried.
+        active: questions there just now.
+        asked, failed: since the daemon's start.
+    """
+
+    state: Literal["closed", "open", "probing"]
+    active: int = 0
+    asked: int = 0
+    failed: int = 0
+
+
 class Health(Shape, frozen=True):
     """How a node is.
 
@@ -218,6 +233,7 @@ class Health(Shape, frozen=True):
         slow: a cool board has been below 70 % of it for some time.
         membership: where the node stands with its pools.
         draining: it takes no new questions on.
+        upstream: the larger server.
     """
 
     level: Level = "cool"
@@ -242,6 +258,7 @@ class Health(Shape, frozen=True):
     memory: Memory = Memory()
     heat: Heat = Heat()
     board: Board = Board()
+    upstream: Upstream | None = None
 
 
 class Model(Shape, frozen=True):

@@ -54,17 +54,23 @@ class _Payload(msgspec.Struct, frozen=True):
     tool_choice: str | dict[str, Any] | None = None
     cache: Literal["use", "bypass"] | None = None
     overflow: Literal["error", "trim_history"] = "error"
+    model: str | None = None
     reply_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a question may be at most; the numbers come from settings `[limits]`."""
+    """What a question may be at most; the numbers come from settings `[limits]`.
+
+    Attributes:
+        models: names of larger models that it may ask for.
+    """
 
     payload_bytes: int = 65_536
     messages: int = 64
     stop_sequences: int = 8
     deadline_max_s: float = 86_400.0
+    models: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -252,6 +258,20 @@ def _complete(
         reasoning_budget=reasoning.budget,
         cache=fields.cache or "auto",
         overflow=fields.overflow,
+        model=_model(fields.model, bounds),
+    )
+
+
+def _model(name: str | None, bounds: Bounds) -> str | None:
+    if name is None or name in bounds.models:
+        return name
+    if not bounds.models:
+        raise Refusal(
+            "unsupported", "this node has one model and no larger server behind it; leave model out"
+        )
+    known = ", ".join(bounds.models)
+    raise Refusal(
+        "bad_request", f"there is no model {_quote(name)} here; leave it out or name one of {known}"
     )
 
 

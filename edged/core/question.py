@@ -50,6 +50,7 @@ class Question(msgspec.Struct, frozen=True):
             0 < top_p <= 1.
         reply_to: topic of every reply.
         cache: `use` any earlier answer, `bypass` all, `auto` where sampling leaves nothing to chance.
+        model: None for the board's own; else a name of the larger server's, which answers it.
         schema: JSON schema, as text, that the answer must follow.
         tools: what the model may call; None for nothing.
     """
@@ -76,6 +77,7 @@ class Question(msgspec.Struct, frozen=True):
     reasoning_budget: int | None = None
     cache: Literal["auto", "use", "bypass"] = "auto"
     overflow: Literal["error", "trim_history"] = "error"
+    model: str | None = None
 
     def digest(self) -> bytes:
         """SHA-256 over what was asked: a second copy of the same question has the same digest.

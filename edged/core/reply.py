@@ -49,10 +49,11 @@ class Accepted(Reply, frozen=True, tag="accepted", kw_only=True):
     node: str
     position: int
     eta_ms: int
-    prompt_tokens: int
-    context: int
+    prompt_tokens: int | None = None
+    context: int | None = None
     deadline_ms: int | None = None
     duplicate: bool | None = None
+    upstream: str | None = None
     history: int | None = None
 
 
@@ -90,6 +91,7 @@ class Done(Reply, frozen=True, tag="done", kw_only=True):
     cached: bool | None = None
     trimmed: int | None = None
     level: str | None = None
+    upstream: str | None = None
 
 
 class Cancelled(Reply, frozen=True, tag="cancelled", kw_only=True):

@@ -18,6 +18,8 @@ from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
 from edged.core.records import Finished, Publish, Recovered, SessionTurn, StoredSession, remaining_s
 from edged.core.tools import Call, Tool
+from edged.core.upstream import Broke, Why
+from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.messages import (
     Cancel,
     Ended,
@@ -31,6 +33,7 @@ from edged.engine.messages import (
     Submit,
 )
 from edged.errors import Refusal
+from edged.node.away import Away
 from edged.node.joint import Joint, Kind, Run
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
@@ -107,6 +110,7 @@ class Desk:
         vitals: the board's, as health tells them, for tools.
         joint: runs of the engine that several questions may share.
         answers: answers that may be given again.
+        away: the larger server; None without one.
         service_s: seconds that a job occupied a slot, lately.
     """
 
@@ -125,6 +129,7 @@ class Desk:
     vitals: dict[str, Any] = field(default_factory=dict)
     joint: Joint = field(default_factory=Joint)
     answers: AnswerCache = field(default_factory=lambda: AnswerCache(0, 0, 0.0))
+    away: Away | None = None
     service_s: float = 1.0
     running: int = 0
     _runs: int = 0
@@ -183,12 +188,15 @@ class Desk:
                 self._submit(job)
 
     def _submit(self, job: Job) -> None:
-        if job.submitted or not self.engine.ready or (job.crashes and self._suspect_runs()):
+        if job.submitted or not self.sessions.has_turn(job):
             return
-        if not self.sessions.has_turn(job):
+        why = None if job.tried_away or self.away is None else self.away.why(job.question, self.level)
+        if why is None and (not self.engine.ready or (job.crashes and self._suspect_runs())):
             return
         question = job.question
-        key = answer_cache.key(question) if self.answers.answers_max else None
+        # What a larger server answers, or was asked to, is no answer of the board's own model.
+        own = why is None and question.model is None
+        key = answer_cache.key(question) if own and self.answers.answers_max else None
         if key is not None and self._shared(job, key):
             return
         try:
@@ -196,6 +204,9 @@ class Desk:
             tools = self._offered(job)
         except Refusal as refusal:
             self.fail(job, refusal)
+            return
+        if why is not None and self.away is not None:
+            self._send_away(job, self.away, why, conversation.messages)
             return
         job.submitted = True
         if key is not None:
@@ -292,6 +303,57 @@ class Desk:
         )
         self._finish(job, done, plain_text=kept.text if job.question.plain else None)
 
+    def _send_away(self, job: Job, away: Away, why: Why, messages: tuple[Message, ...]) -> None:
+        job.submitted, job.away = True, why
+        away.send(job.number, job.question, messages, job.deadline)
+        self._accepted(job, position=0, eta_s=away.service_s, upstream=away.policy.host)
+
+    def away_said(self, event: UpstreamEvent) -> None:
+        """The larger server said something."""
+        if self.away is None:
+            return
+        for report in self.away.told(event):
+            match report:
+                case Started():
+                    self.started(report)
+                case Piece():
+                    self.piece(report)
+                case Ended():
+                    self.ended(report)
+                case Broke():
+                    self._away_broke(report, self.away)
+
+    def _away_broke(self, report: Broke, away: Away) -> None:
+        """The larger server cannot: the board answers, where it can."""
+        job = self.roster.live(report.number)
+        if job is None or job.away is None:
+            return
+        why, job.away, job.tried_away = job.away, None, True
+        if job.state is State.RUNNING:
+            self.running -= 1
+        job.move(Happening.ENGINE_GONE)
+        job.begin_anew()
+        if job.deadline is not None and job.deadline <= self.clock():
+            self.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
+        elif why == "context":
+            self._fail_too_long(
+                job, f"the larger server {away.policy.host} did not answer: {report.reason}", away
+            )
+        else:
+            self._submit(job)
+
+    def _fail_too_long(self, job: Job, besides: str, away: Away) -> None:
+        self.fail(
+            job,
+            Refusal(
+                "too_long",
+                f"the prompt has {job.prompt_tokens} tokens and this board's context holds {job.context}; "
+                f"{besides}; shorten the prompt or ask again",
+                retry_after_ms=away.retry_after_ms(),
+                details={"prompt_tokens": job.prompt_tokens, "context": job.context},
+            ),
+        )
+
     # the engine's side ----------------------------------------------------------------------------------
 
     def engine_ready(self, model: str) -> None:
@@ -312,6 +374,9 @@ class Desk:
         self.running = 0
         self.joint.clear()
         for job in list(self.roster.numbered.values()):
+            if job.away is not None:
+                self.running += job.state is State.RUNNING
+                continue
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
             job.move(Happening.ENGINE_GONE)
             job.begin_anew()
@@ -343,6 +408,9 @@ class Desk:
         if job.progress.rounds:
             return
         job.prompt_tokens, job.context = report.prompt_tokens, report.context
+        self._accepted(job, position=report.ahead, eta_s=report.eta_s)
+
+    def _accepted(self, job: Job, *, position: int, eta_s: float, upstream: str | None = None) -> None:
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
         self.replies.send(
             job,
@@ -350,12 +418,13 @@ class Desk:
                 id=job.question.id,
                 seq=job.next_seq(),
                 node=self.replies.topics.node,
-                position=report.ahead,
-                eta_ms=round(1000 * report.eta_s),
-                prompt_tokens=report.prompt_tokens,
-                context=report.context,
+                position=position,
+                eta_ms=round(1000 * eta_s),
+                prompt_tokens=job.prompt_tokens or None,
+                context=job.context or None,
                 deadline_ms=deadline_ms,
                 history=None if job.question.session is None else job.history,
+                upstream=upstream,
             ),
             qos=1,
         )
@@ -402,7 +471,8 @@ class Desk:
             return
         timings = report.timings
         busy_s = (timings.prefill_ms + timings.decode_ms) / 1000
-        self.service_s += 0.1 * (busy_s - self.service_s)
+        if jobs[0].away is None:
+            self.service_s += 0.1 * (busy_s - self.service_s)
         self.replies.counts.tokens += report.usage.completion_tokens
         now = self.clock()
         for job in jobs:
@@ -469,6 +539,7 @@ class Desk:
         cached: bool = False,
     ) -> reply.Done:
         progress = job.progress
+        away = self.away if job.away is not None else None
         return reply.Done(
             id=job.question.id,
             seq=job.next_seq(),
@@ -477,7 +548,8 @@ class Desk:
             finish_reason=outcome,
             usage=progress.usage,
             timings=progress.timings,
-            model=self.model,
+            model=self.model if away is None else away.policy.model,
+            upstream=None if away is None else away.policy.host,
             node=self.replies.topics.node,
             attempt=job.attempts,
             parsed=parsed,
@@ -517,6 +589,7 @@ class Desk:
             report.code, report.message, retry_after_ms=report.retry_after_ms, details=report.details
         )
         now = self.clock()
+        away = None if self.away is None or "context" not in self.away.policy.when else self.away
         for job in jobs:
             longer = job.deadline is None or job.deadline > now + SOON_S
             if run is not None and report.code == "expired" and job.state is State.WAITING and longer:
@@ -524,8 +597,18 @@ class Desk:
                 self._submit(job)
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
                 self._finish(job, self._done(job, "deadline"))  # with what the rounds before came to
+            elif away is not None and report.code == "too_long" and job.question.tools is None:
+                self._too_long_here(job, report, away)
             else:
                 self.fail(job, refusal)
+
+    def _too_long_here(self, job: Job, report: Refused, away: Away) -> None:
+        job.prompt_tokens = report.details.get("prompt_tokens", 0)
+        job.context = report.details.get("context", 0)
+        if not job.tried_away and away.takes("context"):
+            self._send_away(job, away, "context", self.sessions.conversation(job).messages)
+        else:
+            self._fail_too_long(job, f"the larger server {away.policy.host} is not well", away)
 
     # ends -----------------------------------------------------------------------------------------------
 
@@ -533,6 +616,11 @@ class Desk:
         """Its device takes it back."""
         job.cancel_asked = True
         if job.state in {State.STORING, State.FINISHING}:
+            return
+        if job.away is not None and self.away is not None:
+            text = self.away.cancel(job.number)
+            last = reply.Cancelled(id=job.question.id, seq=job.next_seq(), text=text, usage=reply.Usage())
+            self._finish(job, last)
             return
         run = self.joint.run_of(job)
         if run is not None and len(run.jobs) > 1:

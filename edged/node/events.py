@@ -17,6 +17,7 @@ from edged.core.link import (
     Unsubscribed,
 )
 from edged.core.records import JournalEvent
+from edged.core.upstream import Begun, Broke, Over, Said
 from edged.engine.client import EngineGone, EngineSaid
 from edged.node.vitals_thread import VitalsRead
 from edged.tools.client import ToolsRan
@@ -59,5 +60,9 @@ Event = (
     | ToolsRan
     | Unsubscribed
     | VitalsRead
+    | Begun
+    | Said
+    | Over
+    | Broke
     | JournalEvent
 )

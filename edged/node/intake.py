@@ -136,6 +136,9 @@ class Intake:
         if pooled:  # dealt to this node, before it left the pool: nobody else has it
             load = replace(load, draining=False)
         refusal = admission.refuse(load, self.bound, size, question.priority)
+        if refusal is not None and self._answered_away(question, refusal):
+            well = replace(load, engine="ready", shed=None)
+            refusal = admission.refuse(well, self.bound, size, question.priority)
         if refusal is not None:
             self._refuse(refusal, address, client, event.delivery)
             return
@@ -148,6 +151,14 @@ class Intake:
         desk.roster.add(job)
         log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
         self._store(job)
+
+    def _answered_away(self, question: Question, refusal: Refusal) -> bool:
+        """Whether what keeps this board from answering does not keep a larger server from it."""
+        away = self.desk.away
+        why = None if away is None else away.why(question, self.desk.level)
+        return (why == "asked" and refusal.code in {"hot", "loading", "internal"}) or (
+            why == "hot" and refusal.code == "hot"
+        )
 
     def _store(self, job: Job) -> None:
         question = job.question

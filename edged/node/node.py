@@ -29,6 +29,7 @@ from edged.core.link import (
     Undelivered,
     Unsubscribed,
 )
+from edged.core.upstream import Begun, Broke, Over, Said
 from edged.core.vitals import Vitals
 from edged.engine.client import EngineGone, EngineSaid
 from edged.engine.messages import (
@@ -218,6 +219,8 @@ class Node:
                 self.outbox.undelivered_one(event)
             case Connected() | Disconnected() | ConnectFailed() | Subscribed() | Unsubscribed():
                 self._broker_said(event)
+            case Begun() | Said() | Over() | Broke():
+                self.desk.away_said(event)
             case EngineGone():
                 self._engine_gone(event)
             case ToolsRan():

@@ -36,6 +36,7 @@ from .scalars import (
 )
 from .sessions import Sessions
 from .tools import Tools
+from .upstream import Upstream
 
 
 class Model(Section):
@@ -247,6 +248,7 @@ class Settings(BaseSettings):
     node: Node = Field(default_factory=Node)
     mqtt: Mqtt = Mqtt()
     http: Http = Http()
+    upstream: Upstream = Upstream()
     model: Model
     engine: Engine = Engine()
     limits: Limits = Limits()

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from edged.errors import Refusal
 
 from . import ollama_shapes, openai_shapes
 from .answering import Answering
-from .asking import Node
+from .asking import Node, Wish
 from .errors import HttpError, of_refusal
 
 BODY_S = 30.0
@@ -150,8 +151,10 @@ class Routes:
 
     def _known(self, asked: str) -> None:
         names = self._names()
+        if asked in self._node.larger:
+            return
         if asked.removesuffix(":latest") not in {*names, ALIAS}:
-            if not names:
+            if not self._loaded:
                 raise HttpError(
                     503, "loading", "the model is being loaded; ask again soon", retry_after_ms=2000
                 )
@@ -163,7 +166,7 @@ class Routes:
         model = self._node.info().get("model")
         if model:  # while the engine starts again, questions wait for it
             self._loaded = [model["name"]]
-        return self._loaded
+        return [*self._loaded, *self._node.larger]
 
     def _wish_key(self, request: Request) -> str | None:
         key = request.headers.get("idempotency-key")
@@ -175,19 +178,23 @@ class Routes:
             raise HttpError(503, "draining", "this node is going down; ask again", retry_after_ms=5000)
         return key
 
+    def _sent_on(self, model: str, wish: Wish) -> Wish:
+        """The wish for a model of the larger server names it; the board's own needs no name."""
+        return replace(wish, fields={**wish.fields, "model": model}) if model in self._node.larger else wish
+
     # OpenAI's paths -------------------------------------------------------------------------------------
 
     async def _chat(self, request: Request) -> Response:
         body = await self._body(request)
         model = self._asked_model(body)
-        wish = openai_shapes.chat_wish(body, self._wish_key(request))
+        wish = self._sent_on(model, openai_shapes.chat_wish(body, self._wish_key(request)))
         shape = openai_shapes.ChatShape(_request_id(), model, openai_shapes.wants_usage(body))
         return Answering(self._node, wish, shape)
 
     async def _completions(self, request: Request) -> Response:
         body = await self._body(request)
         model = self._asked_model(body)
-        wish = openai_shapes.completion_wish(body, self._wish_key(request))
+        wish = self._sent_on(model, openai_shapes.completion_wish(body, self._wish_key(request)))
         shape = openai_shapes.CompletionShape(_request_id(), model, openai_shapes.wants_usage(body))
         return Answering(self._node, wish, shape)
 
@@ -206,13 +213,18 @@ class Routes:
         body = await self._body(request)
         shape = ollama_shapes.OllamaChat(self._asked_model(body))
         wish = ollama_shapes.chat_wish(body, self._wish_key(request))
-        return JSONResponse(shape.loaded()) if wish is None else Answering(self._node, wish, shape)
+        return self._answer(wish, shape)
 
     async def _ollama_generate(self, request: Request) -> Response:
         body = await self._body(request)
         shape = ollama_shapes.OllamaGenerate(self._asked_model(body))
         wish = ollama_shapes.generate_wish(body, self._wish_key(request))
-        return JSONResponse(shape.loaded()) if wish is None else Answering(self._node, wish, shape)
+        return self._answer(wish, shape)
+
+    def _answer(self, wish: Wish | None, shape: ollama_shapes.OllamaChat) -> Response:
+        if wish is None:
+            return JSONResponse(shape.loaded())
+        return Answering(self._node, self._sent_on(shape.model, wish), shape)
 
     async def _ollama_show(self, request: Request) -> Response:
         body = await self._body(request)

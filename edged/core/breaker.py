@@ -1,0 +1,71 @@
+"""When a server that failed is asked again: a circuit breaker as a value. Pure; the present is passed in.
+
+Closed: all may pass. After `FAILURES` in a row it opens, and nobody passes until the pause is over. Then one may
+try: if it succeeds the breaker closes, if it fails the pause doubles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+FAILURES = 3
+PAUSE_S, PAUSE_MAX_S = 10.0, 300.0
+
+State = Literal["closed", "open", "probing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """The state.
+
+    Attributes:
+        failures: in a row.
+        until: monotonic seconds when the pause ends; None while closed.
+        pause_s: length of the pause.
+        probing: one is trying.
+    """
+
+    failures: int = 0
+    until: float | None = None
+    pause_s: float = PAUSE_S
+    probing: bool = False
+
+    @property
+    def state(self) -> State:
+        """In one word, for health."""
+        if self.until is None:
+            return "closed"
+        return "probing" if self.probing else "open"
+
+    def allows(self, now: float) -> bool:
+        """Whether somebody may pass now."""
+        return self.until is None or (now >= self.until and not self.probing)
+
+    def retry_after_s(self, now: float) -> float:
+        """How long to wait before asking has a chance again."""
+        return PAUSE_S if self.until is None else max(1.0, self.until - now)
+
+    def entered(self) -> Self:
+        """Somebody passes; only while `allows`."""
+        return self if self.until is None else replace(self, probing=True)
+
+    def left(self) -> Self:
+        """Who passed learned nothing of the server, by a cancel or by its own fault."""
+        return replace(self, probing=False)
+
+    def succeeded(self) -> Self:
+        """The server answered."""
+        return type(self)()
+
+    def failed(self, now: float) -> Self:
+        """The server did not."""
+        failures = self.failures + 1
+        if self.until is not None:
+            if not self.probing:  # passed before it opened
+                return self
+            pause_s = min(PAUSE_MAX_S, 2 * self.pause_s)
+            return type(self)(failures, now + pause_s, pause_s)
+        if failures >= FAILURES:
+            return type(self)(failures, now + self.pause_s, self.pause_s)
+        return replace(self, failures=failures)

@@ -1,0 +1,267 @@
+"""A board with a larger server behind it: another edged daemon's HTTP face, and servers that misbehave."""
+
+from __future__ import annotations
+
+import http.server
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boards
+import httpx
+import pytest
+from broker import Mosquitto, free_port
+from certificates import Authority
+from daemon_process import DaemonProcess, MakeDaemon, Sections
+from device import MakeDevice
+
+from edged.adapters.upstream import Link, Upstream
+from edged.core.link import ThreadDied
+from edged.core.upstream import Ask, Broke, Over
+from edged.errors import SettingsError
+
+KEY = "a-key-for-tests-0123456789"
+TOO_LONG = "tokens=3 " + "word " * 400
+SMALL: Sections = {"engine": {"slots": 2, "context_max": 256, "context_min": 256}}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, shared_broker: Mosquitto) -> Iterator[dict[str, Any]]:
+    """A second daemon with an HTTP face; gives the settings that lead to it."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "key").write_text(KEY)
+    port = free_port()
+    sections: dict[str, dict[str, Any]] = {
+        "node": {"id": "large"},
+        "http": {"enabled": True, "port": port, "key_file": str(folder / "key")},
+    }
+    node = DaemonProcess(folder, shared_broker.host, shared_broker.port, sections, scripted=True).start()
+    yield {"url": f"http://127.0.0.1:{port}/v1", "model": "scripted", "key_file": str(folder / "key")}
+    assert node.terminate() == 0
+    assert node.close() == []
+
+
+@contextmanager
+def misbehaving(reply: bytes, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that sends these bytes to whoever asks and hangs up; its address and what it was sent."""
+    seen: list[bytes] = []
+
+    class Misbehaving(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.rfile.read(int(self.headers["content-length"])))
+            self.wfile.write(reply)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        scheme = "http" if tls is None else "https"
+        yield f"{scheme}://127.0.0.1:{server.server_address[1]}/v1", seen
+        server.shutdown()
+        thread.join()
+
+
+def test_too_long_for_the_board(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any]
+) -> None:
+    """It is answered by the larger server, by the same contract, and `done` says where; others stay here."""
+    daemon(broker, {**SMALL, "upstream": large}, scripted=True).start()
+    press = device(broker, "press")
+    away = press.answer(press.ask(TOO_LONG)).check()
+    assert away.text == "w0 w1 w2 "
+    assert away.last["upstream"] == large["url"].split("/")[2]
+    assert (away.last["node"], away.last["attempt"], away.last["finish_reason"]) == ("n1", 1, "stop")
+    assert away.last["usage"]["completion_tokens"] == 3
+    assert away.replies[0]["upstream"] == away.last["upstream"]
+    near = press.answer(press.ask("tokens=2")).check()
+    assert "upstream" not in near.last
+
+
+def test_asked_for(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any]) -> None:
+    """`model` sends it on, also over HTTP; a cancel reaches it there; an unknown name is refused."""
+    port = free_port()
+    node = daemon(broker, {"upstream": large, "http": {"enabled": True, "port": port}}, scripted=True).start()
+    press = device(broker, "press")
+    away = press.answer(press.ask("tokens=30 step_ms=5", model="large")).check()
+    assert away.text == "".join(f"w{n} " for n in range(30))
+    assert len(away.deltas()) == len(away.text)
+    assert press.answer(press.ask("x", model="gpt-9")).last["code"] == "bad_request"
+    quiet = press.answer(press.ask("tokens=3", model="scripted", stream=False)).check(stream=False)
+    assert quiet.last["upstream"]
+    running = press.ask("tokens=2000 step_ms=20", model="large")
+    press.wait_reply(running, "delta")
+    press.control("cancel", running)
+    assert press.answer(running).last["type"] == "cancelled"
+    assert press.answer(running).last["text"].startswith("w0 ")
+    late = press.answer(press.ask("tokens=2000 step_ms=20", model="large", deadline_ms=1500))
+    assert late.last["finish_reason"] == "deadline"
+    url = f"http://127.0.0.1:{port}"
+    names = [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]]
+    assert "large" in names
+    body = {"model": "large", "messages": [{"role": "user", "content": "tokens=2"}]}
+    told = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=30).json()
+    assert told["edged"]["upstream"] == large["url"].split("/")[2]
+    health = node.wait_health(lambda h: h["upstream"]["active"] == 0)
+    assert health["upstream"]["state"] == "closed"
+    assert health["upstream"]["failed"] == 0
+
+
+def test_nothing_leaves_without_the_setting(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice
+) -> None:
+    """The default: too long is an error, a name is unsupported."""
+    daemon(broker, SMALL, scripted=True).start()
+    press = device(broker, "press")
+    assert press.answer(press.ask(TOO_LONG)).last["code"] == "too_long"
+    assert press.answer(press.ask("x", model="large")).last["code"] == "unsupported"
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+HALF = OK + b'data: {"choices":[{"delta":{"content":"half"}}]}\n\n'
+
+
+def test_a_server_that_fails(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice) -> None:
+    """The board answers where it can, as the next attempt; then the breaker spares the server."""
+    with misbehaving(HALF) as (url, seen):
+        node = daemon(broker, {**SMALL, "upstream": {"url": url, "model": "big"}}, scripted=True).start()
+        press = device(broker, "press")
+        asked = press.answer(press.ask("tokens=2", model="large"))
+        assert [reply["type"] for reply in asked.attempts[0]] == ["accepted", "delta"]
+        assert asked.deltas() == asked.text == "w0 w1 "
+        assert "upstream" not in asked.last
+        assert asked.last["attempt"] == 2
+        failed = press.answer(press.ask(TOO_LONG))
+        assert failed.last["code"] == "too_long"
+        assert failed.last["retry_after_ms"] > 0
+        for _ in range(3):
+            assert press.answer(press.ask("tokens=2", model="large")).text == "w0 w1 "
+        assert node.wait_health(lambda h: h["upstream"]["state"] == "open")
+        assert press.answer(press.ask(TOO_LONG)).last["code"] == "too_long"
+        assert len(seen) == 3
+        assert [line["reason"] for line in node.log("upstream_failed")] == ["the answer broke off"] * 3
+
+
+COMPLAINT = b'{"error": {"message": "no memory"}}'
+BROKEN = [
+    (
+        b"HTTP/1.1 500 Oh\r\ncontent-type: application/json\r\n\r\n" + COMPLAINT,
+        "status 500: no memory",
+        False,
+    ),
+    (b"HTTP/1.1 400 No\r\ncontent-type: application/json\r\n\r\n" + COMPLAINT, "status 400: no memory", True),
+    (b"HTTP/1.1 401 No\r\n\r\n", "status 401", False),
+    (b"HTTP/1.1 302 Found\r\nlocation: http://192.0.2.1/v1\r\n\r\n", "status 302", False),
+    (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>", "no stream but text/html", False),
+    (OK + b"data: {nonsense}\n\n", "an event that cannot be read", False),
+    (OK + b'data: {"error": {"message": "gone"}}\n\n', "an error in the stream: gone", False),
+    (OK + b": silence\n" * 600_000, "an answer of more than", False),
+    (HALF, "the answer broke off", False),
+    (b"SSH-2.0-OpenSSH_9.2\r\n", "RemoteProtocolError", False),
+]
+
+
+@pytest.mark.parametrize(("reply", "reason", "ours"), BROKEN)
+def test_what_a_broken_server_says(reply: bytes, reason: str, ours: bool) -> None:  # noqa: FBT001 - a table
+    """Each is one failure with a reason, within bounds, blamed on whom it concerns."""
+    with misbehaving(reply) as (url, seen):
+        broke = failure(Link(url, KEY, None, 5.0, 10.0, 2))
+        assert broke.reason.startswith(reason)
+        assert broke.ours is ours
+        assert len(seen) == 1
+
+
+def test_a_server_that_is_not_there() -> None:
+    """Nobody listens; somebody does and never answers; TLS to what does not speak it sends nothing."""
+    port = free_port()
+    assert (
+        "cannot be reached" in failure(Link(f"http://127.0.0.1:{port}/v1", None, None, 5.0, 10.0, 1)).reason
+    )
+    with socket.create_server(("127.0.0.1", port)):
+        silent = Link(f"http://127.0.0.1:{port}/v1", None, None, 5.0, 1.0, 1)
+        assert failure(silent).reason == "it does not answer"
+        assert failure(silent, timeout_s=0.2).reason == "the deadline passed"
+    with misbehaving(HALF) as (url, seen):
+        assert failure(Link(url.replace("http:", "https:"), KEY, None, 5.0, 10.0, 1)).reason
+        assert seen == []
+
+
+def test_tls_is_verified(tmp_path: Path, large: dict[str, Any]) -> None:
+    """A server whose certificate nobody vouches for gets no question; `ca` must be a file of certificates."""
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    with misbehaving(HALF, context) as (url, seen):
+        assert "certificate" in failure(Link(url, KEY, None, 5.0, 10.0, 1)).reason
+        assert seen == []
+        assert failure(Link(url, KEY, authority.pem, 5.0, 10.0, 1)).reason == "the answer broke off"
+    with pytest.raises(SettingsError, match=r"upstream\.ca"):
+        Upstream(Link(large["url"], None, tmp_path / "ca.key", 5.0, 10.0, 1), print)
+
+
+def failure(link: Link, timeout_s: float = 20.0) -> Broke:
+    """How a question to this server ends."""
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    server = Upstream(link, events.put)
+    server.start()
+    server.ask(Ask(1, b"{}", timeout_s))
+    while not isinstance(event := events.get(timeout=30), Broke):
+        assert not isinstance(event, Over | ThreadDied), event
+    assert server.stop(5.0)
+    return event
+
+
+def test_a_restart(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any]) -> None:
+    """A question that ran there when the board was killed runs there again."""
+    node = daemon(broker, {"upstream": large}, scripted=True).start()
+    press = device(broker, "press")
+    job = press.ask("tokens=60 step_ms=20", model="large")
+    press.wait_reply(job, "delta")
+    node.kill()
+    node.start()
+    last = press.answer(job).last
+    assert last["text"] == "".join(f"w{n} " for n in range(60))
+    assert last["upstream"]
+    assert last["attempt"] == 2
+
+
+def test_the_engine_breaks_meanwhile(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any]
+) -> None:
+    """What runs elsewhere goes on when the board's own engine crashes."""
+    daemon(broker, {"upstream": large}, scripted=True).start()
+    press = device(broker, "press")
+    job = press.ask("tokens=100 step_ms=20", model="large")
+    press.wait_reply(job, "delta")
+    crash = press.ask("tokens=5 crash=SIGKILL")
+    assert press.answer(crash).last["code"] == "poison"
+    answer = press.answer(job).check()
+    assert answer.last["attempt"] == 1
+    assert len(answer.attempts) == 1
+
+
+def test_a_hot_board(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any], tmp_path: Path
+) -> None:
+    """While it is hot its questions are answered elsewhere, also those that it would refuse."""
+    root = boards.rk3588_mainline(tmp_path / "board")
+    sections = {"upstream": large, "paths": {"sys": str(root / "sys"), "proc": str(root / "proc")}}
+    node = daemon(broker, sections, scripted=True).start()
+    press = device(broker, "press")
+    assert "upstream" not in press.answer(press.ask("tokens=2")).check().last
+    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    node.wait_health(lambda h: h["level"] == "hot")
+    assert press.answer(press.ask("tokens=2")).check().last["upstream"]
+    boards.set_temp_c(root, "bigcore0-thermal", 112.0)
+    node.wait_health(lambda h: h["level"] == "critical")
+    assert press.answer(press.ask("tokens=2")).check().last["upstream"]

@@ -1,0 +1,125 @@
+"""Which questions go to a larger server, how they look there, how its stream is read."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.core.parsing import Bounds, Envelope, Misread, parse
+from edged.core.question import Question
+from edged.core.topics import Topics
+from edged.core.upstream import LINE_BYTES_MAX, BadStreamError, Policy, Stream, complaint, request
+
+POLICY = Policy("gpu:8000", "big-7b", frozenset({"asked", "context", "hot"}))
+
+
+def question(text: bytes, models: tuple[str, ...] = POLICY.names()) -> Question:
+    """A question as the node reads it."""
+    return parse(text, Envelope("c1", "q1"), Topics("edged", "n1"), Bounds(models=models))
+
+
+@pytest.mark.parametrize(
+    ("asked", "level", "when", "why"),
+    [
+        ("large", "cool", {"asked"}, "asked"),
+        ("big-7b", "hot", {"asked", "hot"}, "asked"),
+        (None, "cool", {"asked", "context", "hot"}, None),
+        (None, "warm", {"hot"}, None),
+        (None, "hot", {"hot"}, "hot"),
+        (None, "critical", {"hot"}, "hot"),
+        (None, "critical", {"asked", "context"}, None),
+        (None, None, {"hot"}, None),
+    ],
+)
+def test_what_goes_there(asked: str | None, level: str | None, when: set[str], why: str | None) -> None:
+    """By its name, or because the board is hot; only for reasons that the settings name."""
+    policy = msgspec.convert({"host": "h", "model": "big-7b", "when": list(when)}, Policy)
+    one = msgspec.structs.replace(question(b'{"prompt": "x"}'), model=asked)
+    assert policy.why(one, level) == why
+
+
+def test_names() -> None:
+    """Known names are taken, others refused; without a server none is known."""
+    assert question(b'{"prompt": "x", "model": "large"}').model == "large"
+    assert question(b'{"prompt": "x"}').model is None
+    for models, code in ((POLICY.names(), "bad_request"), ((), "unsupported")):
+        with pytest.raises(Misread) as misread:
+            question(b'{"prompt": "x", "model": "gpt-9"}', models)
+        assert misread.value.refusal.code == code
+    assert Policy("h", "m", frozenset({"context"})).names() == ()
+
+
+def test_a_request() -> None:
+    """OpenAI's shape; what the question leaves open is not mentioned; the schema goes along."""
+    asked = question(
+        b'{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], "max_tokens": 5,'
+        b' "stop": "x", "temperature": 0, "response_format": {"type": "json_schema", "json_schema": {"schema":'
+        b' {"type": "object"}}}}'
+    )
+    told = msgspec.json.decode(request(asked, asked.messages, "big-7b"))
+    schema = told.pop("response_format")["json_schema"]
+    assert schema["schema"] == {"type": "object"}
+    assert told == {
+        "model": "big-7b",
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 5,
+        "temperature": 0,
+        "stop": ["x"],
+    }
+
+
+STREAM = (
+    b': hello\n\ndata: {"choices":[{"delta":{"role":"assistant","content":""}}]}\r\n\r\n'
+    b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n'
+    b'data: {"choices":[{"delta":{"content":"gr\xc3\xbc"}}]}\n\ndata:{"choices":[{"delta":{"content":"n"}}]}\n\n'
+    b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2,'
+    b'"prompt_tokens_details":{"cached_tokens":3}}}\n\ndata: [DONE]\n\n'
+)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8))
+def test_a_stream_cut_anywhere(cuts: list[int]) -> None:
+    """Texts, end and cost are the same wherever the network cuts it."""
+    places = [0, *sorted(cuts), len(STREAM)]
+    stream = Stream()
+    told = [one for a, b in itertools.pairwise(places) for one in stream.feed(STREAM[a:b])]
+    assert told == [("reasoning", "hm"), ("text", "grü"), ("text", "n")]
+    assert (stream.finish, stream.ended) == ("length", True)
+    assert (stream.usage.prompt_tokens, stream.usage.completion_tokens, stream.usage.cached_tokens) == (
+        7,
+        2,
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: {broken}\n",
+        b"data: 3\n",
+        b'data: {"choices": 3}\n',
+        b'data: {"error": {"message": "out of memory"}}\n',
+        b"data: " + b"x" * LINE_BYTES_MAX + b"x\n",
+        b"data: " + b"x" * (LINE_BYTES_MAX + 1),
+        b"data: " + b"[" * 20_000 + b"\n",
+        b"data: \xff\n",
+    ],
+)
+def test_a_stream_that_is_none(data: bytes) -> None:
+    """It is refused, and bounded before it is parsed."""
+    with pytest.raises(BadStreamError):
+        Stream().feed(data)
+
+
+def test_complaints() -> None:
+    """What a server says when it refuses, in one line."""
+    assert complaint(404, b'{"error": {"message": "no such\\nmodel"}}') == "status 404: no such model"
+    assert complaint(500, b"<html>") == "status 500"
+    assert complaint(400, b'{"error": "bad"}') == "status 400: bad"
