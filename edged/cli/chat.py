@@ -3,7 +3,10 @@
 `/new` begins anew, `/quit` or ctrl-D ends, ctrl-C takes the running question back.
 """
 
+import os
+import re
 import secrets
+import socket
 import sys
 from typing import Annotated, Any
 
@@ -36,6 +39,8 @@ def chat(  # noqa: PLR0917 - typer gives them by name
 ) -> None:
     """Talk with a node; it remembers the conversation. /new begins anew, /quit ends."""
     try:
+        # A session belongs to its client: the same person on the same machine must have the same name again.
+        name = name or username or own_name()
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             chosen = broker.choose(client, node)
             if sys.stdin.isatty():
@@ -70,6 +75,12 @@ def converse(client: Client, node: str, session: str, max_tokens: int | None, ti
                 follow(answer)
             except ClientError as error:
                 complain("edged chat", error)
+
+
+def own_name() -> str:
+    """Who sits here, as a name for topics."""
+    words = f"chat-{os.getuid()}-{socket.gethostname()}"
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", words)[:64]
 
 
 def new_session() -> str:

@@ -130,7 +130,7 @@ class Answer:
             # Back before the node is: a restarted broker may have forgotten its subscriptions.
             self._ask_again = True
         elif reason == NO_SUBSCRIBER:
-            self.put(ClientError("nobody listens there: the broker knows no such node or pool"))
+            self.put(UnreachableError("nobody listens there: the broker knows no such node or pool just now"))
 
     def put(self, item: Reply | ClientError) -> None:
         """Hand over a reply that is due, or the reason why none will come. Network thread."""
