@@ -30,10 +30,11 @@ from edged.engine.messages import (
     Refused,
     SetDeadline,
     Started,
-    Submit,
 )
 from edged.errors import Refusal
+from edged.node import endings, submission
 from edged.node.away import Away
+from edged.node.endings import Who
 from edged.node.joint import Joint, Kind, Run
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
@@ -143,7 +144,7 @@ class Desk:
         self.sessions.enter(job, session)
         self.replies.counts.accepted += 1
         if job.cancel_asked:
-            self._finish(job, self._cancelled(job))
+            self._finish(job, endings.cancelled(job))
         else:
             self._submit(job)
 
@@ -201,7 +202,7 @@ class Desk:
             return
         try:
             conversation = self.sessions.conversation(job)
-            tools = self._offered(job)
+            offered = submission.offered(job, self.toolbox.tools, self.rounds_max)
         except Refusal as refusal:
             self.fail(job, refusal)
             return
@@ -211,50 +212,7 @@ class Desk:
         job.submitted = True
         if key is not None:
             job.run = self.joint.begin(job, key).number
-        self.engine.send(
-            Submit(
-                number=job.number,
-                client=question.client,
-                messages=(*conversation.messages, *job.progress.turns),
-                priority=question.priority,
-                max_tokens=rounds.left(question.max_tokens, job.progress),
-                deadline=job.deadline,
-                temperature=question.temperature,
-                top_p=question.top_p,
-                seed=question.seed,
-                stop=question.stop,
-                reasoning_mode=question.reasoning_mode,
-                reasoning_budget=question.reasoning_budget,
-                stream=question.stream or key is not None,
-                overflow=question.overflow,
-                reuse=question.cache != "bypass",
-                schema=question.schema,
-                sampled=conversation.sampled,
-                session=question.session is not None,
-                **tools,
-            )
-        )
-
-    def _offered(self, job: Job) -> dict[str, Any]:
-        """What the model may call in this round, as fields of `Submit`.
-
-        Raises:
-            Refusal: `unsupported`; a tool of the node is not there, or not any more.
-        """
-        offer = job.question.tools
-        if offer is None:
-            return {}
-        missing = [name for name in offer.local if name not in self.toolbox.tools]
-        if missing:
-            there = ", ".join(self.toolbox.tools) or "none"
-            raise Refusal("unsupported", f"this node has no tool {missing[0]}; it has {there}")
-        mode, named = rounds.mode(offer, job.progress.rounds, self.rounds_max)
-        return {
-            "tools": (*offer.tools, *(self.toolbox.tools[name] for name in offer.local)),
-            "tool_mode": mode,
-            "tool_named": named,
-            "tools_parallel": offer.parallel,
-        }
+        self.engine.send(submission.order(job, conversation, offered, shared=key is not None))
 
     def _shared(self, job: Job, key: bytes) -> bool:
         """Answer a question from what was answered before, or let it share what is being computed."""
@@ -286,21 +244,7 @@ class Desk:
         for kind, text in (("reasoning", kept.reasoning), ("text", kept.text)):
             if text and job.question.stream:
                 self._delta(job, "reasoning" if kind == "reasoning" else "text", text)
-        done = reply.Done(
-            id=job.question.id,
-            seq=job.next_seq(),
-            text=kept.text,
-            reasoning=kept.reasoning or None,
-            finish_reason=kept.finish_reason,
-            usage=usage,
-            timings=reply.Timings(),
-            model=self.model,
-            node=self.replies.topics.node,
-            attempt=job.attempts + 1,
-            parsed=None if job.question.schema is None else reply.parsed(kept.text),
-            cached=True,
-            level=self.level,
-        )
+        done = endings.given_again(job, self._who(job), kept)
         self._finish(job, done, plain_text=kept.text if job.question.plain else None)
 
     def _send_away(self, job: Job, away: Away, why: Why, messages: tuple[Message, ...]) -> None:
@@ -336,23 +280,10 @@ class Desk:
         if job.deadline is not None and job.deadline <= self.clock():
             self.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
         elif why == "context":
-            self._fail_too_long(
-                job, f"the larger server {away.policy.host} did not answer: {report.reason}", away
-            )
+            besides = f"the larger server {away.policy.host} did not answer: {report.reason}"
+            self.fail(job, endings.too_long(job, besides, away.retry_after_ms()))
         else:
             self._submit(job)
-
-    def _fail_too_long(self, job: Job, besides: str, away: Away) -> None:
-        self.fail(
-            job,
-            Refusal(
-                "too_long",
-                f"the prompt has {job.prompt_tokens} tokens and this board's context holds {job.context}; "
-                f"{besides}; shorten the prompt or ask again",
-                retry_after_ms=away.retry_after_ms(),
-                details={"prompt_tokens": job.prompt_tokens, "context": job.context},
-            ),
-        )
 
     # the engine's side ----------------------------------------------------------------------------------
 
@@ -384,7 +315,7 @@ class Desk:
                 continue
             job.crashes += was_running and crashed
             if job.cancel_asked:
-                self._finish(job, self._cancelled(job))
+                self._finish(job, endings.cancelled(job))
             elif was_running and job.crashes >= self.attempts_max:
                 self._poison(job, f"crashed the engine {job.crashes} times")
 
@@ -502,9 +433,9 @@ class Desk:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
         job.progress = rounds.kept(job.progress, whole)
         if report.outcome == "cancelled":
-            self._finish(job, self._cancelled(job))
+            self._finish(job, endings.cancelled(job))
             return
-        if report.calls and report.calls[0].name in self._local_names(job):
+        if report.calls and report.calls[0].name in submission.local_names(job):
             self._call(job, report)
             return
         parsed = None
@@ -519,7 +450,10 @@ class Desk:
         if calls:
             told = reply.ToolCall(id=job.question.id, seq=job.next_seq(), tool_calls=calls)
             self.replies.send(job, told, qos=1)
-        done = self._done(job, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed, cached=not first)
+        who = self._who(job)
+        done = endings.done(
+            job, who, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed, cached=not first
+        )
         turn = None
         if report.said is not None and (
             report.said.text or calls
@@ -528,41 +462,13 @@ class Desk:
             turn = self.sessions.answered(job, answer, report.said.tokens, trimmed)
         self._finish(job, done, plain_text=done.text if job.question.plain else None, turn=turn)
 
-    def _done(
-        self,
-        job: Job,
-        outcome: reply.FinishReason,
-        *,
-        parsed: object = None,
-        calls: list[dict[str, Any]] | None = None,
-        trimmed: int = 0,
-        cached: bool = False,
-    ) -> reply.Done:
-        progress = job.progress
-        away = self.away if job.away is not None else None
-        return reply.Done(
-            id=job.question.id,
-            seq=job.next_seq(),
-            text=progress.text,
-            reasoning=progress.reasoning or None,
-            finish_reason=outcome,
-            usage=progress.usage,
-            timings=progress.timings,
-            model=self.model if away is None else away.policy.model,
-            upstream=None if away is None else away.policy.host,
-            node=self.replies.topics.node,
-            attempt=job.attempts,
-            parsed=parsed,
-            tool_calls=calls,
-            cached=cached or None,
-            trimmed=trimmed or None,
-            level=self.level,
-        )
+    def _who(self, job: Job) -> Who:
+        node, level = self.replies.topics.node, self.level
+        if job.away is not None and self.away is not None:
+            return Who(node, self.away.policy.model, level, self.away.policy.host)
+        return Who(node, self.model, level)
 
     # the node's own tools -------------------------------------------------------------------------------
-
-    def _local_names(self, job: Job) -> tuple[str, ...]:
-        return () if job.question.tools is None else job.question.tools.local
 
     def _call(self, job: Job, report: Ended) -> None:
         """Have the node's tools run; their results are the model's next prompt."""
@@ -596,7 +502,9 @@ class Desk:
                 job.begin_anew()  # it shared the place in line of one that did not wait as long
                 self._submit(job)
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
-                self._finish(job, self._done(job, "deadline"))  # with what the rounds before came to
+                self._finish(
+                    job, endings.done(job, self._who(job), "deadline")
+                )  # with what the rounds before came to
             elif away is not None and report.code == "too_long" and job.question.tools is None:
                 self._too_long_here(job, report, away)
             else:
@@ -608,7 +516,8 @@ class Desk:
         if not job.tried_away and away.takes("context"):
             self._send_away(job, away, "context", self.sessions.conversation(job).messages)
         else:
-            self._fail_too_long(job, f"the larger server {away.policy.host} is not well", away)
+            besides = f"the larger server {away.policy.host} is not well"
+            self.fail(job, endings.too_long(job, besides, away.retry_after_ms()))
 
     # ends -----------------------------------------------------------------------------------------------
 
@@ -624,13 +533,13 @@ class Desk:
             return
         run = self.joint.run_of(job)
         if run is not None and len(run.jobs) > 1:
-            self._finish(job, self._cancelled(job, run=run))  # the others wait on
+            self._finish(job, endings.cancelled(job, run))  # the others wait on
         elif job.submitted and self.engine.ready:
             if run is not None:
                 run.closed = True
             self.engine.send(Cancel(job.number if run is None else run.number))
         else:
-            self._finish(job, self._cancelled(job))
+            self._finish(job, endings.cancelled(job))
 
     def end_reasoning(self, job: Job) -> None:
         """Its device has seen enough of the thinking; those who share it may not have."""
@@ -668,20 +577,7 @@ class Desk:
         if job.question.schema is not None:
             self.fail(job, Refusal("expired", "the answer was not complete; allow a longer deadline_ms"))
             return
-        done = reply.Done(
-            id=job.question.id,
-            seq=job.next_seq(),
-            text=run.so_far("text"),
-            reasoning=run.so_far("reasoning") or None,
-            finish_reason="deadline",
-            usage=_usage(job, run),
-            timings=reply.Timings(),
-            model=self.model,
-            node=self.replies.topics.node,
-            attempt=job.attempts,
-            cached=None if job.number == run.number else True,
-            level=self.level,
-        )
+        done = endings.cut_off(job, self._who(job), run)
         self._finish(job, done, plain_text=done.text if job.question.plain else None)
 
     def fail(self, job: Job, refusal: Refusal) -> None:
@@ -713,14 +609,6 @@ class Desk:
         They go one at a time: else one that crashes it would make poison of all that ran beside it each time.
         """
         return any(job.crashes and job.submitted for job in self.roster.numbered.values())
-
-    def _cancelled(self, job: Job, *, run: Run | None = None) -> reply.Cancelled:
-        return reply.Cancelled(
-            id=job.question.id,
-            seq=job.next_seq(),
-            text=job.progress.text if run is None else run.so_far("text"),
-            usage=job.progress.usage if run is None else _usage(job, run),
-        )
 
     def _finish(
         self,
@@ -754,8 +642,3 @@ class Desk:
         if not run.jobs and not run.closed:
             run.closed = True
             self.engine.send(Cancel(run.number))
-
-
-def _usage(job: Job, run: Run) -> reply.Usage:
-    """What the engine has written by now for all who share a run."""
-    return reply.Usage(job.prompt_tokens, 0, run.written, run.thought)
