@@ -205,7 +205,7 @@ def test_a_stale_calibration(node: DaemonProcess, small_model: Path) -> None:
     calibration_file.write(state_of(node), stale)
     node.start()
     assert node.wait_info()["rates"]["source"] == "warm-up"
-    assert "0.0.1" in node.log("calibration_ignored")[0]["reason"]
+    assert "0.0.1" in node.wait_log("calibration_ignored")["reason"]
 
 
 def test_cool_but_slow(node: DaemonProcess, device: MakeDevice, broker: Mosquitto, small_model: Path) -> None:

@@ -104,7 +104,7 @@ def test_unusable_file(  # noqa: PLR0917 - fixtures
     reason = node.wait_info(lambda info: info["engine"] == "failed")["reason"]
     assert str(path) in reason
     assert UNUSABLE[make] in reason
-    assert node.log("model_failed")[0]["reason"] == reason
+    assert node.wait_log("model_failed")["reason"] == reason
     asking = device(broker, "c1")
     refused = asking.answer(asking.ask("x")).check().last
     assert refused["code"] == "loading"

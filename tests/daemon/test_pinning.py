@@ -69,7 +69,7 @@ def test_named_cores(
     assert info["cores"]["daemon"] == list(others)
     assert info["cores"]["reason"]
     assert (info["decode_threads"], info["prefill_threads"]) == (1, 1)
-    assert node.log("engine_ready")[0]["cores"] == [chosen]
+    assert node.wait_log("engine_ready")["cores"] == [chosen]
 
 
 def test_under_load(

@@ -81,7 +81,7 @@ def test_kill_with_the_real_model(
         open_each=2,
         rate_per_s=4,
         prompt=lambda words: f"Count to {words}.",
-        fields={"max_tokens": 8},
+        fields={"max_tokens": 48},  # long enough that a kill always finds one running
     ).start()
     rng = random.Random(3)  # noqa: S311 - moments, not secrets
     kills = 4 * trial.factor
