@@ -18,10 +18,17 @@ from edged.engine.trial_messages import LoadTrial, ReadMemory, RunPasses
 
 
 def cores_of_threads(pid: int) -> dict[int, tuple[int, ...]]:
-    """Cores that each thread of a process may run on, by thread id (proc(5), Cpus_allowed_list)."""
+    """Cores that each thread of a process may run on, by thread id (proc(5), Cpus_allowed_list).
+
+    A thread that ends between the list and the look at it is left out.
+    """
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for line in (task / "status").read_text().splitlines():
+        try:
+            status = (task / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for line in status.splitlines():
             if line.startswith("Cpus_allowed_list:"):
                 found[int(task.name)] = parse_cores(line.split()[1])
     return found
