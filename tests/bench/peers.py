@@ -108,6 +108,14 @@ class Server:
         streamed.last = json.loads(final.removeprefix(b"data: "))
         return streamed
 
+    def complete(self, messages: list[dict[str, str]], fields: dict[str, Any]) -> tuple[str, int]:
+        """Ask without a stream; returns text and tokens, "" and 0 where it refuses."""
+        try:
+            answer = json.load(self._post("/completion", {"prompt": self.render(messages), **fields}))
+        except RuntimeError:
+            return "", 0
+        return str(answer["content"]), int(answer["tokens_predicted"])
+
     def _post(self, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=rig.WAIT_S)
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
