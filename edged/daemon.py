@@ -196,7 +196,14 @@ def run(  # noqa: C901, PLR0915 - one line a part
         intake=intake,
         outbox=outbox,
         supervision=supervision,
-        thermostat=_thermostat(settings, reader, supervision, membership, bulletin),
+        thermostat=_thermostat(
+            settings,
+            reader,
+            supervision,
+            membership,
+            bulletin,
+            relieved=lambda: away is not None and away.relieves,
+        ),
         bulletin=bulletin,
         membership=membership,
         admin=admin,
@@ -337,6 +344,8 @@ def _thermostat(
     supervision: Supervision,
     membership: Membership,
     bulletin: Bulletin,
+    *,
+    relieved: Callable[[], bool],
 ) -> Thermostat:
     heat, engine, setup = settings.heat, settings.engine, supervision.setup
     margins = Margins(
@@ -346,7 +355,14 @@ def _thermostat(
         engine.context_max, engine.context_min, engine.slots, setup.decode_threads, setup.prefill_threads
     )
     judge = Heat(margins, reader.topology().board, heat.trip_c)
-    return Thermostat(judge, ceiling, supervision, membership, bulletin.tell_event)
+    return Thermostat(
+        judge,
+        ceiling,
+        supervision,
+        membership,
+        bulletin.tell_event,
+        relieved=relieved,
+    )
 
 
 def _upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upstream | None, Away | None]:

@@ -204,6 +204,14 @@ HOUSE = (
         ),
     ),
     Panel(
+        "Larger server",
+        "Questions a second that ended there, by how, and 1 while it is spared because it failed.",
+        (
+            Query(f"sum by (outcome) ({_rate('edged_upstream_ended_total')})", "{{outcome}}"),
+            Query('edged_upstream_state{instance=~"$instance", state="open"}', "{{instance}} spared"),
+        ),
+    ),
+    Panel(
         "Pools",
         "1 while the broker deals the pool's questions to the node.",
         (Query(f"edged_pool_member{NODE}", "{{instance}} {{pool}}"),),

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
-from edged.core.news import Board, Health, Heat, Info, Membership, Phase, PrefixStore
+from edged.core.news import Board, Health, Heat, Info, Membership, Phase, PrefixStore, Upstream
 from edged.core.reply import Timings
 from edged.core.vitals import LEVELS
 from edged.errors import CODES
 
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """From the first token of a warm small model to the deadline of questions that bring none (600 s)."""
+BREAKER = ("closed", "open", "probing")
 ZONES_MAX = 64
 """RK3588 has seven thermal zones; a kernel with more than this many is not ours to number."""
 
@@ -50,6 +51,7 @@ def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool
             *_node(info, health, online=online),
             *_questions(health),
             *_latencies(latencies),
+            *_upstream(health.upstream),
             *_engine(health),
             *_board(health.board),
             *_heat(health.heat),
@@ -109,6 +111,33 @@ def _latencies(latencies: Latencies) -> Iterable[Family]:
     ):
         meaning = f"{what}, of questions that were answered."
         yield Family(f"edged_{name}_seconds", "histogram", meaning, histogram.samples())
+
+
+def _upstream(upstream: Upstream | None) -> Iterable[Family]:
+    """The larger server; nothing for a node without one."""
+    if upstream is None:
+        return
+    yield _states(
+        "edged_upstream_state",
+        "state",
+        BREAKER,
+        upstream.state,
+        "1 for the state of the breaker: closed asks the larger server, open spares it, probing tries it.",
+    )
+    yield _one("edged_upstream_running", "Questions at the larger server.", upstream.active)
+    yield _count("edged_upstream_asked", "Questions sent to the larger server.", upstream.asked)
+    outcomes = {"done": upstream.done, "cancelled": upstream.cancelled, "failed": upstream.failed}
+    yield Family(
+        "edged_upstream_ended_total",
+        "counter",
+        "Questions at the larger server by how they ended there.",
+        tuple(Sample(value, {"outcome": outcome}) for outcome, value in outcomes.items()),
+    )
+    yield _count(
+        "edged_upstream_busy_seconds",
+        "From sending to the end, of those that are done; divided by their number it is the mean.",
+        upstream.busy_s,
+    )
 
 
 def _engine(health: Health) -> Iterable[Family]:

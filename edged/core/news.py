@@ -201,13 +201,20 @@ class Upstream(Shape, frozen=True):
     Attributes:
         state: `closed` takes questions; `open` failed and is left alone; `probing` is being tried.
         active: questions there just now.
-        asked, failed: since the daemon's start.
+        asked: questions sent there, since the daemon's start.
+        done, cancelled, failed: how they ended; what failed is answered by the board where it can.
+        busy_s: from sending to the end, of all that are done together.
+        reason: of the latest failure; absent after a success.
     """
 
     state: Literal["closed", "open", "probing"]
     active: int = 0
     asked: int = 0
+    done: int = 0
+    cancelled: int = 0
     failed: int = 0
+    busy_s: float = 0.0
+    reason: str | None = None
 
 
 class Health(Shape, frozen=True):

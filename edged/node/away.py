@@ -14,10 +14,11 @@ import structlog
 from edged.core.answer_text import AnswerText
 from edged.core.breaker import Breaker
 from edged.core.question import Message, Question
-from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.reply import FinishReason, Timings, Usage, parsed
 from edged.core.upstream import Ask, Begun, Broke, Event, Over, Policy, Said, Why, request
 from edged.engine.messages import Ended, Piece, Started
 from edged.engine.messages import Said as Kept
+from edged.errors import Refusal
 
 log = structlog.get_logger()
 
@@ -50,7 +51,9 @@ class Away:
 
     Attributes:
         clock: monotonic seconds.
-        asked, failed: questions, since the start.
+        asked, done, cancelled, failed: questions, since the start.
+        busy_s: from sending to the end, of all that are done together.
+        reason: of the latest failure; empty after a success.
     """
 
     server: Server
@@ -58,7 +61,11 @@ class Away:
     clock: Callable[[], float]
     breaker: Breaker = field(default_factory=Breaker)
     asked: int = 0
+    done: int = 0
+    cancelled: int = 0
     failed: int = 0
+    busy_s: float = 0.0
+    reason: str = ""
     service_s: float = 5.0
     _runs: dict[int, Run] = field(default_factory=dict)
 
@@ -89,6 +96,7 @@ class Away:
         """Give it up; returns the text so far."""
         self.breaker = self.breaker.left()
         self.server.cancel(number)
+        self.cancelled += 1
         run = self._runs.pop(number, None)
         return "" if run is None else run.text.text
 
@@ -127,10 +135,13 @@ class Away:
         self, number: int, run: Run, outcome: FinishReason, usage: Usage
     ) -> list[Started | Piece | Ended | Broke]:
         rest = self._pieces(number, run, list(run.text.finish()))
+        if run.question.schema is not None and not _is_json(run.text.text):
+            return [self._broke(Broke(number, "its answer is not the JSON that was asked for", ours=True))]
         del self._runs[number]
         self.breaker = self.breaker.succeeded()
         now = self.clock()
         self.service_s += 0.2 * (now - run.sent - self.service_s)
+        self.done, self.busy_s, self.reason = self.done + 1, self.busy_s + now - run.sent, ""
         begun = run.begun or now
         first = run.first or now
         decode_s = max(1e-3, now - first)
@@ -154,15 +165,36 @@ class Away:
     def _broke(self, event: Broke) -> Broke:
         del self._runs[event.number]
         self.failed += 1
+        self.reason = event.reason
         self.breaker = self.breaker.left() if event.ours else self.breaker.failed(self.clock())
         log.warning("upstream_failed", host=self.policy.host, reason=event.reason, breaker=self.breaker.state)
         return event
 
+    @property
+    def relieves(self) -> bool:
+        """Whether what this board is too hot for is answered there: the server is well, as far as is known."""
+        return "hot" in self.policy.when and self.breaker.state == "closed"
+
     def news(self) -> dict[str, Any]:
         """For health."""
-        return {
+        told: dict[str, Any] = {
             "state": self.breaker.state,
             "active": len(self._runs),
             "asked": self.asked,
             "failed": self.failed,
+            "done": self.done,
+            "cancelled": self.cancelled,
+            "busy_s": round(self.busy_s, 3),
         }
+        if self.reason:
+            told["reason"] = self.reason
+        return told
+
+
+def _is_json(text: str) -> bool:
+    """Some servers pass a schema over, or cut the value; that it follows the schema is their word."""
+    try:
+        parsed(text)
+    except Refusal:
+        return False
+    return True

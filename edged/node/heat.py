@@ -51,6 +51,7 @@ class Thermostat:
         ceiling: what the engine may do while the board is cool.
         engine, pools: what obeys.
         tell: publishes an event, with fields.
+        relieved: whether what a hot board does not answer itself is answered by a larger server now.
         verdict: of the latest reading; None before the first.
         limits: what the engine may do now.
     """
@@ -60,6 +61,7 @@ class Thermostat:
     engine: Limited
     pools: Pools
     tell: Callable[..., None]
+    relieved: Callable[[], bool] = lambda: False
     verdict: Verdict | None = None
     limits: Limits | None = None
 
@@ -89,7 +91,7 @@ class Thermostat:
         verdict = self.verdict = self.heat.step(vitals, now, busy=busy)
         limits = self.limits = policy.limits(verdict.level, verdict.effort, self.ceiling)
         self.engine.limit(SetLimits(**dataclasses.asdict(limits)))
-        if TABLE[verdict.level].pools:
+        if TABLE[verdict.level].pools or self.relieved():
             self.pools.rejoin(HOT)
         else:
             self.pools.leave(HOT)

@@ -149,6 +149,6 @@ def test_ollama(port: int) -> None:
         assert "Paris" in "".join(line.message.content or "" for line in lines)
         assert lines[-1].done
         told = client.generate("edged", "Is 85 C hot?", format=SCHEMA, options={**calm, "num_predict": 60})
-        jsonschema.validate(json.loads(told.response), SCHEMA)
+        jsonschema.validate(json.loads(told.response or ""), SCHEMA)
     finally:
         client._client.close()  # noqa: SLF001 - it has no method for that

@@ -127,6 +127,7 @@ def test_nothing_leaves_without_the_setting(
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+PROSE = b'data: {"choices":[{"delta":{"content":"It is hot."},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 HALF = OK + b'data: {"choices":[{"delta":{"content":"half"}}]}\n\n'
 
 
@@ -265,3 +266,53 @@ def test_a_hot_board(
     boards.set_temp_c(root, "bigcore0-thermal", 112.0)
     node.wait_health(lambda h: h["level"] == "critical")
     assert press.answer(press.ask("tokens=2")).check().last["upstream"]
+
+
+def test_a_server_that_passes_the_schema_over(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice
+) -> None:
+    """Prose is no answer to a question for JSON: it counts as failed there, and is never a `done`."""
+    with misbehaving(OK + PROSE) as (url, seen):
+        node = daemon(broker, {"upstream": {"url": url, "model": "big"}}, scripted=True).start()
+        press = device(broker, "press")
+        asked = press.answer(press.ask("x", model="large", response_format={"type": "json_object"}))
+        assert len(seen) == 1
+        assert asked.last["code"] == "unsupported"  # the scripted engine of the board has no schemas
+        assert "not the JSON" in node.wait_log("upstream_failed")["reason"]
+        told = node.wait_health(lambda h: h["upstream"]["failed"] == 1)["upstream"]
+        assert (told["state"], told["done"]) == ("closed", 0)
+
+
+def test_a_hot_board_stays_in_its_pools(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any], tmp_path: Path
+) -> None:
+    """While the larger server answers for it; once that server fails it leaves them, as any hot board does."""
+    root = boards.rk3588_mainline(tmp_path / "board")
+    (tmp_path / "key").write_text(KEY)
+    port = free_port()
+    away: dict[str, dict[str, Any]] = {
+        "node": {"id": "far"},
+        "http": {"enabled": True, "port": port, "key_file": str(tmp_path / "key")},
+    }
+    far = daemon(broker, away, scripted=True).start()
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    sections: dict[str, dict[str, Any]] = {
+        "node": {"id": "near", "pools": ["hall"]},
+        "upstream": {**large, "url": f"http://127.0.0.1:{port}/v1"},
+        "paths": paths,
+    }
+    node = daemon(broker, sections, scripted=True).start()
+    node.wait_event("pools_joined")
+    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    node.wait_health(lambda h: h["level"] == "hot")
+    press = device(broker, "press", node="near")
+    press.ask_topic = "edged/v1/pool/hall/ask/press"
+    assert press.answer(press.ask("tokens=2")).check().last["upstream"]
+    assert node.wait_health(lambda h: h["upstream"]["done"] == 1)["membership"]["in"] == ["hall"]
+    assert far.terminate() == 0
+    press.ask_topic = "edged/v1/node/near/ask/press"
+    for _ in range(3):
+        press.answer(press.ask("tokens=2"))
+    assert node.wait_event("pools_left")["reasons"] == ["hot"]
+    told = node.wait_health(lambda h: h["upstream"]["state"] == "open")
+    assert "cannot be reached" in told["upstream"]["reason"]

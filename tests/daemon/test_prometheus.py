@@ -59,6 +59,7 @@ def test_a_real_prometheus(
             "paths": {"sys": str(root / "sys")},
             "http": {"enabled": True, "port": prometheus.target_port, "key_file": str(prometheus.key)},
             "node": {"id": "n1", "pools": ["hall"]},
+            "upstream": {"url": f"http://127.0.0.1:{free_port()}/v1", "model": "big", "when": ["asked"]},
         },
         scripted=True,
     ).start()

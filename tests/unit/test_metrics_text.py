@@ -37,6 +37,15 @@ HEALTH: dict[str, Any] = {
         "refusals": {"busy": 3, "hot": 1},
         "failures": {"expired": 2},
     },
+    "upstream": {
+        "state": "open",
+        "active": 1,
+        "asked": 9,
+        "done": 4,
+        "failed": 3,
+        "cancelled": 1,
+        "busy_s": 8.5,
+    },
     "context": 2048,
     "decode_tokens_per_s": 12.5,
     "calibrated_share": 0.5,
@@ -118,6 +127,10 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_heat_pace_ratio") == 0.5
     assert value(exposed, "edged_calibrated_ratio") == 0.5
     assert value(exposed, "edged_slow") == 1
+    assert value(exposed, "edged_upstream_state", state="open") == 1
+    assert value(exposed, "edged_upstream_state", state="closed") == 0
+    assert value(exposed, "edged_upstream_ended_total", outcome="failed") == 3
+    assert value(exposed, "edged_upstream_busy_seconds_total") == 8.5
     assert value(exposed, "edged_under_voltages_total") == 2
     assert value(exposed, "edged_sensor_distrusted", sensor="gpu", why="stuck") == 1
     assert value(exposed, "edged_pool_member", pool="hall") == 1
