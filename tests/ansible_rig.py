@@ -23,7 +23,7 @@ class Ended:
     text: str
 
 
-def run(folder: Path, *command: str) -> Ended:
+def run(folder: Path, *command: str, limit_s: float = LIMIT_S) -> Ended:
     """Run one of Ansible's commands, with what it keeps in `folder`."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "EDGED_"))},
@@ -37,7 +37,7 @@ def run(folder: Path, *command: str) -> Ended:
         "LC_ALL": "C.UTF-8",
     }
     ended = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=LIMIT_S, cwd=ANSIBLE, env=environment,
+        command, check=False, capture_output=True, text=True, timeout=limit_s, cwd=ANSIBLE, env=environment,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return Ended(ended.returncode, ended.stdout + ended.stderr)

@@ -1,0 +1,61 @@
+"""From a bare board to a node that answers, and once more without a change."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from board_rig import CUT_BYTES, FIRST, Board
+
+pytestmark = pytest.mark.board
+
+
+def test_from_bare_to_answering(board: Board) -> None:
+    """site.yml installs it, with a model whose transfer was cut off; the play's question is answered."""
+    with board.step("`site.yml` on the bare board, the model by URL from a server that breaks off"):
+        ended = board.play("site.yml", FIRST)
+        assert ended.code == 0, ended.text
+    assert board.version() == FIRST
+    assert board.ssh("systemctl is-active edged").strip() == "active"
+    served = board.ssh("journalctl -u file-server -o cat")
+    assert f"small.gguf from 0 to {CUT_BYTES} of" in served
+    assert f"small.gguf from {CUT_BYTES} to" in served
+
+
+def test_it_runs_on_the_right_cores_with_the_right_code(installed: Board) -> None:
+    """Engine on the big cores, daemon on the little ones; dotprod and fp16, as a Cortex-A76 has them."""
+    with installed.step("pinning and CPU code of engine and daemon"):
+        engine = installed.ssh("for p in $(pgrep -f edged.engine); do taskset -acp $p; done")
+        assert engine.strip()
+        assert all(line.endswith(": 2,3") for line in engine.strip().splitlines()), engine
+        daemon = installed.ssh("taskset -cp $(systemctl show -P MainPID edged)")
+        assert daemon.strip().endswith(": 0,1")
+        assert installed.engine_code() == "armv8.2_2"
+        assert "DOTPROD = 1" in installed.ssh("cat /opt/edged/current/cpu.txt")
+
+
+def test_the_unit_is_hardened(installed: Board) -> None:
+    """Systemd on the board itself grades the unit that is in use there."""
+    with installed.step("`systemd-analyze security edged` on the board"):
+        grade = installed.ssh("systemd-analyze security edged --no-pager | tail -n 1")
+        found = re.search(r"edged\.service: ([\d.]+)", grade)
+        assert found is not None, grade
+        assert float(found[1]) <= 1.5
+
+
+def test_the_journal_can_be_asked(installed: Board) -> None:
+    """The question of the play is one line of the journal, found by its fields, and only once."""
+    with installed.step("a question found in the journal by its fields"):
+        installed.asked()
+        told = installed.ssh("journalctl -u edged EDGED_EVENT=job_finished -o json -n 1")
+        assert '"PRIORITY":"6"' in told
+        assert '"EDGED_JOB_ID"' in told
+
+
+def test_a_second_run_changes_nothing(installed: Board) -> None:
+    """Neither does check mode find anything to change."""
+    for words, more in (("again", ()), ("in check mode", ("--check",))):
+        with installed.step(f"`site.yml` {words}: changed=0"):
+            ended = installed.play("site.yml", installed.version(), *more)
+            assert ended.code == 0, ended.text
+            assert re.search(r"changed=0 ", ended.text), ended.text
