@@ -1,8 +1,8 @@
 """The emulated board that the tests under `board/` share: releases for it, playbooks against it, questions to it.
 
 What boots it is a program outside this repository, named by EDGED_BOARD, with the commands `build`, `up`, `down`,
-`status`, `ssh COMMAND`, `push FILE PLACE`, `temp MILLIDEGREES` and `inventory`; the last prints an Ansible inventory
-with one host. With EDGED_BOARD_KEEP set, a board that is there (running, or its disk) is taken as it is and left
+`status`, `ssh COMMAND`, `push FILE PLACE`, `temp MILLIDEGREES` and `inventory`, which prints an Ansible inventory with one
+host. With EDGED_BOARD_KEEP set, a board that is there (running, or its disk) is taken as it is and left
 running in the end, so that one file or one test can be run again without an hour of waiting.
 """
 
@@ -205,7 +205,7 @@ class Board:
         maps = self.ssh("cat /proc/$(pgrep -f edged.engine | head -n 1)/maps")
         found = set(re.findall(r"libggml-cpu-(\S+)\.so", maps))
         assert len(found) == 1, found
-        return found.pop()
+        return str(found.pop())
 
     def daemon_pid(self) -> int:
         """Of the service; 0 while it is stopped."""

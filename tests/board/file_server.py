@@ -1,7 +1,7 @@
 """Serves a folder over HTTP with ranges, which http.server cannot; its first transfer it cuts off.
 
-Runs on the emulated board, which has no way out: `python3 file_server.py FOLDER PORT CUT_BYTES`. Standard library only.
-Each request is a line on standard output: what was asked for and how it was answered.
+Runs on the emulated board, which has no way out: `python3 file_server.py FOLDER PORT CUT_BYTES`. Standard library
+only. Each request is a line on standard output: what was asked for and how it was answered.
 """
 
 from __future__ import annotations
