@@ -1,9 +1,9 @@
 """The emulated board that the tests under `board/` share: releases for it, playbooks against it, questions to it.
 
 What boots it is a program outside this repository, named by EDGED_BOARD, with the commands `build`, `up`, `down`,
-`status`, `ssh COMMAND`, `push FILE PLACE`, `temp MILLIDEGREES` and `inventory`, which prints an Ansible inventory with one
-host. With EDGED_BOARD_KEEP set, a board that is there (running, or its disk) is taken as it is and left
-running in the end, so that one file or one test can be run again without an hour of waiting.
+`status` (which names `mqtt HOST:PORT`), `ssh COMMAND`, `push FILE PLACE`, `temp MILLIDEGREES` and `inventory` (an
+Ansible inventory with one host). With EDGED_BOARD_KEEP set, a board that is there (running, or its disk) is taken
+as it is and left running in the end, so that a file or a test can be run again without an hour of waiting.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_rig import ROOT, Ended, run
+from device import Device
 
 FOLDER = ROOT / ".cache" / "board"
 KEPT = bool(os.environ.get("EDGED_BOARD_KEEP"))
@@ -199,6 +200,13 @@ class Board:
         while not fits(health := self.health()):
             assert time.monotonic() < end, health
         return health
+
+    def device(self, name: str) -> Device:
+        """A device at the board's broker, connected from here."""
+        found = re.search(r"mqtt ([\d.]+):(\d+)", self.order("status"))
+        assert found is not None, "the program's `status` names no broker"
+        node = self.ssh("mosquitto_sub -W 30 -t edged/v1/node/+/status -C 1 -F %t").split("/")[3]
+        return Device(found[1], int(found[2]), name, node=node).start()
 
     def engine_code(self) -> str:
         """Name of the CPU plug-in that the running engine has loaded."""
