@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ def test_syntax(tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
 
 
-def play(folder: Path, hosts: dict[str, dict[str, Any]], playbook: str = "site.yml") -> Ended:
-    """Run a playbook on this machine under these names; what the boards would get lies in `folder`."""
+def play(folder: Path, hosts: dict[str, dict[str, Any]], *more: str) -> Ended:
+    """Run site.yml on this machine under these names; what the boards would get lies in `folder`."""
     archive = folder / "edged-0.1.0.tar"
-    archive.write_bytes(b"release")
+    with tarfile.open(archive, "w") as packed:
+        packed.addfile(tarfile.TarInfo("edged-0.1.0-aarch64/VERSION"))
     everywhere: dict[str, Any] = {
         "edged_version": "0.1.0",
         "edged_archive": str(archive),
@@ -43,7 +45,9 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], playbook: str = "site.y
         "edged_disk_min_mb": 1,
         "edged_sys": str(folder),
     }
-    return run(folder, "ansible-playbook", "-i", str(inventory(folder, hosts, **everywhere)), playbook)
+    return run(
+        folder, "ansible-playbook", "-i", str(inventory(folder, hosts, **everywhere)), "site.yml", *more
+    )
 
 
 def refused(ended: Ended, folder: Path, said: dict[str, str]) -> None:
@@ -67,6 +71,12 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "no-source": {"edged_model": {"file": "small.gguf", "sha256": "0" * 64}},
         "ftp": {"edged_model": MODEL | {"url": "ftp://files/small.gguf"}},
         "node-name": {"edged_settings": {"node": {"id": "hall 2/line 3"}}},
+        "number-sum": {"edged_model": MODEL | {"sha256": int("1" * 64)}},
+        "home": {"edged_home": "opt/edged of mine"},
+        "tries": {"edged_gate_tries": 0},
+        "authority": {"edged_settings": {"mqtt": {"tls": {"ca": "/etc/ssl/certs/site.pem"}}}},
+        "half-a-pair": {"edged_gate": {"cert": "/etc/ssl/certs/operator.pem"}},
+        "no-account": {"edged_gate": {"password": "the-password"}},
     }
     said = {
         "version": "give a version such as 0.1.0",
@@ -76,8 +86,29 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "no-source": "exactly one of url .* and src",
         "ftp": "give an http or https address",
         "node-name": "give 1 to 64 of A-Z a-z 0-9",
+        "number-sum": "in quotes; take what `sha256sum FILE` prints",
+        "home": "give a whole path such as /opt/edged",
+        "tries": "edged_gate_tries is 0 .*give 1 or more",
+        "authority": "give the authority's file on the board",
+        "half-a-pair": "give both, or neither",
+        "no-account": "give the account that it belongs to",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_an_answer_that_could_not_be_looked_through(tmp_path: Path) -> None:
+    """No regular expression: found out before the node has gone over, not after."""
+    hosts: dict[str, dict[str, Any]] = {"expression": {"edged_gate": {"expect": "Paris("}}}
+    refused(play(tmp_path, hosts), tmp_path, {"expression": "give the words that the answer must hold"})
+
+
+def test_a_model_of_the_same_name(tmp_path: Path) -> None:
+    """Another model under the name of the one in use would cut off the way back."""
+    settings = tmp_path / "edged.toml"
+    settings.write_text(f'[model]\npath = "{tmp_path}/opt/models/small.gguf"\nsha256 = "{"1" * 64}"\n')
+    files = json.dumps({"edged_files": {"settings": str(settings), "unit": "none"}})
+    ended = play(tmp_path, {"model": {}}, "-e", files)
+    refused(ended, tmp_path, {"model": "give the new file a name of its own"})
 
 
 def test_a_value_of_another_type(tmp_path: Path) -> None:
@@ -97,11 +128,13 @@ def test_what_is_not_there_to_be_sent(tmp_path: Path) -> None:
         "no-archive": {"edged_archive": str(tmp_path / "none.tar")},
         "no-model": {"edged_model": here | {"sha256": "0" * 64, "src": str(tmp_path / "none.gguf")}},
         "other-sum": {"edged_model": here | {"sha256": "0" * 64}},
+        "other-release": {"edged_version": "0.2.0"},
     }
     said = {
         "no-archive": "run deploy/wheels/build",
         "no-model": "set edged_model.src to the model's file",
         "other-sum": "another SHA-256 than edged_model.sha256; copy the file again",
+        "other-release": "holds no release 0.2.0; let edged_version and edged_archive name the same one",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
 
@@ -121,6 +154,7 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "wrong-clock": {"edged_clock_max_s": -1},
         "hot": {"edged_sys": str(tmp_path / "hot")},
         "bare": {"edged_must_be_there": True},
+        "secret": {"edged_settings": {"mqtt": {"username": "press-7", "password_file": "mqtt_password"}}},
     }
     said = {
         "other-kind": "runs a 64-bit .* system; install a 64-bit one",
@@ -130,6 +164,7 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "wrong-clock": "set up time synchronisation",
         "hot": "too hot: soc-thermal at 68.0 C, it brakes at 75 C; let it cool down",
         "bare": "site.yml installs it",
+        "secret": "name mqtt_password, .*; add mqtt_password to edged_secrets",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
 

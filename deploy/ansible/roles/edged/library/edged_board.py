@@ -13,6 +13,7 @@ options:
   sys: {type: path, default: /sys, description: Root of sysfs.}
   now_s: {type: float, description: "Time of the machine that runs Ansible, seconds since 1970."}
   margin_c: {type: float, default: 10, description: How far below its first trip point a zone must be.}
+  settings: {type: path, description: "The settings in use, to read which model they name."}
   files: {type: list, elements: path, default: [], description: Files whose SHA-256 is wanted.}
 """
 
@@ -22,6 +23,7 @@ EXAMPLES = """
 
 RETURN = """
 hot: {description: "One text for each zone that is too near to its trip point.", type: list, returned: always}
+settings_model: {description: "Table model of the settings in use; may be empty.", type: dict, returned: always}
 sums: {description: "SHA-256 of files; empty text where there is none.", type: dict, returned: always}
 """
 
@@ -32,6 +34,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -104,6 +107,19 @@ def target(link: Path) -> str:
     return link.resolve().name if link.is_symlink() and link.exists() else ""
 
 
+def settings_model(path: str | None) -> dict[str, object]:
+    """Table `model` of the settings; empty where none are there or they cannot be read."""
+    if path is None or sys.version_info < (3, 11):
+        return {}
+    import tomllib  # noqa: PLC0415 - a board with an older Python must come so far as to be refused
+
+    try:
+        found = tomllib.loads(Path(path).read_text()).get("model")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file; empty text where there is none."""
     if not path.is_file():
@@ -121,6 +137,7 @@ def main() -> None:
             "sys": {"type": "path", "default": "/sys"},
             "now_s": {"type": "float"},
             "margin_c": {"type": "float", "default": 10.0},
+            "settings": {"type": "path"},
             "files": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
@@ -146,6 +163,7 @@ def main() -> None:
             for place in (sorted(releases.iterdir()) if releases.is_dir() else [])
             if (place / ".complete").is_file()
         },
+        settings_model=settings_model(module.params["settings"]),
         sums={name: digest(Path(os.fspath(name))) for name in module.params["files"]},
     )
 
