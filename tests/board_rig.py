@@ -210,7 +210,7 @@ class Board:
 
     def engine_code(self) -> str:
         """Name of the CPU plug-in that the running engine has loaded."""
-        maps = self.ssh("cat /proc/$(pgrep -f edged.engine | head -n 1)/maps")
+        maps = self.ssh("cat /proc/$(pgrep -f '[e]dged.engine' | head -n 1)/maps")
         found = set(re.findall(r"libggml-cpu-(\S+)\.so", maps))
         assert len(found) == 1, found
         return str(found.pop())

@@ -25,7 +25,7 @@ def test_from_bare_to_answering(board: Board) -> None:
 def test_it_runs_on_the_right_cores_with_the_right_code(installed: Board) -> None:
     """Engine on the big cores, daemon on the little ones; dotprod and fp16, as a Cortex-A76 has them."""
     with installed.step("pinning and CPU code of engine and daemon"):
-        engine = installed.ssh("for p in $(pgrep -f edged.engine); do taskset -acp $p; done")
+        engine = installed.ssh("for p in $(pgrep -f '[e]dged.engine'); do taskset -acp $p; done")
         assert engine.strip()
         assert all(line.endswith(": 2,3") for line in engine.strip().splitlines()), engine
         daemon = installed.ssh("taskset -cp $(systemctl show -P MainPID edged)")
