@@ -371,7 +371,8 @@ def _upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upst
     if wanted.url is None or wanted.model is None:
         return None, None
     try:
-        from edged.adapters.upstream import Link as Way  # noqa: PLC0415 - an extra
+        from edged.adapters.judge import Judge  # noqa: PLC0415 - an extra
+        from edged.adapters.upstream import Link as Way  # noqa: PLC0415
         from edged.adapters.upstream import Upstream  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise SettingsError(
@@ -383,7 +384,7 @@ def _upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upst
     way = Way(wanted.url, key, wanted.ca, wanted.connect_timeout_s, wanted.silence_timeout_s, wanted.jobs)
     server = Upstream(way, inbox.put)
     policy = Policy(wanted.host, wanted.model, frozenset(wanted.when))
-    return server, Away(server, policy, time.monotonic)
+    return server, Away(server, policy, time.monotonic, Judge())
 
 
 def _link(settings: Settings, topics: Topics, password: str | None) -> Link:

@@ -16,14 +16,23 @@ from pathlib import Path
 import httpx
 
 from edged.core.link import ThreadDied
-from edged.core.upstream import Ask, BadStreamError, Begun, Broke, Event, Over, Said, Stream, complaint
+from edged.core.upstream import (
+    Ask,
+    BadStreamError,
+    Begun,
+    Broke,
+    Event,
+    Over,
+    Said,
+    Stream,
+    blames_question,
+    complaint,
+)
 from edged.errors import SettingsError
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 """Of a whole stream, its JSON included."""
 COMPLAINT_BYTES_MAX = 4096
-OURS = frozenset({400, 413, 422})
-"""Statuses that blame the question, not the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +155,7 @@ class Upstream:
                 url = f"{self._link.url.rstrip('/')}/chat/completions"
                 headers = {"content-type": "application/json", "accept": "text/event-stream"}
                 async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:
-                    await _check(response)
+                    await _check(response, shaped=ask.shaped)
                     begun = True
                     self._emit(Begun(ask.number))
                     await self._read(ask.number, response, stream)
@@ -175,15 +184,16 @@ class _QuestionRefused(Exception):  # noqa: N818 - a refusal, as elsewhere
     pass
 
 
-async def _check(response: httpx.Response) -> None:
+async def _check(response: httpx.Response, *, shaped: bool) -> None:
     if response.status_code != httpx.codes.OK:
         body = b""
         async for data in response.aiter_bytes():
             body += data
             if len(body) > COMPLAINT_BYTES_MAX:
                 break
-        said = complaint(response.status_code, body[:COMPLAINT_BYTES_MAX])
-        raise (_QuestionRefused if response.status_code in OURS else BadStreamError)(said)
+        body = body[:COMPLAINT_BYTES_MAX]
+        refused = blames_question(response.status_code, body, shaped=shaped)
+        raise (_QuestionRefused if refused else BadStreamError)(complaint(response.status_code, body))
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
         raise BadStreamError(f"no stream but {kind[:60] or 'something without a content type'}")

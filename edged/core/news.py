@@ -200,6 +200,7 @@ class Upstream(Shape, frozen=True):
 
     Attributes:
         state: `closed` takes questions; `open` failed and is left alone; `probing` is being tried.
+        shapes: the same for questions with a `response_format`, which a server may not do.
         active: questions there just now.
         asked: questions sent there, since the daemon's start.
         done, cancelled, failed: how they ended; what failed is answered by the board where it can.
@@ -208,6 +209,7 @@ class Upstream(Shape, frozen=True):
     """
 
     state: Literal["closed", "open", "probing"]
+    shapes: Literal["closed", "open", "probing"] = "closed"
     active: int = 0
     asked: int = 0
     done: int = 0

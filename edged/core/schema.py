@@ -21,6 +21,12 @@ OPEN_KEYWORDS = frozenset(
 """Where one of these stands, an object may need properties that it does not name."""
 HOLDERS = frozenset({"properties", "$defs", "definitions"})
 """Keywords that hold schemas by name."""
+DEFINITIONS = frozenset({"$defs", "definitions"})
+"""Keywords that hold schemas which apply where they are referred to."""
+NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
+"""Keywords that hold schemas by name which apply where they stand."""
+ELSEWHERE = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"})
+"""Keywords that give references another meaning."""
 LITERALS = frozenset({"const", "enum", "default", "examples"})
 """Keywords that hold values, not schemas."""
 
@@ -108,6 +114,48 @@ def _shut(value: Any) -> Any:  # noqa: ANN401 - JSON
     ):
         inside["additionalProperties"] = False
     return inside
+
+
+def unrolled(schema: dict[str, Any], most: int) -> bool:
+    """Whether a schema with every reference written out has at most so many subschemas.
+
+    References may nest so that each level doubles the work of a check; such a schema, one that refers to itself, or
+    to anything but a place in itself (`#/...`), is not.
+    """
+    count = 0
+    layer: list[tuple[object, frozenset[str]]] = [(schema, frozenset())]
+    while layer:
+        one, inside = layer.pop()
+        if isinstance(one, list):
+            layer += [(each, inside) for each in one]
+        if not isinstance(one, dict):
+            continue
+        count += 1
+        if count > most or one.keys() & ELSEWHERE:
+            return False
+        if "$ref" in one:
+            ref = one["$ref"]
+            if not isinstance(ref, str) or ref in inside or not ref.startswith("#/") or "%" in ref:
+                return False
+            layer.append((_at(schema, ref), inside | {ref}))
+        for key, each in one.items():
+            if key in NAMED and isinstance(each, dict):
+                layer += [(child, inside) for child in each.values()]
+            elif key not in LITERALS | DEFINITIONS:
+                layer.append((each, inside))
+    return True
+
+
+def _at(schema: object, ref: str) -> object:
+    """What a JSON pointer (RFC 6901) of the form `#/...` leads to; None for nothing."""
+    for name in ref[2:].split("/"):
+        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
+            schema = schema[int(name)]
+        elif isinstance(schema, dict):
+            schema = schema.get(name.replace("~1", "/").replace("~0", "~"))
+        else:
+            return None
+    return schema
 
 
 def _names(value: object) -> set[str]:

@@ -63,11 +63,13 @@ class Ask:
         number: the journal's.
         body: JSON of a chat completion.
         timeout_s: what is left of its deadline; None for none.
+        shaped: a form of the answer is asked for, which not every server knows.
     """
 
     number: int
     body: bytes
     timeout_s: float | None
+    shaped: bool = False
 
 
 def request(question: Question, messages: tuple[Message, ...], model: str) -> bytes:
@@ -197,14 +199,31 @@ class Stream:
                 self.finish = "length" if choice.finish_reason == "length" else "stop"
 
 
+QUESTION_REFUSED = frozenset({400, 413, 422})
+"""Statuses that blame the question, not the server."""
+SHAPE_REFUSED = frozenset({500, 501})
+"""What some servers answer to a `response_format` that they do not know, with a JSON error as the body."""
+
+
+def blames_question(status: int, body: bytes, *, shaped: bool) -> bool:
+    """Whether a refusal is about this question, so that it says nothing of how well the server is."""
+    return status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and _error_of(body) is not None)
+
+
 def complaint(status: int, body: bytes) -> str:
     """What a server says when it refuses, in a short sentence."""
+    error = _error_of(body)
+    said = "" if error is None else _message(error)
+    return f"status {status}{': ' if said else ''}{said}"
+
+
+def _error_of(body: bytes) -> object:
+    """`error` of a JSON object; None for anything else."""
     try:
         told = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        told = None
-    said = _message(told["error"]) if isinstance(told, Mapping) and "error" in told else ""
-    return f"status {status}{': ' if said else ''}{said}"
+        return None
+    return told.get("error") if isinstance(told, dict) else None
 
 
 class _Delta(msgspec.Struct):

@@ -14,11 +14,10 @@ import structlog
 from edged.core.answer_text import AnswerText
 from edged.core.breaker import Breaker
 from edged.core.question import Message, Question
-from edged.core.reply import FinishReason, Timings, Usage, parsed
+from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.upstream import Ask, Begun, Broke, Event, Over, Policy, Said, Why, request
 from edged.engine.messages import Ended, Piece, Started
 from edged.engine.messages import Said as Kept
-from edged.errors import Refusal
 
 log = structlog.get_logger()
 
@@ -31,6 +30,16 @@ class Server(Protocol):
 
     def cancel(self, number: int) -> None:
         """Give a question up."""
+
+
+class Judge(Protocol):
+    """`edged.adapters.judge`: whether answers follow schemas."""
+
+    def takes(self, schema: str) -> bool:
+        """Whether answers can be held against this schema here."""
+
+    def fault(self, schema: str, text: str) -> str | None:
+        """What is wrong with an answer; None where nothing is."""
 
 
 @dataclass(slots=True)
@@ -51,6 +60,8 @@ class Away:
 
     Attributes:
         clock: monotonic seconds.
+        breaker: for all questions: whether the server is well.
+        shapes: for questions with a `response_format` alone: whether it does what they ask for.
         asked, done, cancelled, failed: questions, since the start.
         busy_s: from sending to the end, of all that are done together.
         reason: of the latest failure; empty after a success.
@@ -59,7 +70,9 @@ class Away:
     server: Server
     policy: Policy
     clock: Callable[[], float]
+    judge: Judge
     breaker: Breaker = field(default_factory=Breaker)
+    shapes: Breaker = field(default_factory=Breaker)
     asked: int = 0
     done: int = 0
     cancelled: int = 0
@@ -71,15 +84,26 @@ class Away:
 
     def why(self, question: Question, level: str | None) -> Why | None:
         """Why this question goes there now; None when it does not, or the server is not well."""
-        return self.policy.why(question, level) if self.breaker.allows(self.clock()) else None
+        why = self.policy.why(question, level)
+        return why if why is not None and self._passes(question) else None
 
-    def takes(self, why: Why) -> bool:
-        """Whether a question may go there for this reason now."""
-        return why in self.policy.when and self.breaker.allows(self.clock())
+    def takes(self, why: Why, question: Question) -> bool:
+        """Whether this question may go there for this reason now."""
+        return why in self.policy.when and self._passes(question)
 
-    def retry_after_ms(self) -> int:
-        """When asking again has a chance."""
-        return round(1000 * self.breaker.retry_after_s(self.clock()))
+    def _passes(self, question: Question) -> bool:
+        now, schema = self.clock(), question.schema
+        if not self.breaker.allows(now):
+            return False
+        return schema is None or (self.shapes.allows(now) and self.judge.takes(schema))
+
+    def retry_after_ms(self, question: Question) -> int:
+        """When asking this again has a chance."""
+        now = self.clock()
+        waits_s = [self.breaker.retry_after_s(now)]
+        if question.schema is not None:
+            waits_s.append(self.shapes.retry_after_s(now))
+        return round(1000 * max(waits_s))
 
     def send(
         self, number: int, question: Question, messages: tuple[Message, ...], deadline: float | None
@@ -87,10 +111,13 @@ class Away:
         """Ask there."""
         now = self.clock()
         self.breaker = self.breaker.entered()
+        shaped = question.schema is not None
+        if shaped:
+            self.shapes = self.shapes.entered()
         self.asked += 1
         self._runs[number] = Run(question, now)
         left_s = None if deadline is None else max(0.05, deadline - now)
-        self.server.ask(Ask(number, request(question, messages, self.policy.model), left_s))
+        self.server.ask(Ask(number, request(question, messages, self.policy.model), left_s, shaped))
 
     def cancel(self, number: int) -> str:
         """Give it up; returns the text so far."""
@@ -98,7 +125,11 @@ class Away:
         self.server.cancel(number)
         self.cancelled += 1
         run = self._runs.pop(number, None)
-        return "" if run is None else run.text.text
+        if run is None:
+            return ""
+        if run.question.schema is not None:
+            self.shapes = self.shapes.left()
+        return run.text.text
 
     def told(self, event: Event) -> list[Started | Piece | Ended | Broke]:
         """What an event of the server means to the desk, in the engine's words; nothing for one given up."""
@@ -135,8 +166,12 @@ class Away:
         self, number: int, run: Run, outcome: FinishReason, usage: Usage
     ) -> list[Started | Piece | Ended | Broke]:
         rest = self._pieces(number, run, list(run.text.finish()))
-        if run.question.schema is not None and not _is_json(run.text.text):
-            return [self._broke(Broke(number, "its answer is not the JSON that was asked for", ours=True))]
+        schema = run.question.schema
+        if schema is not None:
+            fault = self.judge.fault(schema, run.text.text)
+            if fault is not None:
+                return [self._broke(Broke(number, fault, ours=True))]
+            self.shapes = self.shapes.succeeded()
         del self._runs[number]
         self.breaker = self.breaker.succeeded()
         now = self.clock()
@@ -163,11 +198,19 @@ class Away:
         return [*rest, ended]
 
     def _broke(self, event: Broke) -> Broke:
-        del self._runs[event.number]
+        now, run = self.clock(), self._runs.pop(event.number)
         self.failed += 1
         self.reason = event.reason
-        self.breaker = self.breaker.left() if event.ours else self.breaker.failed(self.clock())
-        log.warning("upstream_failed", host=self.policy.host, reason=event.reason, breaker=self.breaker.state)
+        self.breaker = self.breaker.left() if event.ours else self.breaker.failed(now)
+        if run.question.schema is not None:
+            self.shapes = self.shapes.failed(now) if event.ours else self.shapes.left()
+        log.warning(
+            "upstream_failed",
+            host=self.policy.host,
+            reason=event.reason,
+            breaker=self.breaker.state,
+            shapes=self.shapes.state,
+        )
         return event
 
     @property
@@ -179,6 +222,7 @@ class Away:
         """For health."""
         told: dict[str, Any] = {
             "state": self.breaker.state,
+            "shapes": self.shapes.state,
             "active": len(self._runs),
             "asked": self.asked,
             "failed": self.failed,
@@ -189,12 +233,3 @@ class Away:
         if self.reason:
             told["reason"] = self.reason
         return told
-
-
-def _is_json(text: str) -> bool:
-    """Some servers pass a schema over, or cut the value; that it follows the schema is their word."""
-    try:
-        parsed(text)
-    except Refusal:
-        return False
-    return True

@@ -281,7 +281,7 @@ class Desk:
             self.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
         elif why == "context":
             besides = f"the larger server {away.policy.host} did not answer: {report.reason}"
-            self.fail(job, endings.too_long(job, besides, away.retry_after_ms()))
+            self.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
         else:
             self._submit(job)
 
@@ -513,11 +513,11 @@ class Desk:
     def _too_long_here(self, job: Job, report: Refused, away: Away) -> None:
         job.prompt_tokens = report.details.get("prompt_tokens", 0)
         job.context = report.details.get("context", 0)
-        if not job.tried_away and away.takes("context"):
+        if not job.tried_away and away.takes("context", job.question):
             self._send_away(job, away, "context", self.sessions.conversation(job).messages)
         else:
             besides = f"the larger server {away.policy.host} is not well"
-            self.fail(job, endings.too_long(job, besides, away.retry_after_ms()))
+            self.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
 
     # ends -----------------------------------------------------------------------------------------------
 

@@ -153,6 +153,10 @@ def test_a_server_that_fails(daemon: MakeDaemon, broker: Mosquitto, device: Make
 
 
 COMPLAINT = b'{"error": {"message": "no memory"}}'
+SHAPED: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"schema": {"type": "integer", "maximum": 150}},
+}
 BROKEN = [
     (
         b"HTTP/1.1 500 Oh\r\ncontent-type: application/json\r\n\r\n" + COMPLAINT,
@@ -210,12 +214,29 @@ def test_tls_is_verified(tmp_path: Path, large: dict[str, Any]) -> None:
         Upstream(Link(large["url"], None, tmp_path / "ca.key", 5.0, 10.0, 1), print)
 
 
-def failure(link: Link, timeout_s: float = 20.0) -> Broke:
+@pytest.mark.parametrize(
+    ("status", "body", "ours"),
+    [
+        (500, COMPLAINT, True),
+        (501, COMPLAINT, True),
+        (400, b"", True),
+        (500, b"Internal Server Error", False),
+        (503, COMPLAINT, False),
+        (401, COMPLAINT, False),
+    ],
+)
+def test_a_server_that_does_no_schemas(status: int, body: bytes, ours: bool) -> None:  # noqa: FBT001 - a table
+    """Some say 500 to a `response_format`, with an error in JSON: that says nothing of other questions."""
+    with misbehaving(b"HTTP/1.1 %d No\r\n\r\n%b" % (status, body)) as (url, _):
+        assert failure(Link(url, KEY, None, 5.0, 10.0, 2), shaped=True).ours is ours
+
+
+def failure(link: Link, timeout_s: float = 20.0, *, shaped: bool = False) -> Broke:
     """How a question to this server ends."""
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
     server = Upstream(link, events.put)
     server.start()
-    server.ask(Ask(1, b"{}", timeout_s))
+    server.ask(Ask(1, b"{}", timeout_s, shaped))
     while not isinstance(event := events.get(timeout=30), Broke):
         assert not isinstance(event, Over | ThreadDied), event
     assert server.stop(5.0)
@@ -281,6 +302,33 @@ def test_a_server_that_passes_the_schema_over(
         assert "not the JSON" in node.wait_log("upstream_failed")["reason"]
         told = node.wait_health(lambda h: h["upstream"]["failed"] == 1)["upstream"]
         assert (told["state"], told["done"]) == ("closed", 0)
+
+
+def test_a_server_that_gets_schemas_wrong(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice) -> None:
+    """Three times in a row, then it is spared such questions, and asked all others as before."""
+    with misbehaving(OK + PROSE.replace(b"It is hot.", b"151")) as (url, seen):
+        node = daemon(broker, {"upstream": {"url": url, "model": "big"}}, scripted=True).start()
+        press = device(broker, "press")
+        for number in range(5):
+            asked = press.answer(press.ask("x", model="large", response_format=SHAPED))
+            assert asked.last["code"] == "unsupported"  # by the scripted engine of the board
+            assert len(seen) == min(3, number + 1)
+        assert "breaks the schema" in node.wait_log("upstream_failed")["reason"]
+        assert press.answer(press.ask("x", model="large")).check().text == "151"
+        told = node.wait_health(lambda h: h["upstream"]["done"] == 1)["upstream"]
+        assert (told["state"], told["shapes"], told["failed"]) == ("closed", "open", 3)
+
+
+def test_a_larger_server_keeps_to_a_schema(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice) -> None:
+    """An answer that follows it is the question's, with its value; a schema that cannot be checked stays here."""
+    with misbehaving(OK + PROSE.replace(b"It is hot.", b"85")) as (url, seen):
+        daemon(broker, {"upstream": {"url": url, "model": "big"}}, scripted=True).start()
+        press = device(broker, "press")
+        asked = press.answer(press.ask("x", model="large", response_format=SHAPED)).check()
+        assert (asked.last["parsed"], asked.last["upstream"]) == (85, url.split("/")[2])
+        looping: dict[str, Any] = {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}
+        assert press.answer(press.ask("x", model="large", response_format=looping)).last["type"] == "error"
+        assert len(seen) == 1
 
 
 def test_a_hot_board_stays_in_its_pools(

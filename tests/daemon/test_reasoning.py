@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
-from broker import Mosquitto
+from broker import Mosquitto, free_port
 from daemon_process import DaemonProcess
-from device import Answer, Device
+from device import WAIT_S, Answer, Device
 from r1model import SPECIALS, Story, write_model
 
 ROUND = " one two three four"
@@ -31,11 +32,13 @@ numbers = itertools.count(1)
 
 @contextlib.contextmanager
 def running(
-    broker: Mosquitto, folder: Path, story: Story, name: str, **engine: Any
+    broker: Mosquitto, folder: Path, story: Story, name: str, *, http_port: int | None = None, **engine: Any
 ) -> Iterator[DaemonProcess]:
     """A node of this name whose model follows a story."""
     write_model(folder / "model.gguf", story=story)
     sections = {"node": {"id": name}, "engine": {"slots": 1, "context_max": CONTEXT, **engine}}
+    if http_port is not None:
+        sections["http"] = {"enabled": True, "port": http_port}
     node = DaemonProcess(folder, broker.host, broker.port, sections)
     try:
         yield node.start()
@@ -63,10 +66,18 @@ def wanderer(shared_broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def closer(shared_broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def http_port() -> int:
+    """Port of the one that closes its thinking."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def closer(
+    shared_broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory, http_port: int
+) -> Iterator[DaemonProcess]:
     """A node whose model closes its thinking by itself."""
     folder = tmp_path_factory.mktemp("closer")
-    with running(shared_broker, folder, Story(closes=True), "closer") as node:
+    with running(shared_broker, folder, Story(closes=True), "closer", http_port=http_port) as node:
         yield node
 
 
@@ -269,3 +280,17 @@ def test_a_conversation_leaves_the_thinking_out(ask_closer: Device) -> None:
     said = ANSWER_TOKENS + end
     assert second["prompt_tokens"] == first["prompt_tokens"] - opening + said + first["prompt_tokens"] - begin
     assert second["cached_tokens"] == first["prompt_tokens"] - opening
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_openais_client_gets_it_apart(closer: DaemonProcess, http_port: int, stream: bool) -> None:  # noqa: FBT001 - a table
+    """`reasoning_content` beside `content`, whole and in pieces, from the tokens of R1-Distill."""
+    assert closer.running
+    asked: Any = {"model": "edged", "messages": [{"role": "user", "content": "Is it hot?"}], "stream": stream}
+    url = f"http://127.0.0.1:{http_port}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT_S) as client:
+        answer = client.chat.completions.create(**asked)
+        told = [chunk.choices[0].delta for chunk in answer if chunk.choices] if stream else None
+    parts = [answer.choices[0].message] if told is None else told
+    assert "".join(getattr(part, "reasoning_content", None) or "" for part in parts) == ROUND
+    assert "".join(part.content or "" for part in parts) == ANSWER

@@ -25,6 +25,7 @@ ONE_PLACE = {
     "starlette": ("adapters/http/",),
     "uvicorn": ("adapters/http/",),
     "httpx": ("adapters/upstream.py",),
+    "jsonschema_rs": ("adapters/judge.py",),
 }
 """What each package is for stands in one place; another broker client or database is one file to change."""
 
