@@ -49,7 +49,7 @@ class Http(Section):
     tls: HttpTls | None = None
     """Encryption; plain HTTP without it."""
     connections: Annotated[int, Field(strict=True, ge=1, le=1024)] = 32
-    """Connections at the same time; one more is turned away with status 503."""
+    """Connections at the same time; one more is turned away with status 503, beyond twice as many unheard."""
 
     @field_validator("key_file")
     @classmethod

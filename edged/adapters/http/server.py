@@ -1,11 +1,12 @@
 """The thread of the HTTP face: binds, serves with uvicorn on a loop of its own, ends when told.
 
-If it ends unasked, the node is told and ends the process.
+If it ends unasked, or its socket no longer listens, the node is told and ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -29,6 +31,12 @@ HEAD_BYTES_MAX = 16 * 1024
 IP_FREEBIND = (
     15  # ip(7): bind to an address that the machine does not have yet, as after a boot without network
 )
+BACKLOG = 64
+"""Connections accepted at a time, each a file; one that finds it full tries again a second later."""
+OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Of which asyncio says that it passes: it accepts again a second later."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,7 @@ class Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=listening.connections,
+            backlog=max(BACKLOG, listening.connections),
             timeout_keep_alive=int(HEAD_S),
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=HEAD_BYTES_MAX,
@@ -121,6 +130,7 @@ class Server:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._stopping = threading.Event()
+        self._broke: str | None = None
 
     def start(self) -> None:
         """Begin to serve."""
@@ -142,13 +152,28 @@ class Server:
     def _run(self) -> None:
         reason = "it returned"
         try:
-            self._server.run(sockets=[self._sock])
+            with asyncio.Runner() as runner:
+                runner.get_loop().set_exception_handler(self._complain)
+                runner.run(self._server.serve(sockets=[self._sock]))
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
             if not self._stopping.is_set():
-                self._emit(ThreadDied("http", reason))
+                self._emit(ThreadDied("http", self._broke or reason))
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What nobody caught. A socket that cannot accept would be tried for ever, thousands of times a second."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in OUT_OF and "socket" in context:
+            log.warning("http_out_of_files", reason=error.strerror)
+        elif self._broke is not None:
+            pass  # already ending
+        elif self._sock.fileno() >= 0 and not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            self._broke = f"its socket no longer listens: {error}"
+            self._server.should_exit = True
+        else:
+            loop.default_exception_handler(context)
 
 
 class _Impatient(H11Protocol):
@@ -158,6 +183,10 @@ class _Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        most = self.limit_concurrency
+        if most is not None and len(self.connections) > 2 * most:  # too many to be told so, with a file each
+            transport.abort()
+            return
         self._watch()
 
     def data_received(self, data: bytes) -> None:

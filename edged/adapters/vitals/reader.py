@@ -111,12 +111,12 @@ class VitalsReader:
         return int(match[1]) if match else None
 
     def process_memory(self, pid: int) -> int | None:
-        """Return a process's resident memory in bytes, mapped model pages included; None where it is gone."""
+        """Return a process's resident memory in bytes, mapped model pages included; None if it cannot be read."""
         if self._proc != _PROC:
             return _memory_bytes(self._proc / str(pid) / "status").get("VmRSS")
         try:
             return int(psutil.Process(pid).memory_info().rss)
-        except (psutil.Error, ValueError):  # ValueError: no process has such an id
+        except (psutil.Error, ValueError, OSError):  # no process has such an id; no file can be opened
             return None
 
     def _zones(self) -> tuple[Zone, ...]:

@@ -1,0 +1,130 @@
+"""What can break the HTTP face while it runs, done to a real daemon: its socket, its files, its places."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import time
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from broker import Mosquitto, free_port
+from daemon_process import DaemonProcess, MakeDaemon
+from device import WAIT_S, MakeDevice
+
+PIDFD_GETFD = 438  # pidfd_getfd(2), the same number on x86-64 and arm64
+PLACES = 8
+
+
+class Faced:
+    """A scripted node with an HTTP face of a few places."""
+
+    def __init__(self, node: DaemonProcess, port: int) -> None:
+        self.node, self.port = node, port
+
+    def get(self) -> int:
+        """Status of its `/health`."""
+        return httpx.get(f"http://127.0.0.1:{self.port}/health", timeout=WAIT_S).status_code
+
+    def wait_answers(self) -> None:
+        """Until it answers again."""
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                if self.get() == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def break_socket(self) -> None:
+        """Shut the listening socket down, through a copy of its descriptor."""
+        process = psutil.Process(self.node.pid)
+        [fd] = [
+            one.fd
+            for one in process.net_connections("inet")
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == self.port
+        ]
+        pidfd = os.pidfd_open(self.node.pid)
+        copy = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, fd, 0)
+        os.close(pidfd)
+        assert copy >= 0, os.strerror(ctypes.get_errno())
+        with socket.socket(fileno=copy) as listening:
+            listening.shutdown(socket.SHUT_RDWR)
+
+    def files(self) -> int:
+        """How many the daemon has open."""
+        return int(psutil.Process(self.node.pid).num_fds())
+
+
+@pytest.fixture
+def faced(daemon: MakeDaemon, broker: Mosquitto) -> Faced:
+    """Started, and answering."""
+    port = free_port()
+    http: dict[str, Any] = {"enabled": True, "port": port, "connections": PLACES}
+    made = Faced(daemon(broker, {"http": http}, scripted=True).start(), port)
+    made.wait_answers()
+    return made
+
+
+def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice) -> None:
+    """One line and an orderly end with code 70, for systemd to start it again; what ran then runs again."""
+    node = faced.node
+    press = device(broker, "press")
+    job = press.ask("tokens=60 step_ms=50")
+    press.wait_reply(job, "delta")
+    lines = len(node.raw)
+    faced.break_socket()
+    assert node.wait_end() == 70
+    [died] = node.log("died")
+    assert died["reason"].startswith("the http thread ended: its socket no longer listens")
+    assert node.log("stopped")
+    assert len(node.raw) - lines < 20, "no flood of lines"
+    node.start()
+    faced.wait_answers()
+    answer = press.answer(job)
+    assert (answer.last["type"], answer.last["attempt"]) == ("done", 2)
+
+
+def test_no_files_are_left(faced: Faced, broker: Mosquitto, device: MakeDevice) -> None:
+    """The face waits, says so, and goes on when there are some; questions over MQTT are answered meanwhile."""
+    process = psutil.Process(faced.node.pid)
+    limits = process.rlimit(psutil.RLIMIT_NOFILE)
+    press = device(broker, "press")
+    press.answer(press.ask("tokens=2")).check()
+    process.rlimit(psutil.RLIMIT_NOFILE, (faced.files(), limits[1]))
+    with socket.create_connection(("127.0.0.1", faced.port)):
+        assert "Too many open files" in faced.node.wait_log("http_out_of_files")["reason"]
+        assert press.answer(press.ask("tokens=3")).check().text == "w0 w1 w2 "
+        since = faced.node.watcher.mark
+        faced.node.wait_health(since=since)
+    process.rlimit(psutil.RLIMIT_NOFILE, limits)
+    faced.wait_answers()
+    assert not faced.node.log("died")
+
+
+def test_many_that_say_nothing(faced: Faced) -> None:
+    """Of connections without a request no more than twice the places are held open, whoever comes."""
+    before = faced.files()
+    silent = [socket.create_connection(("127.0.0.1", faced.port)) for _ in range(20 * PLACES)]
+    end = time.monotonic() + WAIT_S
+    while sum(_closed(one) for one in silent) < 18 * PLACES:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert faced.files() <= before + 2 * PLACES
+    for one in silent:
+        one.close()
+    faced.wait_answers()
+
+
+def _closed(one: socket.socket) -> bool:
+    one.setblocking(False)
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
