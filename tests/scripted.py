@@ -137,6 +137,7 @@ class ScriptedPasses:
         assert 0 <= token <= ASSISTANT, f"no such token: {token}"
         assert 0 <= sequence < self.streams, f"no such stream: {sequence}"
         assert len(self._pending) < self.batch_tokens, "the batch is full"
+        assert not self._pending or self._pending[-1][2] <= sequence, "streams out of order: none go together"
         self._pending.append((token, position, sequence, logits))
         return len(self._pending) - 1
 

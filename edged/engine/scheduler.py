@@ -32,6 +32,10 @@ ABORTED = 2  # llama_decode: stopped by the abort callback
 LONG_PASS_ROWS = 16
 """A cancelled question's pass is aborted only when it reads that much; a shorter one is over as soon."""
 
+MOVE_MIN = 16
+"""Answers that two questions must still have before them for one of them to be moved beside the other: a move
+costs as much as some passes."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -266,6 +270,7 @@ class Scheduler:
         now = self._clock()
         self._expire(now)
         if not self.paused:
+            self._close_up()
             self._admit(now)
         self._flush()  # before the pass: should it crash the process, it must be known who ran
         shares = [] if self.paused or self._pace.rest_s(now) > 0 else self._plan()
@@ -318,6 +323,18 @@ class Scheduler:
             else:
                 self._end(sequence, "deadline", now)
 
+    def _close_up(self) -> None:
+        """Bring running answers side by side in the cache, where enough is still to come to be worth it."""
+        if len(self._running) < 2:  # noqa: PLR2004 - one alone has no neighbour
+            return
+        if sorted(sequence.room for sequence in self._running.values())[-2] < MOVE_MIN:
+            return
+        moved = self._slots.close_up()
+        for sequence in self._running.values():
+            if sequence.slot in moved:
+                sequence.slot = moved[sequence.slot]
+                sequence.past = self._slots.length(sequence.slot)
+
     def _admit(self, now: float) -> None:
         held_off: list[Sequence] = []
         while self._slots.free > len(held_off) and len(self._running) + len(held_off) < self.slots:
@@ -369,7 +386,9 @@ class Scheduler:
             batch_tokens=min(most, max(self._slot_count + 1, CHUNK_MIN, int(most * self._pace.share))),
             chunk=chunk_rows(rates.step_s, rates.read_s, batch_tokens=self._passes.batch_tokens),
         )
-        return [(self._running[share.slot], share.rows) for share in shares]
+        # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
+        chosen = [(self._running[share.slot], share.rows) for share in shares]
+        return sorted(chosen, key=lambda each: each[0].slot)
 
     def _fill(self, shares: list[tuple[Sequence, int]]) -> tuple[list[tuple[Sequence, int, int | None]], int]:
         """Put the rows into the batch; returns for each sequence its count and its row with logits."""

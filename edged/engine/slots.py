@@ -12,6 +12,7 @@ from collections.abc import Callable, Container
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
+from edged.core.batching import closing_up
 from edged.engine.ports import Passes
 
 COPY_MIN = 32
@@ -153,6 +154,29 @@ class Slots:
         slot = self._slots[index]
         if not self._passes.forget(index, len(slot.held)):
             slot.held.clear()
+
+    def close_up(self) -> dict[int, int]:
+        """Bring the running streams side by side, see `closing_up`; what idle ones hold is kept.
+
+        Not between a copy and the pass after it: llama.cpp copies streams when the pass begins.
+
+        Returns:
+            Where the questions are now that were moved, from old index to new; `length` tells what is left.
+        """
+        pairs = closing_up([slot.busy for slot in self._slots], [len(slot.held) for slot in self._slots])
+        for running, idle in pairs:
+            self._exchange(self._slots[running], self._slots[idle])
+        return dict(pairs)
+
+    def _exchange(self, one: Slot, other: Slot) -> None:
+        saved = [self._passes.save(slot.index) if slot.held else None for slot in (one, other)]
+        one.index, other.index = other.index, one.index
+        for slot, data in zip((one, other), saved, strict=True):
+            self._slots[slot.index] = slot
+            if data is None:
+                self._passes.forget(slot.index)
+            elif not self._passes.load(slot.index, data):
+                slot.held.clear()
 
     def length(self, index: int) -> int:
         """Tokens in the stream."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.batching import CHUNK_MIN, Need, Share, chunk_rows, plan
+from edged.core.batching import CHUNK_MIN, Need, Share, chunk_rows, closing_up, plan
 
 BATCHES = st.integers(8, 64)
 
@@ -101,3 +101,33 @@ def test_chunk_bounds(step_s: float, read_s: float, batch_tokens: int) -> None:
 def test_chunk_keeps_half_the_speed(step_s: float, read_s: float, rows: int) -> None:
     """A chunk takes as long to read as a pass that only writes, so answers keep half of their speed."""
     assert chunk_rows(step_s, read_s, batch_tokens=512) == rows
+
+
+STREAMS = st.lists(st.tuples(st.booleans(), st.integers(0, 100)), min_size=1, max_size=7)
+
+
+@given(STREAMS)
+def test_closed_up(streams: list[tuple[bool, int]]) -> None:
+    """Afterwards the running ones follow each other; no way of doing it moves fewer tokens."""
+    running, tokens = [runs for runs, _ in streams], [held for _, held in streams]
+    pairs = closing_up(running, tokens)
+    assert all(running[one] and not running[other] for one, other in pairs)
+    assert len({number for pair in pairs for number in pair}) == 2 * len(pairs)
+    after = list(running)
+    for one, other in pairs:
+        after[one], after[other] = False, True
+    at = [number for number, runs in enumerate(after) if runs]
+    assert at == list(range(at[0], at[-1] + 1)) if at else not pairs
+    moved = sum(tokens[one] + tokens[other] for one, other in pairs)
+    for start in range(len(running) - len(at) + 1):
+        window = range(start, start + len(at))
+        wrong = [n for n in range(len(running)) if (n in window) != running[n]]
+        assert moved <= sum(tokens[n] for n in wrong)
+
+
+def test_a_gap_is_closed_from_the_cheaper_side() -> None:
+    """Three streams run, one of them alone: it moves, or the two do, whichever holds less."""
+    running = [True, False, True, True]
+    assert closing_up(running, [500, 0, 40, 40]) == [(3, 1)]
+    assert closing_up(running, [10, 0, 400, 400]) == [(0, 1)]
+    assert closing_up([False, True, True, False], [0, 1, 1, 0]) == []

@@ -409,6 +409,28 @@ def test_side_by_side() -> None:
     one.check_idle()
 
 
+def test_side_by_side_again() -> None:
+    """When one in the middle ends, the others move together, and say what they would have said."""
+    one = rig("a" * 60, streams=4, context=128)
+    for number in range(1, 5):
+        one.ask(number, "q" * number, max_tokens=4 if number in {2, 3} else 60)
+    one.run()
+    for number in (1, 4):
+        assert one.ended(number).text == "a" * 60
+    assert one.model.passes.loads == 2, "one exchange, of a running and an idle stream"
+    one.check_idle()
+
+
+def test_nobody_moves_for_little() -> None:
+    """A move costs some passes: with few tokens to come it does not pay."""
+    one = rig("a" * 60, streams=3, context=128)
+    for number, tokens in enumerate((18, 4, 60), 1):
+        one.ask(number, "q" * number, max_tokens=tokens)
+    one.run()
+    assert [one.ended(number).usage.completion_tokens for number in (1, 2, 3)] == [18, 4, 60]
+    assert one.model.passes.loads == 0
+
+
 def test_priorities() -> None:
     """The class of a priority goes first, then the client that had least, then who came first."""
     one = rig("a" * 30, streams=1)

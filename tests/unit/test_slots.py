@@ -63,6 +63,12 @@ class Streams:
         self.slots.release(index)
         del self.running[index]
 
+    def close_up(self) -> dict[int, int]:
+        """Bring the running ones side by side; returns who went where."""
+        moved = self.slots.close_up()
+        self.running = {moved.get(index, index): tokens for index, tokens in self.running.items()}
+        return moved
+
     def check(self) -> None:
         """The books agree with the cache."""
         for index, tokens in self.running.items():
@@ -303,7 +309,7 @@ ACTS = st.lists(
         st.booleans(),
         st.integers(0, 3),
     )
-    | st.tuples(st.just("end"), st.just([]), st.booleans(), st.integers(0, 3)),
+    | st.tuples(st.sampled_from(["end", "close_up"]), st.just([]), st.booleans(), st.integers(0, 3)),
     max_size=30,
 )
 SHAPES = st.builds(lambda count, can_cut: (count, can_cut), st.integers(1, 4), st.booleans())
@@ -325,4 +331,21 @@ def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, i
             streams.compute(running[whose % len(running)], tokens, abort=flag)
         elif act == "end" and running:
             streams.end(running[whose % len(running)])
+        elif act == "close_up":
+            streams.close_up()
+            at = sorted(streams.running)
+            assert not at or at == list(range(at[0], at[-1] + 1))
         streams.check()
+
+
+def test_an_exchange_keeps_what_idle_streams_hold() -> None:
+    """A running question moves beside the other; what stood there is continued from its new place."""
+    streams = Streams(3)
+    first, second, third = ([kind, *LONG] for kind in (210, 211, 212))
+    assert [streams.take(tokens)[0] for tokens in (first, second, third)] == [0, 1, 2]
+    streams.end(1)
+    assert streams.close_up() == {2: 1}
+    assert streams.close_up() == {}
+    streams.check()
+    assert sorted(streams.running) == [0, 1]
+    assert streams.ask([*second, 9]) == (2, len(second))

@@ -1,0 +1,111 @@
+"""What a pass over several KV streams costs, by which streams they are: what the scheduler moves answers for.
+
+    python tests/bench/streams.py [--model smollm|r1|FILE] [--threads 2] [--rounds 9] [--depth 700] [--json FILE]
+
+llama.cpp computes rows of separate streams together where they come in the order of their numbers and these follow
+each other; else it makes several computations of one pass, each of which reads the weights. With one cache for all
+(`kv_unified`) the order does not matter, but every row looks through the cells of all. All in turns, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as C  # noqa: N812 - the name that its own examples use
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from bench import end_to_end, rig  # noqa: E402 - found through the path above
+
+STREAMS = 8
+CONTEXT = 2048
+BATCH = 256
+TOKEN = 7
+"""Any will do: nobody reads what comes of it."""
+TRIALS: dict[str, Sequence[int]] = {
+    "1": (0,),
+    "4, side by side": (0, 1, 2, 3),
+    "4, in another order": (2, 0, 3, 1),
+    "4, with gaps": (0, 2, 4, 6),
+    "8, side by side": range(8),
+    "8, in another order": (3, 1, 4, 7, 5, 0, 2, 6),
+}
+
+
+class Cache:
+    """A context of `STREAMS` streams."""
+
+    def __init__(self, model: Any, threads: int, *, unified: bool) -> None:
+        asked = C.llama_context_default_params()
+        asked.n_ctx, asked.n_seq_max = STREAMS * CONTEXT, STREAMS
+        asked.n_batch = asked.n_ubatch = BATCH
+        asked.n_threads = asked.n_threads_batch = threads
+        asked.kv_unified, asked.no_perf = unified, True
+        self._context = C.llama_init_from_model(model, asked)
+        self._batch = C.llama_batch_init(BATCH, 0, 1)
+
+    def run(self, rows: Sequence[tuple[int, int]]) -> float:
+        """Compute rows of (position, stream); returns milliseconds."""
+        self._batch.n_tokens = len(rows)
+        for row, (position, stream) in enumerate(rows):
+            self._batch.token[row], self._batch.pos[row] = TOKEN, position
+            self._batch.n_seq_id[row], self._batch.seq_id[row][0] = 1, stream
+            self._batch.logits[row] = True
+        begun = time.perf_counter()
+        if C.llama_decode(self._context, self._batch) != 0:
+            raise RuntimeError("llama_decode failed")
+        return 1000 * (time.perf_counter() - begun)
+
+    def read(self, stream: int, depth: int) -> None:
+        """Fill a stream."""
+        for start in range(0, depth, BATCH):
+            self.run([(position, stream) for position in range(start, min(start + BATCH, depth))])
+
+    def cut(self, depth: int) -> None:
+        """Forget what lies beyond."""
+        for stream in range(STREAMS):
+            C.llama_memory_seq_rm(C.llama_get_memory(self._context), stream, depth, -1)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", default="smollm")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--depth", type=int, default=700)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    path = end_to_end.model_path(options.model)
+    quiet = C.llama_log_callback(lambda *_: None)
+    C.llama_log_set(quiet, None)
+    model = C.llama_model_load_from_file(os.fsencode(path), C.llama_model_default_params())
+    caches = {
+        "separate streams": Cache(model, options.threads, unified=False),
+        "one cache": Cache(model, options.threads, unified=True),
+    }
+    for cache in caches.values():
+        for stream in range(STREAMS):
+            cache.read(stream, options.depth)
+    found: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in caches} for name in TRIALS}
+    for _ in range(options.rounds):
+        for name, streams in TRIALS.items():
+            for kind, cache in caches.items():
+                found[name][kind].append(cache.run([(options.depth, stream) for stream in streams]))
+                cache.cut(options.depth)
+    rows: list[tuple[str, ...]] = [("answers", *(f"{kind}, ms" for kind in caches))]
+    for name, kinds in found.items():
+        rows.append((name, *(f"{statistics.median(times):.1f}" for times in kinds.values())))
+    rig.show(f"{path.name}, {options.threads} threads, {options.depth} tokens in each stream", rows)
+    rig.save(options.json, {"machine": rig.machine(), "model": path.name, "milliseconds": found})
+
+
+if __name__ == "__main__":
+    main()
