@@ -18,9 +18,7 @@ def test_heat_is_seen_and_acted_on(installed: Board) -> None:
     device = installed.device("heat")
     try:
         with installed.step("heat: cool, warm (context 768), hot (512, `normal` refused), cool again"):
-            installed.order("temp", "45000")
-            cool = installed.health_when(lambda health: health["level"] == "cool")
-            assert cool["context"] == 1024
+            installed.cool_down()
             installed.order("temp", "45000", "76000")
             warm = installed.health_when(
                 lambda health: health["level"] == "warm" and health["context"] == 768
@@ -34,12 +32,11 @@ def test_heat_is_seen_and_acted_on(installed: Board) -> None:
             assert refused["retry_after_ms"] > 0
             urgent = device.ask("Say yes.", max_tokens=8, priority="interactive")
             assert device.answer(urgent, ANSWER_S).last["type"] == "done"
-            installed.order("temp", "84200", "50000")
-            installed.health_when(lambda health: health["level"] == "cool" and health["context"] == 1024)
+            installed.cool_down()
             later = device.ask("Say yes.", max_tokens=8)
             assert device.answer(later, ANSWER_S).last["type"] == "done"
     finally:
-        installed.order("temp", "45000")
+        installed.cool_down()
         device.stop()
 
 
@@ -54,10 +51,10 @@ def test_beyond_its_trip_the_answer_pauses(installed: Board) -> None:
             critical = installed.health_when(lambda health: health["level"] == "critical")
             assert critical["heat"]["paused"]
             assert critical["board"]["throttled"]
-            installed.order("temp", "92000", "50000")
+            installed.cool_down()
             assert device.answer(running, ANSWER_S).last["type"] == "done"
     finally:
-        installed.order("temp", "45000")
+        installed.cool_down()
         device.stop()
 
 
@@ -72,7 +69,7 @@ def test_a_hot_board_is_not_touched(installed: Board) -> None:
             assert "too hot: soc-thermal at 79.0 C, it brakes at 85 C; let it cool down" in ended.text
             assert "changed=0 " in ended.text
     finally:
-        installed.order("temp", "45000")
+        installed.cool_down()
     assert installed.daemon_pid() == pid
 
 
