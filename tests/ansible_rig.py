@@ -45,9 +45,14 @@ def run(folder: Path, *command: str, limit_s: float = LIMIT_S) -> Ended:
 
 def inventory(folder: Path, hosts: dict[str, dict[str, Any]], **everywhere: Any) -> Path:
     """An inventory of this machine under several names (JSON is YAML)."""
+    return groups(folder, edged={"hosts": hosts, "vars": everywhere})
+
+
+def groups(folder: Path, **named: dict[str, Any]) -> Path:
+    """The same with several groups."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     path = folder / "hosts.json"
-    path.write_text(json.dumps({"edged": {"hosts": hosts, "vars": {**here, **everywhere}}}))
+    path.write_text(json.dumps({"all": {"vars": here, "children": named}}))
     return path
 
 

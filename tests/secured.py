@@ -5,6 +5,8 @@ Only paths and ports of the shipped files are replaced, and the log says more; a
 
 from __future__ import annotations
 
+import json
+import os
 import queue
 import re
 import shutil
@@ -16,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
+from ansible_rig import Ended, groups, run
 from broker import SEARCH_PATH, Mosquitto, free_port
 from certificates import Authority
+from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, Device
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "mosquitto"
+READY = '"engine":"ready"'
 PASSWORDS = {name: f"the-{name}-password" for name in ("n1", "n2", "d1", "d2", "d3")}
 
 
@@ -97,6 +102,7 @@ class ShippedBroker(Mosquitto):
         return {"node": {"id": name}, "mqtt": section, "mqtt.tls": tls}
 
     def _settings(self, port: int) -> str:
+        """The shipped mosquitto.conf, with our paths and ports."""
         text = self._change((SHIPPED / "mosquitto.conf").read_text())
         if self._crl is not None:
             text = text.replace("#crlfile", "crlfile")
@@ -118,6 +124,58 @@ class ShippedBroker(Mosquitto):
             assert shipped in text, f"{shipped} is not in the shipped file"
             text = text.replace(shipped, str(ours))
         return text
+
+
+class RoleBroker(ShippedBroker):
+    """Mosquitto on what the Ansible role `broker` makes of the same files: nothing of it is replaced here.
+
+    Args:
+        folder: existing and empty.
+        revoked: clients whose certificates were taken back.
+    """
+
+    def __init__(self, folder: Path, *, revoked: tuple[str, ...] = ()) -> None:
+        super().__init__(folder, revoked=revoked)
+        self.port = free_port()
+        self.etc = folder / "etc"
+        self.role_folder = folder / "ansible"
+        self.role_folder.mkdir()
+        ended = self.render()
+        assert ended.code == 0, ended.text
+
+    def render(self, **changed: object) -> Ended:
+        """Have the role write its files; `changed` are variables of the broker's host."""
+        boards = {name: {"edged_secrets": {"mqtt_password": PASSWORDS[name]}} for name in ("n1", "n2")}
+        values = {
+            "broker_tls": {
+                "ca": self.authority.pem.read_text(),
+                "cert": self._server.cert.read_text(),
+                "key": self._server.key.read_text(),
+                "crl": None if self._crl is None else self._crl.read_text(),
+            },
+            "broker_accounts": {name: PASSWORDS[name] for name in ("d1", "d2", "d3")},
+            "broker_password_port": self.port,
+            "broker_certificate_port": self.cert_port,
+            "broker_local_port": self.plain_port,
+            "broker_etc": str(self.etc),
+            "broker_store": str(self._folder),
+            "broker_owner": str(os.geteuid()),
+            "broker_group": str(os.getegid()),
+        }
+        hosts = groups(
+            self.role_folder,
+            edged={"hosts": boards, "vars": {"edged_settings": {"node": {"pools": ["hall-2"]}}}},
+            broker={"hosts": {"broker.lan": values | changed}},
+        )
+        role = {"ansible.builtin.include_role": {"name": "broker", "tasks_from": "{{ item }}"}}
+        playbook = self.role_folder / "play.json"
+        steps = [{**role, "loop": ["preflight", "files"]}]
+        playbook.write_text(json.dumps([{"hosts": "broker", "gather_facts": False, "tasks": steps}]))
+        return run(self.role_folder, "ansible-playbook", "-i", str(hosts), str(playbook))
+
+    def _settings(self, port: int) -> str:
+        assert port == self.port
+        return (self.etc / "mosquitto.conf").read_text()
 
 
 class Account(Device):
@@ -212,3 +270,24 @@ def knock(broker: ShippedBroker, client_id: str, username: str | None, password:
     client.disconnect()
     client.loop_stop()
     return word
+
+
+MakeAccount = Callable[..., Account]
+
+
+def start_node(daemon: MakeDaemon, broker: ShippedBroker, **limits: int) -> DaemonProcess:
+    """A node n1 of the pool hall-2 under its account."""
+    sections: dict[str, dict[str, Any]] = dict(broker.mqtt_section("n1"))
+    sections["node"] = {"id": "n1", "pools": ["hall-2"]}
+    sections["limits"] = limits
+    node = daemon(broker, sections, scripted=True).launch()
+    node.wait_log("mqtt_connected")
+    return node
+
+
+def ask_a_board(account: MakeAccount, name: str = "d1", **options: Any) -> Account:
+    """A device that is connected, and knows that the node answers."""
+    asking = account(name, extra_topics=("edged/v1/node/n1/info",), **options)
+    asking.start()
+    asking.wait_for("/info", lambda heard: READY in heard.payload.decode())
+    return asking

@@ -1,6 +1,6 @@
 """The shipped Mosquitto configuration keeps what it promises; a real Mosquitto runs on the shipped files.
 
-Nothing acknowledged is lost, nothing is too large without a word, every account can do what it must and no more.
+Nothing acknowledged is lost, nothing is too large without a word. Who may do what: test_broker_accounts.py.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_process import DaemonProcess, MakeDaemon
-from secured import PASSWORDS, SHIPPED, Account, ShippedBroker, knock
+from daemon_process import MakeDaemon
+from secured import PASSWORDS, SHIPPED, Account, MakeAccount, ShippedBroker, ask_a_board, knock, start_node
 
 from edged.daemon import PACKET_SLACK_BYTES
 from edged.settings.tree import Limits
@@ -23,38 +23,6 @@ SAVED_S = 0.1
 """The store is written in the turn of the broker's loop that acknowledged: a moment after."""
 CONF = (SHIPPED / "mosquitto.conf").read_text()
 MAX_PACKET = int(re.findall(r"^max_packet_size (\d+)$", CONF, re.MULTILINE)[0])
-NOT_A_DEVICES = (
-    "edged/v1/node/n1/ask/d2",
-    "edged/v1/pool/hall-2/ask/d2",
-    "edged/v1/node/n1/control/d2",
-    "edged/v1/node/n1/ask",
-    "edged/v1/node/n1/ask/d1/more",
-    "edged/v1/client/d2/answer/1",
-    "edged/v1/client/d1/answer/1",
-    "edged/v1/node/n1/status",
-    "edged/v1/node/n1/info",
-    "edged/v1/node/n1/health",
-    "edged/v1/node/n1/event",
-    "edged/v1/node/n1/admin/drain",
-    "edged/v1/node/d1/status",
-    "homeassistant/device/n1/config",
-    "homeassistant/status",
-    "elsewhere",
-    "$SYS/broker/uptime",
-)
-NOT_A_BOARDS = (
-    "edged/v1/node/n2/ask/n1",
-    "edged/v1/node/n2/ask/d1",
-    "edged/v1/pool/hall-2/ask/n1",
-    "edged/v1/node/n2/control/n1",
-    "edged/v1/node/n2/status",
-    "edged/v1/node/n2/health",
-    "edged/v1/node/n1/admin/drain",
-    "homeassistant/device/n1/config",
-)
-READY = '"engine":"ready"'
-
-MakeAccount = Callable[..., Account]
 
 
 @pytest.fixture
@@ -81,27 +49,9 @@ def account(shipped: ShippedBroker) -> Iterator[MakeAccount]:
         each.stop()
 
 
-def start(daemon: MakeDaemon, broker: ShippedBroker, **limits: int) -> DaemonProcess:
-    """A node n1 of the pool hall-2 under its account."""
-    sections: dict[str, dict[str, Any]] = dict(broker.mqtt_section("n1"))
-    sections["node"] = {"id": "n1", "pools": ["hall-2"]}
-    sections["limits"] = limits
-    node = daemon(broker, sections, scripted=True).launch()
-    node.wait_log("mqtt_connected")
-    return node
-
-
 def board(account: MakeAccount, *topics: str) -> Account:
     """A client in a board's place, with a session that is kept."""
     return account("n1", persistent=True, extra_topics=topics)
-
-
-def ask_a_board(account: MakeAccount, name: str = "d1", **options: Any) -> Account:
-    """A device that is connected, and knows that the node answers."""
-    asking = account(name, extra_topics=("edged/v1/node/n1/info",), **options)
-    asking.start()
-    asking.wait_for("/info", lambda heard: READY in heard.payload.decode())
-    return asking
 
 
 # what is acknowledged is kept ------------------------------------------------------------------------------
@@ -111,7 +61,7 @@ def test_kill_9_with_questions_waiting(
     shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon
 ) -> None:
     """100 questions that the broker acknowledged for an absent node are answered although the broker is killed."""
-    node = start(daemon, shipped, queue_jobs=200, client_jobs=200)
+    node = start_node(daemon, shipped, queue_jobs=200, client_jobs=200)
     ask_a_board(account, persistent=True).stop()
     assert node.terminate() == 0
     asking = account("d1", persistent=True).start()
@@ -164,7 +114,7 @@ def test_the_limits_fit() -> None:
 
 def test_too_large(shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon) -> None:
     """Everything from one byte too many up to the broker's limit gets `too_large`."""
-    start(daemon, shipped)
+    start_node(daemon, shipped)
     asking = ask_a_board(account)
     most = Limits().payload_bytes
     for size in (most + 1, 2 * most, MAX_PACKET - 100):
@@ -199,7 +149,7 @@ def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaem
     small.start()
     asking = Account(small, "d1", extra_topics=("edged/v1/node/n1/info",))
     try:
-        node = start(daemon, small)
+        node = start_node(daemon, small)
         asking.start()
         asking.ask("tokens=1000")
         line = node.wait_log("reply_refused_by_broker")
@@ -211,98 +161,7 @@ def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaem
         small.kill()
 
 
-# who may do what ------------------------------------------------------------------------------------------
-
-
-def test_a_device_can_ask_and_read(shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon) -> None:
-    """Under the shipped ACL a node answers a device's questions, its own and its pool's, and control messages."""
-    start(daemon, shipped)
-    asking = ask_a_board(account)
-    assert asking.answer(asking.ask("x")).check().text == "w0 w1 w2 "
-    asking.publish("edged/v1/pool/hall-2/ask/d1", b'{"id": "p1", "prompt": "x"}')
-    assert asking.answer("p1").check().last["node"] == "n1"
-    job = asking.ask("tokens=400 step_ms=20")
-    asking.wait_reply(job, "accepted")
-    asking.control("cancel", job)
-    assert asking.answer(job).last["type"] == "cancelled"
-    asking.ask_text("x")
-    asking.wait(asking.texts)
-
-
-def test_a_device_cannot_publish_elsewhere(account: MakeAccount) -> None:
-    """Other clients' topics, a node's words, operators' orders: refused, and the device is told."""
-    device = account("d1").start()
-    told = {topic: device.send(topic, b"x") for topic in NOT_A_DEVICES}
-    assert told == dict.fromkeys(NOT_A_DEVICES, "Not authorized")
-
-
-def test_a_device_cannot_read_elsewhere(
-    shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon
-) -> None:
-    """Whatever a device subscribes to: beside its own answers it hears status, info and health of nodes."""
-    everything = (
-        "#",
-        "edged/#",
-        "edged/v1/client/d1/#",
-        "edged/v1/client/+/answer/+",
-        "edged/v1/node/n1/ask/+",
-        "edged/v1/node/+/event",
-        "edged/v1/node/n1/control/d1",
-        "$share/mine/edged/v1/node/n1/ask/+",
-        "$SYS/#",
-    )
-    spy = account("d3", extra_topics=everything).start()
-    start(daemon, shipped)
-    asking = ask_a_board(account)
-    for _ in range(3):
-        asking.answer(asking.ask("x")).check()
-    asking.ask_text("x")
-    asking.wait(asking.texts)
-    spy.answer(spy.ask("x"))  # whatever was to come has come
-    heard = {message.topic for message in spy.heard}
-    own = {topic for topic in heard if topic.startswith("edged/v1/client/d3/")}
-    assert own
-    assert heard - own <= {f"edged/v1/node/n1/{what}" for what in ("status", "info", "health")}
-
-
-def test_a_board_cannot_publish_elsewhere(account: MakeAccount) -> None:
-    """A board that was broken into asks nobody and speaks for no other board."""
-    broken_into = account("n1").start()
-    told = {topic: broken_into.send(topic, b"x") for topic in NOT_A_BOARDS}
-    assert told == dict.fromkeys(NOT_A_BOARDS, "Not authorized")
-
-
-def test_a_board_cannot_read_elsewhere(account: MakeAccount) -> None:
-    """A board hears its own questions; not other boards', nor what they answer."""
-    spy = account("n1", extra_topics=("#", "edged/v1/node/+/ask/+", "edged/v1/client/#")).start()
-    asking, other = account("d1").start(), account("n2").start()
-    assert asking.send("edged/v1/node/n2/ask/d1", b"not for n1") != "Not authorized"
-    assert other.send("edged/v1/client/d1/answer/1", b"not for n1") == "Success"
-    assert asking.send("edged/v1/node/n1/ask/d1", b"for n1") == "Success"
-    assert spy.wait_for("/ask/d1").payload == b"for n1"
-    assert {heard.topic for heard in spy.heard} == {"edged/v1/node/n1/ask/d1"}
-
-
-def test_a_last_will_is_no_way_round(account: MakeAccount) -> None:
-    """A device cannot have a node declared offline by its own last will."""
-    n1 = account("n1").start()
-    n1.publish("edged/v1/node/n1/status", b"online", retain=True)
-    account("d1", will="edged/v1/node/n1/status").start()
-    watching = account("d2", extra_topics=("edged/v1/node/n1/status",)).start()
-    # A second connection of an account ends the first, without a DISCONNECT of its own.
-    account("d1").start()
-    assert n1.send("edged/v1/node/n1/status", b"still online", retain=True) == "Success"
-    watching.wait_for("/status", lambda heard: heard.payload == b"still online")
-    assert b"offline" not in {heard.payload for heard in watching.heard}
-
-
-def test_strangers(shipped: ShippedBroker) -> None:
-    """No account, no connection; and none with another account's password."""
-    assert knock(shipped, "x", "d1", PASSWORDS["d1"]) == "Success"
-    assert knock(shipped, "x", None) == "Not authorized"
-    assert knock(shipped, "x", "nobody", PASSWORDS["d1"]) == "Not authorized"
-    assert knock(shipped, "x", "d1", PASSWORDS["d2"]) == "Not authorized"
-    assert knock(shipped, "x", "d1") == "Not authorized"
+# accounts --------------------------------------------------------------------------------------------------
 
 
 def test_wrong_password(shipped: ShippedBroker, daemon: MakeDaemon, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ansible_rig import ANSIBLE, ROLE, Ended, inventory, run
 
 from edged.settings import load
 
-PLAYBOOKS = ("site.yml", "update.yml", "rollback.yml", "drain.yml")
+PLAYBOOKS = ("site.yml", "update.yml", "rollback.yml", "drain.yml", "broker.yml")
 MODEL = {"file": "small.gguf", "sha256": "0" * 64, "url": "http://127.0.0.1:9/small.gguf"}
 
 
