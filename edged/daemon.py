@@ -23,7 +23,7 @@ from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.note import Note
 from edged.adapters.systemd import Notifier
 from edged.adapters.textfile import Textfile
-from edged.adapters.vitals import VitalsReader
+from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import homeassistant
 from edged.core.admission import Load
 from edged.core.answer_cache import AnswerCache
@@ -41,6 +41,8 @@ from edged.errors import EngineError, SettingsError
 from edged.node.admin import Admin
 from edged.node.away import Away
 from edged.node.bulletin import Bulletin
+from edged.node.clocks import NOTE as CLOCKS_NOTE
+from edged.node.clocks import Clocks
 from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
@@ -150,6 +152,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
     about = _about(settings, reader, choice, decode_threads, prefill_threads)
+    clocks = _clocks(settings, reader, choice)
     vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
 
     def memory() -> dict[str, int]:
@@ -202,6 +205,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
             supervision,
             membership,
             bulletin,
+            clocks,
             relieved=lambda: away is not None and away.relieves,
         ),
         bulletin=bulletin,
@@ -247,6 +251,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
     except DiedError as error:
         log.critical("died", reason=str(error))
         died = error
+    finally:
+        clocks.restore()
     if face is not None:
         face.stop(HTTP_STOP_S)
     local.stop()
@@ -338,22 +344,26 @@ def _face(  # noqa: PLR0917 - the parts that it touches
     return Server(listening, bind(listening), seen, key, inbox.put)
 
 
-def _thermostat(
+def _thermostat(  # noqa: PLR0917 - the parts that it moves
     settings: Settings,
     reader: VitalsReader,
     supervision: Supervision,
     membership: Membership,
     bulletin: Bulletin,
+    clocks: Clocks,
     *,
     relieved: Callable[[], bool],
 ) -> Thermostat:
-    heat, engine, setup = settings.heat, settings.engine, supervision.setup
+    heat, engine = settings.heat, settings.engine
     margins = Margins(
         heat.warm_c, heat.hot_c, heat.critical_c, heat.target_c, heat.hysteresis_c, heat.dwell_s
     )
-    ceiling = Ceiling(
-        engine.context_max, engine.context_min, engine.slots, setup.decode_threads, setup.prefill_threads
-    )
+
+    def ceiling() -> Ceiling:
+        setup = supervision.setup
+        threads = setup.decode_threads, setup.prefill_threads
+        return Ceiling(setup.context, engine.context_min, setup.slots, *threads)
+
     judge = Heat(margins, reader.topology().board, heat.trip_c)
     return Thermostat(
         judge,
@@ -361,7 +371,18 @@ def _thermostat(
         supervision,
         membership,
         bulletin.tell_event,
+        clocks,
         relieved=relieved,
+    )
+
+
+def _clocks(settings: Settings, reader: VitalsReader, choice: Choice) -> Clocks:
+    return Clocks(
+        Caps(settings.paths.sys),
+        choice.engine,
+        Note(settings.paths.state / CLOCKS_NOTE),
+        reader.boot_id(),
+        settings.heat.clocks == "auto",
     )
 
 

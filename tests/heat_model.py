@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from edged.core.heat.clocks import Found, ladder
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import Margins
 from edged.core.heat.policy import TABLE, Ceiling, limits
@@ -180,12 +181,24 @@ class Thresholds:
 
 
 class Edged:
-    """(c) The real policy, through the values that the daemon gives it."""
+    """(c) The real policy, through the values that the daemon gives it.
 
-    def __init__(self, board: Board, slots: int, margins: Margins | None = None) -> None:
+    Args:
+        board: its clocks are what the kernel offers.
+        slots: of the settings.
+        margins: of the settings; the defaults without them.
+        clocks: whether the daemon may lower them.
+    """
+
+    def __init__(
+        self, board: Board, slots: int, margins: Margins | None = None, *, clocks: bool = True
+    ) -> None:
         self._heat = Heat(margins or Margins(), board.name)
         self._board = board
-        self.effort = 1.0
+        offered = tuple(round(ghz * 1e6) * 1000 for ghz in sorted(board.volts))
+        cores = tuple(range(board.decode_threads))
+        found = Found("policy0", cores, offered[-1], offered[0], offered[-1], offered)
+        self._ladders = (ladder(found, offered[-1]),) if clocks else ()
         self._ceiling = Ceiling(2048, 1024, slots, board.decode_threads, board.prefill_threads)
 
     def decide(self, temp_c: float, now: float) -> Allowed:
@@ -193,8 +206,7 @@ class Edged:
         zone = "cpu-thermal" if self._board.firmware else "bigcore0-thermal"
         vitals = Vitals(zones=(Zone(zone, temp_c, self._board.trips),))
         verdict = self._heat.step(vitals, now, busy=True)
-        self.effort = verdict.effort
-        told = limits(verdict.level, verdict.effort, self._ceiling)
+        told = limits(verdict.level, verdict.effort, self._ceiling, self._ladders)
         level: Level = verdict.level
         return Allowed(
             level,
@@ -204,33 +216,7 @@ class Edged:
             told.slots,
             told.paused,
             "normal" in TABLE[level].admits,
-        )
-
-
-class EdgedWithClocks(Edged):
-    """(d) What is not built: the same policy, if it could lower the clocks, which costs voltage and so buys most.
-
-    An effort is the highest clock whose power fits it; below the lowest clock threads and pace go as they do now.
-    """
-
-    def decide(self, temp_c: float, now: float) -> Allowed:
-        """The real policy's effort, spent on clocks first."""
-        allowed = super().decide(temp_c, now)
-        if allowed.paused:
-            return allowed
-        volts = self._board.volts
-        top = max(volts)
-        shares = {ghz: ghz / top * (volts[ghz] / volts[top]) ** 2 for ghz in volts}
-        fitting = [ghz for ghz, share in shares.items() if share <= self.effort + 1e-9]
-        if fitting:
-            return replace(allowed, clock_ghz=max(fitting), decode_threads=99, prefill_threads=99, pace=1.0)
-        left = limits("cool", min(1.0, self.effort / min(shares.values())), self._ceiling)
-        return replace(
-            allowed,
-            clock_ghz=min(volts),
-            pace=left.pace,
-            decode_threads=left.decode_threads,
-            prefill_threads=left.prefill_threads,
+            min(told.caps_hz.values(), default=99e9) / 1e9,
         )
 
 
@@ -406,10 +392,10 @@ class Simulation:
 
 
 def policies(board: Board, streams: int) -> dict[str, Policy]:
-    """Those that are compared; the last one is not built."""
+    """Those that are compared; the last one is edged where it may not write the caps of clocks."""
     return {
         "kernel": NoPolicy(),
         "thresholds": Thresholds(board.trip_c),
         "edged": Edged(board, streams),
-        "edged + clocks": EdgedWithClocks(board, streams),
+        "edged, no clocks": Edged(board, streams, clocks=False),
     }

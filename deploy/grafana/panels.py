@@ -162,8 +162,12 @@ HEAT = (
     ),
     Panel(
         "Clocks",
-        "Asked for, by cluster; firmware that throttles by itself is not seen here.",
-        (Query(f"edged_clock_hertz{NODE}", "{{instance}} cores {{cores}}"),),
+        "Asked for, by cluster, and the most that heat leaves to the engine; firmware that throttles by itself is "
+        "not seen here.",
+        (
+            Query(f"edged_clock_hertz{NODE}", "{{instance}} cores {{cores}}"),
+            Query(f"edged_heat_clock_cap_hertz{NODE}", "{{instance}} cap {{cores}}"),
+        ),
         unit="hertz",
     ),
     Panel(

@@ -203,9 +203,14 @@ def _board(board: Board) -> Iterable[Family]:
 
 
 def _heat(heat: Heat) -> Iterable[Family]:
-    yield _one("edged_heat_target_celsius", "What the pace holds in the hottest zone.", heat.target_c)
+    yield _one("edged_heat_target_celsius", "What is held in the hottest zone.", heat.target_c)
     yield _one("edged_heat_effort_ratio", "Share of its power that the engine may spend.", heat.effort)
     yield _one("edged_heat_pace_ratio", "Share of the time that its passes may fill.", heat.pace)
+    yield _gauge(
+        "edged_heat_clock_cap_hertz",
+        "Highest clock that heat leaves to the engine's cores.",
+        (Sample(hz, {"cores": cores}) for cores, hz in sorted(heat.clock_cap_hz.items())[:ZONES_MAX]),
+    )
     yield _one("edged_heat_paused", "Whether running answers stand still.", heat.paused)
     yield _one("edged_heat_trip_seconds", "Time to the trip point at the present rise.", heat.time_to_trip_s)
     yield _one("edged_heat_slots", "Slots that heat leaves to the engine.", heat.slots)

@@ -85,10 +85,12 @@ class Heat(Shape, frozen=True):
 
     Attributes:
         zone: the one that is nearest to its trip point; absent where no sensor tells.
-        target_c: temperature that the pace holds in that zone.
+        target_c: temperature that the controller holds in that zone.
         effort: share of its power that the engine may spend, 1 for all of it.
         slots, decode_threads, prefill_threads: what the engine may use of them.
         pace: share of the time that its passes may fill.
+        clock_cap_hz: highest clock of the engine's cores, by cores as the kernel writes them; absent where heat
+            leaves the clocks alone, see `clocks` of `info`.
         paused: whether running answers stand still.
         rise_c_per_s: the zone's present rise, negative while it cools.
         time_to_trip_s: until it meets its trip point at that rise; absent while it does not rise.
@@ -105,6 +107,7 @@ class Heat(Shape, frozen=True):
     decode_threads: int | None = None
     prefill_threads: int | None = None
     pace: float | None = None
+    clock_cap_hz: dict[str, int] = {}
     paused: bool | None = None
     rise_c_per_s: float | None = None
     time_to_trip_s: int | None = None
@@ -313,6 +316,20 @@ class Rates(Shape, frozen=True):
     source: str
 
 
+class Clocks(Shape, frozen=True, omit_defaults=False):
+    """Whether heat may lower the clocks of the engine's cores.
+
+    Attributes:
+        lowered: it does so when the board is warm.
+        reason: why not.
+        mend: the command that would allow it.
+    """
+
+    lowered: bool
+    reason: str | None = None
+    mend: str | None = None
+
+
 class BoundsTold(Shape, frozen=True):
     """What one question, one client and all together may take."""
 
@@ -351,6 +368,7 @@ class Info(Shape, frozen=True):
     decode_threads: int | None = None
     prefill_threads: int | None = None
     cores: Cores | None = None
+    clocks: Clocks | None = None
     limits: BoundsTold | None = None
     capabilities: list[str] = []
     tools: list[str] = []

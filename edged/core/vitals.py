@@ -80,6 +80,7 @@ class Vitals:
         clocks: one per cpufreq policy.
         throttled: the kernel holds some core's clock below its hardware maximum (for heat, or because an
             operator said so). Firmware that throttles behind the kernel's back is not seen.
+        cpu_cooling: one of the kernel's cooling devices does so.
         under_voltage: Raspberry Pi: the supply fell too low within the last 2 s.
         load_1m: load average of a minute.
         memory_total_bytes: of the board.
@@ -90,6 +91,7 @@ class Vitals:
     zones: tuple[Zone, ...] = ()
     clocks: tuple[Clock, ...] = ()
     throttled: bool | None = None
+    cpu_cooling: bool | None = None
     under_voltage: bool | None = None
     load_1m: float | None = None
     memory_total_bytes: int | None = None

@@ -13,7 +13,8 @@ from edged.adapters import calibration_file, machine, model_file
 from edged.adapters.model_file import ModelFile
 from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.probe import Asked, probe
-from edged.adapters.vitals import VitalsReader
+from edged.adapters.note import Note
+from edged.adapters.vitals import Caps, VitalsReader
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
@@ -24,6 +25,7 @@ from edged.core.checks.verdict import Verdict, failure
 from edged.core.topology import Choice, choose
 from edged.engine.trial_client import library_sets
 from edged.errors import EngineError, ModelError, SettingsError
+from edged.node.clocks import NOTE
 from edged.settings import Settings
 
 Tell = Callable[[str], None]
@@ -43,7 +45,7 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     tell("the board")
     found = reader.board()
     choice, reason = _choice(reader, settings)
-    yield from _board(reader, found, choice, reason)
+    yield from _board(reader, found, choice, reason, settings)
     if not quick:
         tell("llama.cpp")
         yield board_checks.instructions(found, _library())
@@ -71,11 +73,19 @@ def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | N
         return None, str(error)
 
 
-def _board(reader: VitalsReader, found: Board, choice: Choice | None, reason: str) -> Iterator[Verdict]:
+def _board(
+    reader: VitalsReader, found: Board, choice: Choice | None, reason: str, settings: Settings | None
+) -> Iterator[Verdict]:
     vitals = reader.read()
+    engine = () if choice is None else choice.engine
+    lowered = settings is not None and bool(Note(settings.paths.state / NOTE).read())
     yield board_checks.board(found)
     yield board_checks.cores(found, choice, reason)
-    yield from board_checks.clocks(found, () if choice is None else choice.engine)
+    yield from board_checks.clocks(found, engine, lowered=lowered)
+    caps = Caps() if settings is None else Caps(settings.paths.sys)
+    policies = caps.look(engine)
+    mend = caps.right(policies[0].name if len(policies) == 1 else "policy*")
+    yield board_checks.caps(policies, mend, wanted=settings is None or settings.heat.clocks == "auto")
     yield board_checks.heat(vitals)
     yield board_checks.trips(vitals)
     supply = board_checks.supply(vitals)

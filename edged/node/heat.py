@@ -18,6 +18,7 @@ from edged.core.heat.heat import Heat, Verdict
 from edged.core.heat.policy import TABLE, Ceiling, Limits
 from edged.core.vitals import Level, Vitals
 from edged.engine.messages import SetLimits
+from edged.node.clocks import Clocks
 
 HOT = "hot"
 """The reason under which a node leaves its pools."""
@@ -48,8 +49,9 @@ class Thermostat:
 
     Attributes:
         heat: the judgement of readings.
-        ceiling: what the engine may do while the board is cool.
+        ceiling: what the engine may do while the board is cool; its context shrinks when memory runs out.
         engine, pools: what obeys.
+        clocks: of the engine's cores.
         tell: publishes an event, with fields.
         relieved: whether what a hot board does not answer itself is answered by a larger server now.
         verdict: of the latest reading; None before the first.
@@ -57,10 +59,11 @@ class Thermostat:
     """
 
     heat: Heat
-    ceiling: Ceiling
+    ceiling: Callable[[], Ceiling]
     engine: Limited
     pools: Pools
     tell: Callable[..., None]
+    clocks: Clocks
     relieved: Callable[[], bool] = lambda: False
     verdict: Verdict | None = None
     limits: Limits | None = None
@@ -74,7 +77,7 @@ class Thermostat:
     def slots(self) -> int:
         """Questions that may begin side by side now; 0 in a pause."""
         if self.limits is None:
-            return self.ceiling.slots
+            return self.ceiling().slots
         return 0 if self.limits.paused else self.limits.slots
 
     @property
@@ -89,8 +92,13 @@ class Thermostat:
         """Act on a reading; True when the level has changed."""
         before = self.level
         verdict = self.verdict = self.heat.step(vitals, now, busy=busy)
-        limits = self.limits = policy.limits(verdict.level, verdict.effort, self.ceiling)
-        self.engine.limit(SetLimits(**dataclasses.asdict(limits)))
+        # Without a sensor to believe the board's own clocks are left to the kernel: nobody could say until when.
+        ladders = self.clocks.ladders(hot=verdict.level in {"hot", "critical"})
+        limits = self.limits = policy.limits(
+            verdict.level, verdict.effort, self.ceiling(), () if verdict.blind else ladders
+        )
+        self.clocks.apply(limits.caps_hz)
+        self.engine.limit(_order(limits))
         if TABLE[verdict.level].pools or self.relieved():
             self.pools.rejoin(HOT)
         else:
@@ -118,6 +126,8 @@ class Thermostat:
             "throttles": verdict.throttles,
             "under_voltages": verdict.under_voltages,
         }
+        if caps := self.clocks.as_json():
+            told["clock_cap_hz"] = caps
         near = verdict.nearest
         if near is not None:
             told |= {"zone": near.zone, "target_c": verdict.target_c}
@@ -148,10 +158,26 @@ class Thermostat:
         if self.limits is None:
             return {}
         figures = {"context": self.limits.context, **self.as_json()}
-        wanted = ("context", "slots", "decode_threads", "pace", "paused", "target_c", "retry_after_ms")
+        wanted = (
+            "context",
+            "slots",
+            "decode_threads",
+            "pace",
+            "paused",
+            "clock_cap_hz",
+            "target_c",
+            "retry_after_ms",
+        )
         return {name: figures[name] for name in wanted if name in figures}
 
     def _say(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
         """In the log and to the operator, in the same words."""
         log.info(event, **fields)
         self.tell(event, **fields)
+
+
+def _order(limits: Limits) -> SetLimits:
+    """What of it the engine obeys itself."""
+    told = {field.name: getattr(limits, field.name) for field in dataclasses.fields(limits)}
+    del told["caps_hz"]
+    return SetLimits(**told)

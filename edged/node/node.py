@@ -278,7 +278,8 @@ class Node:
             case Pulse():
                 self.supervision.pulse = report
                 limits = self.supervision.limits
-                self.speed.heard(report, limits, self.thermostat.level, self.vitals, self.bulletin)
+                usual = self.thermostat.level == "cool" and not self.thermostat.clocks.lowered
+                self.speed.heard(report, limits, self.vitals, self.bulletin, usual=usual)
             case Ready():
                 self.supervision.became_ready(report)
                 desk.engine_ready(report.model.name)
@@ -320,9 +321,14 @@ class Node:
             self._go_online()
 
     def _vitals_read(self, vitals: Vitals) -> None:
-        self.vitals = vitals
+        self.vitals = vitals = self.thermostat.clocks.without_ours(vitals)
         now = self.clock()
         changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
+        clocks = self.thermostat.clocks.about()
+        if clocks != self.about.get("clocks"):
+            self.about["clocks"] = clocks
+            if self.bulletin.info:
+                self._tell_info()
         self.desk.level = self.thermostat.level
         self.desk.vitals = {"level": self.desk.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots

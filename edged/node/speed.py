@@ -59,13 +59,16 @@ class Speed:
         return 1 / self.prefill_tokens_per_s if self.prefill_tokens_per_s else 0.0
 
     def heard(
-        self, pulse: Pulse, limits: SetLimits | None, level: str, vitals: Vitals, herald: Herald
+        self, pulse: Pulse, limits: SetLimits | None, vitals: Vitals, herald: Herald, *, usual: bool
     ) -> None:
-        """Take a sign of life into account; tells log and event topic when the judgement changes."""
+        """Take a sign of life into account; tells log and event topic when the judgement changes.
+
+        `usual`: the board is cool, and its clocks are not held down by us.
+        """
         if self.calibration is None:
             return
         before = self.state
-        self.state = judge(before, self._share(pulse, limits, level), self.clock())
+        self.state = judge(before, self._share(pulse, limits, usual=usual), self.clock())
         if self.state.slow == before.slow:
             return
         figures = {
@@ -93,11 +96,11 @@ class Speed:
             told["calibrated_share"] = round(self.state.share, 3)
         return told
 
-    def _share(self, pulse: Pulse, limits: SetLimits | None, level: str) -> float | None:
+    def _share(self, pulse: Pulse, limits: SetLimits | None, *, usual: bool) -> float | None:
         """Share of the calibrated rate; None where this work does not compare with the calibration's."""
         alone = pulse.running == 1 and pulse.waiting == 0 and pulse.busy
-        usual = limits is None or (limits.decode_threads == self.decode_threads and not limits.paused)
-        if not alone or not usual or level != "cool" or pulse.decode_tokens_per_s <= 0:
+        free = limits is None or (limits.decode_threads == self.decode_threads and not limits.paused)
+        if not alone or not usual or not free or pulse.decode_tokens_per_s <= 0:
             return None
         return pulse.decode_tokens_per_s / self._expected(pulse)
 

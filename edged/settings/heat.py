@@ -4,7 +4,7 @@ All margins are degrees below a zone's own trip points, which boards tell themse
 that makes sense: a target that the board calls hot already would have it in and out of its pools all day.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,10 +18,10 @@ class Heat(Section):
 
     interval_s: Annotated[float, Field(strict=True, ge=0.2, le=10)] = 2.0
     """Time between two readings of the board's sensors."""
-    hot_c: Degrees = 1.5
+    hot_c: Degrees = 1.0
     """Degrees below its first throttling trip at which a zone is hot."""
-    target_c: Degrees = 4.0
-    """Degrees below that trip which the engine's pace holds; more than `hot_c`."""
+    target_c: Degrees = 2.5
+    """Degrees below that trip that the controller holds; more than `hot_c`."""
     warm_c: Degrees = 15.0
     """Degrees below that trip at which a zone is warm; more than `target_c`."""
     critical_c: Degrees = 5.0
@@ -32,6 +32,8 @@ class Heat(Section):
     """How long the board must have been cooler before a level ends."""
     trip_c: Annotated[float, Field(strict=True, ge=40, le=120)] | None = None
     """Temperature at which the board throttles, where its kernel does not tell; known for Raspberry Pis."""
+    clocks: Literal["auto", "off"] = "auto"
+    """Whether heat lowers the clocks of the engine's cores first; `auto`: where their caps may be written."""
 
     @field_validator("target_c")
     @classmethod

@@ -5,7 +5,7 @@
 Prints a table; `--plot` draws `.github/heat.png` as well (matplotlib). The boards are models with published
 figures, see tests/heat_model.py; the policy is the real one. Each board is asked without a pause, by one device or
 by four.
-(a) is the kernel alone, (b) three fixed thresholds, (c) edged, (d) edged if it could lower clocks: not built.
+(a) is the kernel alone, (b) three fixed thresholds, (c) edged, (d) edged without the right to lower clocks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from heat_model import COOLINGS, PI_5, ROCK_5B, Board, Result, Simulation, policies  # noqa: E402 - path above
 
 PLACES = (("no fan", 20.0), ("no fan", 30.0), ("no fan", 40.0), ("no fan", 45.0), ("fan", 40.0))
-NAMES = {"kernel": "a", "thresholds": "b", "edged": "c", "edged + clocks": "d"}
+NAMES = {"kernel": "a", "thresholds": "b", "edged": "c", "edged, no clocks": "d"}
 PLOT = Path(__file__).parents[2] / ".github" / "heat.png"
 
 
@@ -80,7 +80,7 @@ def plot(results: dict[Case, Result]) -> None:
         "kernel": "tab:red",
         "thresholds": "tab:orange",
         "edged": "tab:blue",
-        "edged + clocks": "tab:cyan",
+        "edged, no clocks": "tab:cyan",
     }
     for row, (board, ambient_c) in enumerate(((ROCK_5B, 40.0), (PI_5, 30.0))):
         left, right = axes[row]

@@ -13,7 +13,7 @@ LONG = "Tell a long story about a bear, a bell and a boat."
 def test_heat_is_seen_and_acted_on(installed: Board) -> None:
     """The sensor's temperature makes the level; the context falls, questions are refused, and come in again.
 
-    The board's trip is 85 C: warm from 70, hot from 83.5. A jump of a sensor is believed at its second reading.
+    The board's trip is 85 C: warm from 70, hot from 84. A jump of a sensor is believed at its second reading.
     """
     device = installed.device("heat")
     try:

@@ -66,9 +66,16 @@ def confined(root: Path, cores: str, cgroup: str | None = None, quota: str | Non
 
 
 def policy(
-    root: Path, number: int, cores: Sequence[int], now_khz: int, max_khz: int, *, governor: str = "schedutil"
+    root: Path,
+    number: int,
+    cores: Sequence[int],
+    now_khz: int,
+    max_khz: int,
+    *,
+    governor: str = "schedutil",
+    offered_khz: Sequence[int] = (),
 ) -> None:
-    """A cpufreq policy that is not capped."""
+    """A cpufreq policy that is not capped; without `offered_khz` it lists no clocks, as intel_pstate."""
     listed = " ".join(map(str, cores))
     attributes: Mapping[str, object] = {
         "affected_cpus": listed,
@@ -78,6 +85,13 @@ def policy(
         "cpuinfo_max_freq": max_khz,
         "scaling_governor": governor,
     }
+    if offered_khz:
+        listed = " ".join(map(str, offered_khz))
+        attributes = {
+            **attributes,
+            "scaling_available_frequencies": f"{listed} ",
+            "cpuinfo_min_freq": offered_khz[0],
+        }
     for file, value in attributes.items():
         put(root / f"sys/devices/system/cpu/cpufreq/policy{number}" / file, f"{value}\n")
 

@@ -62,7 +62,7 @@ def test_the_textfile_follows_the_work(
     asking.answer(asking.ask("crash=SIGKILL", id="breaks"))
     wait_value(path, 3, "edged_engine_restarts_total")
     wait_value(path, 1, "edged_questions_failed_total", code="poison")
-    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    boards.set_temp_c(root, "bigcore0-thermal", 84.2)
     wait_value(path, 1, "edged_heat_level", level="hot")
     asking.answer(asking.ask("tokens=5"))
     wait_value(path, 1, "edged_questions_refused_total", code="hot")

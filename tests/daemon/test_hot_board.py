@@ -14,6 +14,8 @@ from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
 
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+"""setpriv(1): takes root's right to write everything from a program."""
 BIG = "bigcore0-thermal"
 QUICK = {"interval_s": 0.2, "dwell_s": 0.5}
 ANSWER = "tokens=60 step_ms=30"
@@ -45,7 +47,7 @@ def test_levels_tell_and_limit(
     asking = device(broker, "d1")
     assert asking.answer(asking.ask("x")).check().attempts[0][0]["context"] == 2048
     warm = heat_to(node, root, 72.0, "warm")
-    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 81.0)
+    assert (warm["before"], warm["context"], warm["target_c"]) == ("cool", 1536, 82.5)
     node.wait_health(lambda h: h.get("context") == 1536)
     heat_to(node, root, 84.2, "hot")
     health = node.wait_health(lambda h: h["level"] == "hot" and h.get("context") == 1024)
@@ -177,3 +179,102 @@ def test_leaves_its_pools_when_hot(
     node.wait_event("pools_joined", since=since)
     jobs = [asking.ask(f"again {n}") for n in range(8)]
     assert "hot" in {asking.answer(job).check().last["node"] for job in jobs}
+
+
+# clocks -----------------------------------------------------------------------------------------------------
+
+
+def policies(root: Path) -> list[Path]:
+    """The caps of all clocks of the board."""
+    return sorted(root.glob("sys/devices/system/cpu/cpufreq/policy*/scaling_max_freq"))
+
+
+def caps(root: Path) -> list[int]:
+    """What they say, megahertz."""
+    return [int(path.read_text() or 0) // 1000 for path in policies(root)]
+
+
+FULL = [1800, 2400, 2400]
+
+
+def lowered_node(
+    broker: Mosquitto, daemon: MakeDaemon, root: Path, **heat: Any
+) -> tuple[DaemonProcess, dict[str, Any]]:
+    """A node whose board is so warm that it lowers its clocks; and its health then."""
+    node = hot_node(broker, daemon, root, heat={**QUICK, **heat})
+    heat_to(node, root, 83.5, "warm")
+    return node, node.wait_health(
+        lambda h: any(hz < 1_300_000_000 for hz in h["heat"].get("clock_cap_hz", {}).values()), timeout_s=60.0
+    )
+
+
+def test_a_warm_board_lowers_its_clocks_first(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """The caps of the engine's cores go down before threads and time, are told, and come back with the cold."""
+    root = tmp_path / "board"
+    node, health = lowered_node(broker, daemon, root)
+    told = health["heat"]
+    assert (told["pace"], told["decode_threads"]) == (1.0, 1)
+    assert min(caps(root)) < 1300
+    assert health["board"]["throttled"] is False, "what we hold down ourselves is not the kernel's throttling"
+    assert told["throttles"] == 0
+    assert node.wait_info(lambda info: "clocks" in info)["clocks"] == {"lowered": True}
+    asking = device(broker, "d1")
+    assert asking.answer(asking.ask("x")).check().last["type"] == "done"
+    heat_to(node, root, 50.0, "cool")
+    node.wait_health(lambda h: h["heat"]["effort"] == 1.0, since=node.watcher.mark)
+    assert caps(root) == FULL
+
+
+def test_the_end_gives_the_clocks_back(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """SIGTERM on a warm board leaves the caps that were there, and no note."""
+    root = tmp_path / "board"
+    node, _ = lowered_node(broker, daemon, root)
+    assert node.terminate() == 0
+    assert caps(root) == FULL
+    assert not (node.config.parent / "state/clocks").exists()
+
+
+def test_a_killed_daemon_s_clocks_come_back(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """By the next start, whatever its settings; or by the command that the unit runs after every end."""
+    root = tmp_path / "board"
+    node, _ = lowered_node(broker, daemon, root)
+    node.kill()
+    assert min(caps(root)) < 1300
+    boards.set_temp_c(root, BIG, 50.0)
+    node.start()
+    node.wait_log("clocks_restored")
+    assert caps(root) == FULL
+    heat_to(node, root, 83.5, "warm")
+    node.wait_health(lambda h: "clock_cap_hz" in h["heat"] and min(caps(root)) < 1300, timeout_s=60.0)
+    node.kill()
+    command = [sys.executable, "-m", "edged", "clocks", "--restore", "--config", str(node.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, caps(root)) == (0, FULL), done.stderr
+
+
+def test_without_the_right_to_lower_clocks(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Threads and time do it alone then; log and `info` name the file and the command."""
+    root = boards.rk3588_mainline(tmp_path / "board")
+    for path in policies(root):
+        path.chmod(0o444)
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    node = daemon(broker, {"paths": paths, "heat": QUICK}, scripted=True, wrapper=WITHOUT_PRIVILEGE).start()
+    told = node.wait_info(lambda info: "clocks" in info)["clocks"]
+    assert told["lowered"] is False
+    assert told["mend"].startswith("sudo chown ")
+    assert node.wait_log("clocks_left_alone")["mend"] == told["mend"]
+    heat_to(node, root, 83.5, "warm")
+    node.wait_health(lambda h: h["heat"].get("pace", 1.0) < 1.0, timeout_s=60.0)
+    assert caps(root) == FULL
+
+
+def test_clocks_switched_off(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """`heat.clocks = "off"` leaves them alone."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root, heat={**QUICK, "clocks": "off"})
+    heat_to(node, root, 83.5, "warm")
+    health = node.wait_health(lambda h: h["heat"].get("pace", 1.0) < 1.0, timeout_s=60.0)
+    assert "clock_cap_hz" not in health["heat"]
+    assert caps(root) == FULL

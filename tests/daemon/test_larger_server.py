@@ -281,7 +281,7 @@ def test_a_hot_board(
     node = daemon(broker, sections, scripted=True).start()
     press = device(broker, "press")
     assert "upstream" not in press.answer(press.ask("tokens=2")).check().last
-    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    boards.set_temp_c(root, "bigcore0-thermal", 84.2)
     node.wait_health(lambda h: h["level"] == "hot")
     assert press.answer(press.ask("tokens=2")).check().last["upstream"]
     boards.set_temp_c(root, "bigcore0-thermal", 112.0)
@@ -351,7 +351,7 @@ def test_a_hot_board_stays_in_its_pools(
     }
     node = daemon(broker, sections, scripted=True).start()
     node.wait_event("pools_joined")
-    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    boards.set_temp_c(root, "bigcore0-thermal", 84.2)
     node.wait_health(lambda h: h["level"] == "hot")
     press = device(broker, "press", node="near")
     press.ask_topic = "edged/v1/pool/hall/ask/press"

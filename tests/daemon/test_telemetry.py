@@ -32,12 +32,12 @@ def test_telemetry_of_a_board(broker: Mosquitto, daemon: MakeDaemon, tmp_path: P
     assert board["throttled"] is False
     assert "under_voltage" not in board
     since = node.watcher.mark
-    boards.set_temp_c(root, "bigcore0-thermal", 83.5)
+    boards.set_temp_c(root, "bigcore0-thermal", 84.2)
     changed = node.watcher.wait_for("/event", lambda h: h.json.get("level") == "hot", since=since).json
     assert (changed["event"], changed["before"]) == ("level_changed", "warm")
     hot = node.wait_health(lambda h: h["level"] == "hot", since=since)
-    assert hot["board"]["zones"]["bigcore0-thermal"]["temp_c"] == 83.5
-    assert hot["board"]["headroom_c"] == 1.5
+    assert hot["board"]["zones"]["bigcore0-thermal"]["temp_c"] == 84.2
+    assert hot["board"]["headroom_c"] == 0.8
     boards.set_temp_c(root, "bigcore0-thermal", 50.0)
     node.watcher.wait_for("/event", lambda h: h.json.get("level") == "cool", since=since)
     node.wait_log("level_changed", lambda line: line["level"] == "cool")

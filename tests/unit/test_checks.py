@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.adapters import machine
-from edged.adapters.vitals import VitalsReader
+from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import certificate
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
@@ -142,6 +142,7 @@ def test_governors_and_caps(tmp_path: Path) -> None:
     tree.put(policies / "policy4/scaling_governor", "powersave\n")
     tree.put(policies / "policy6/scaling_max_freq", "1608000\n")
     found = VitalsReader(root / "sys", root / "proc").board()
+    assert [one.state for one in board_checks.clocks(found, (4, 5, 6, 7), lowered=True)] == ["warning", "ok"]
     first, second = board_checks.clocks(found, (4, 5, 6, 7))
     assert (first.state, second.state) == ("warning", "warning")
     assert first.mend == "echo ondemand | sudo tee /sys/devices/system/cpu/cpu4/cpufreq/scaling_governor"
@@ -407,3 +408,15 @@ def test_json() -> None:
     assert told["state"] == "failure"
     assert [check["state"] for check in told["checks"]] == ["ok", "unknown", "warning", "failure"]
     assert "mend" not in told["checks"][0]
+
+
+def test_clock_caps(tmp_path: Path) -> None:
+    """May heat lower the clocks, and if not, what would let it."""
+    found = Caps(rk3588_mainline(tmp_path) / "sys").look((4, 5, 6, 7))
+    assert board_checks.caps(found, "do", wanted=True).state == "ok"
+    assert "off" in board_checks.caps(found, "do", wanted=False).words
+    barred = [replace(one, writable=False) for one in found]
+    told = board_checks.caps(barred, "do", wanted=True)
+    assert (told.state, "policy4, policy6" in told.words) == ("warning", True)
+    assert (told.mend or "").startswith("do; ")
+    assert board_checks.caps((), "", wanted=True).state == "unknown"

@@ -62,7 +62,7 @@ class Watched:
 
 @pytest.mark.parametrize(
     ("temp_c", "level"),
-    [(50, "cool"), (69.9, "cool"), (70, "warm"), (83.4, "warm"), (83.5, "hot"), (85, "critical")],
+    [(50, "cool"), (69.9, "cool"), (70, "warm"), (83.9, "warm"), (84, "hot"), (85, "critical")],
 )
 def test_level_by_its_own_trip(temp_c: float, level: str) -> None:
     """Each level begins at its margin below the zone's own trip; hot at the second reading, the others at once."""
@@ -74,21 +74,21 @@ def test_level_by_its_own_trip(temp_c: float, level: str) -> None:
 def test_hottest_zone_decides() -> None:
     """The zone nearest to its own trip decides, not the one with the highest temperature."""
     heat = Heat(Margins())
-    zones = (Zone("a", 80.0, SHUTDOWN), Zone("b", 78.6, (Trip("passive", 80.0),)))
+    zones = (Zone("a", 80.0, SHUTDOWN), Zone("b", 79.1, (Trip("passive", 80.0),)))
     heat.step(Vitals(zones=zones), 1.0, busy=True)
     verdict = heat.step(Vitals(zones=zones), 3.0, busy=True)
     assert verdict.level == "hot"
     assert verdict.nearest is not None
-    assert (verdict.nearest.zone, verdict.target_c) == ("b", 76.0)
+    assert (verdict.nearest.zone, verdict.target_c) == ("b", 77.5)
 
 
 def test_levels_end_late() -> None:
     """A level ends only below its hysteresis, and only after the dwell; critical ends sooner."""
     board = Watched()
-    board.hold(4, 84.0)
-    assert board.hold(300, 82.5).level == "hot", "within the hysteresis"
-    assert board.hold(28, 81.5).level == "hot", "within the dwell"
-    assert board.hold(10, 81.5).level == "warm", "the held temperature is not hot"
+    board.hold(4, 84.5)
+    assert board.hold(300, 83.5).level == "hot", "within the hysteresis"
+    assert board.hold(28, 82.5).level == "hot", "within the dwell"
+    assert board.hold(10, 82.5).level == "warm", "the held temperature is not hot"
     assert board.hold(300, 67.5).level == "warm", "within the hysteresis"
     assert board.hold(40, 66.5).level == "cool"
     board.hold(10, 86.0)
@@ -102,7 +102,7 @@ def test_cooling_must_last() -> None:
     board.hold(4, 84.0)
     for _ in range(10):
         board.hold(20, 81.0)
-        board.hold(2, 83.0)
+        board.hold(2, 83.5)
     assert board.levels == ["warm", "hot"]
 
 
@@ -112,7 +112,7 @@ def test_never_below_what_it_is(temps: list[float]) -> None:
     board = Watched()
     for temp_c in temps:
         verdict = board.hold(6, temp_c)
-        least = 3 if temp_c >= 85 else 2 if temp_c >= 83.5 else int(temp_c >= 70)
+        least = 3 if temp_c >= 85 else 2 if temp_c >= 84.0 else int(temp_c >= 70)
         assert LEVELS.index(verdict.level) >= least
 
 
@@ -251,6 +251,16 @@ def test_stuck_sensor(others_move: bool) -> None:  # noqa: FBT001 - a table
     assert board.verdicts[-1].sensors == {"zone0": "stuck"}
     assert board.verdicts[-1].blind is not others_move
     assert board.read(vitals(50.5, 60.0)).sensors == {}
+
+
+@pytest.mark.parametrize(("temp_c", "busy"), [(84.5, False), (87.0, False), (87.0, True)])
+def test_a_lie_that_stops_all_work_ends(temp_c: float, busy: bool) -> None:  # noqa: FBT001 - a table
+    """A sensor that says hot for ever lets nothing in that could prove it wrong: standing still there is proof."""
+    board = Watched()
+    assert board.hold(STUCK_S - 10, temp_c, busy=busy).level in {"hot", "critical"}
+    verdict = board.hold(120, temp_c, busy=busy)
+    assert (verdict.sensors, verdict.blind, verdict.level) == ({"zone0": "stuck"}, True, "warm")
+    assert board.read(vitals(temp_c + 1.0), busy=busy).level != "cool"
 
 
 def test_still_is_not_stuck() -> None:

@@ -53,6 +53,7 @@ HEALTH: dict[str, Any] = {
     "heat": {
         "target_c": 80.0,
         "pace": 0.5,
+        "clock_cap_hz": {"4-5": 1_608_000_000, "6-7": 1_416_000_000},
         "paused": False,
         "under_voltages": 2,
         "sensors": {"gpu": "stuck"},
@@ -125,6 +126,7 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_clock_hertz", cores="4-5") == 2_256_000_000
     assert value(exposed, "edged_throttled") == 1
     assert value(exposed, "edged_heat_pace_ratio") == 0.5
+    assert value(exposed, "edged_heat_clock_cap_hertz", cores="4-5") == 1_608_000_000
     assert value(exposed, "edged_calibrated_ratio") == 0.5
     assert value(exposed, "edged_slow") == 1
     assert value(exposed, "edged_upstream_state", state="open") == 1

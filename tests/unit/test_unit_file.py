@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -161,3 +163,46 @@ def test_the_journal_of_a_board_is_bounded() -> None:
     dropin = entries((UNIT.parent / "journald-sd-card.conf").read_text())
     assert dropin["Journal.SystemMaxUse"] == ["64M"]
     assert dropin["Journal.SyncIntervalSec"] == ["5min"]
+
+
+# the clocks ---------------------------------------------------------------------------------------------------
+
+CPUFREQ = "/sys/devices/system/cpu/cpufreq"
+
+
+def shell(line: str, folder: Path) -> int:
+    """Run a line of the unit as systemd would, on a folder in place of sysfs's, for this process as the daemon."""
+    prefix, _, script = line.partition("/bin/sh -c ")
+    assert prefix == "-+", "as root, and no reason not to start"
+    script = script.strip("'").replace("$$", "$").replace(CPUFREQ, str(folder))
+    environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(os.getpid())}
+    return subprocess.run(
+        ["/bin/sh", "-c", script], env=environment, stderr=subprocess.DEVNULL, check=False
+    ).returncode
+
+
+def test_the_right_to_lower_clocks(unit: dict[str, list[str]], tmp_path: Path) -> None:
+    """The daemon's group gets it after the start, on the caps and on nothing else, and loses it with the end."""
+    policies = [tmp_path / name for name in ("policy0", "policy4")]
+    for policy in policies:
+        policy.mkdir()
+        for name in ("scaling_max_freq", "scaling_min_freq"):
+            (policy / name).touch(0o644)
+    [given] = unit["Service.ExecStartPost"]
+    assert shell(given, tmp_path) == 0
+    modes = {path.name: path.stat() for policy in policies for path in policy.iterdir()}
+    assert stat.S_IMODE(modes["scaling_max_freq"].st_mode) == 0o664
+    assert stat.S_IMODE(modes["scaling_min_freq"].st_mode) == 0o644
+    assert modes["scaling_max_freq"].st_gid == os.getegid()
+    assert unit["Service.ReadWritePaths"] == [f"-{CPUFREQ}"]
+    restored, taken = unit["Service.ExecStopPost"]
+    assert restored == "-/opt/edged/current/bin/edged clocks --restore --config /etc/edged/edged.toml"
+    shell(taken, tmp_path)
+    for policy in policies:
+        assert stat.S_IMODE((policy / "scaling_max_freq").stat().st_mode) == 0o644
+
+
+def test_a_machine_without_clocks_starts_as_well(unit: dict[str, list[str]], tmp_path: Path) -> None:
+    """The line fails there, which its `-` lets pass."""
+    [given] = unit["Service.ExecStartPost"]
+    assert shell(given, tmp_path) != 0

@@ -1,5 +1,6 @@
-"""The board as Linux shows it: `VitalsReader` reads, `files` knows how such files can be broken."""
+"""The board as Linux shows it: `VitalsReader` reads, `Caps` writes too, `files` knows how such files can break."""
 
+from .caps import Caps
 from .reader import VitalsReader
 
-__all__ = ["VitalsReader"]
+__all__ = ["Caps", "VitalsReader"]

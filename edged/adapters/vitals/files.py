@@ -19,6 +19,9 @@ NAME_CHARACTERS_MAX = 128
 
 _PROCESS = re.compile(r"[0-9]{1,10}", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+_CPU_COOLING = re.compile(r"processor|.*cpufreq.*", re.IGNORECASE)
+"""`type` of cooling devices that slow a CPU down: ACPI's `Processor`, the kernel's `cpufreq-cpu0` and older
+`thermal-cpufreq-0`. Fans are cooling devices too."""
 _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", re.ASCII)
 
 
@@ -97,6 +100,16 @@ def numbered_processes(proc: Path) -> list[tuple[int, Path]]:
     except OSError:
         return []
     return sorted((int(entry.name), entry) for entry in entries if _PROCESS.fullmatch(entry.name))
+
+
+def cpu_cooling(sys: Path) -> list[int]:
+    """States of the kernel's cooling devices that slow cores down; above 0 one does."""
+    states = []
+    for _, directory in numbered(sys / "class/thermal", "cooling_device"):
+        state = integer(directory / "cur_state")
+        if state is not None and _CPU_COOLING.fullmatch(label(directory / "type") or ""):
+            states.append(state)
+    return states
 
 
 def _content(path: Path, limit: int) -> bytes | None:

@@ -37,9 +37,6 @@ _OOM_KILLS = re.compile(r"^oom_kill ([0-9]{1,15})$", re.MULTILINE | re.ASCII)
 _INDEX = re.compile(r"[0-9]{1,4}", re.ASCII)
 _PART = re.compile(r"0x[0-9a-fA-F]{1,4}", re.ASCII)
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_CPU_COOLING = re.compile(r"processor|.*cpufreq.*", re.IGNORECASE)
-"""`type` of cooling devices that slow a CPU down: ACPI's `Processor`, the kernel's `cpufreq-cpu0` and older
-`thermal-cpufreq-0`. Fans are cooling devices too."""
 _PLACEHOLDERS = frozenset({"none", "default string", "system product name", "to be filled by o.e.m."})
 
 
@@ -58,12 +55,13 @@ class VitalsReader:
 
     def read(self) -> Vitals:
         """Read everything that changes: about 80 small files on an RK3588."""
-        clocks = self._clocks()
+        clocks, cooling = self._clocks(), files.cpu_cooling(self._sys)
         memory = _memory_bytes(self._proc / "meminfo")
         return Vitals(
             zones=self._zones(),
             clocks=clocks,
-            throttled=self._throttled(clocks),
+            throttled=self._throttled(clocks, cooling),
+            cpu_cooling=any(state > 0 for state in cooling) if cooling else None,
             under_voltage=self._under_voltage(),
             load_1m=files.first_decimal(self._proc / "loadavg"),
             memory_total_bytes=memory.get("MemTotal"),
@@ -146,14 +144,12 @@ class VitalsReader:
                 clocks.append(clock)
         return tuple(clocks)
 
-    def _throttled(self, clocks: tuple[Clock, ...]) -> bool | None:
+    @staticmethod
+    def _throttled(clocks: tuple[Clock, ...], cooling: list[int]) -> bool | None:
         evidence = [
             clock.max_hz < clock.hardware_max_hz for clock in clocks if clock.max_hz and clock.hardware_max_hz
         ]
-        for _, directory in files.numbered(self._sys / "class/thermal", "cooling_device"):
-            state = files.integer(directory / "cur_state")
-            if state is not None and _CPU_COOLING.fullmatch(files.label(directory / "type") or ""):
-                evidence.append(state > 0)
+        evidence += [state > 0 for state in cooling]
         return any(evidence) if evidence else None
 
     def _under_voltage(self) -> bool | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edged.core.board import Board, Cluster, cores_in_words
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
+from edged.core.heat.clocks import Found
 from edged.core.topology import Choice, format_cores
 from edged.core.vitals import Vitals, headroom_c, level, nearest_trip, plausible_c
 
@@ -69,8 +70,8 @@ def _kept_away(found: Board, big: Cluster) -> list[int]:
     return [core for one in same for core in one.cores if core not in found.allowed]
 
 
-def clocks(found: Board, engine: tuple[int, ...]) -> Iterator[Verdict]:
-    """Governor and cap of the engine's cores, one verdict a cluster."""
+def clocks(found: Board, engine: tuple[int, ...], *, lowered: bool = False) -> Iterator[Verdict]:
+    """Governor and cap of the engine's cores, one verdict a cluster; `lowered`: a running daemon lowers caps."""
     told = [cluster for cluster in found.clusters if set(cluster.cores) & set(engine) and cluster.governor]
     if not told:
         yield unknown("clocks", "this machine does not tell its clocks (a virtual machine?)")
@@ -83,11 +84,34 @@ def clocks(found: Board, engine: tuple[int, ...]) -> Iterator[Verdict]:
         best_hz = cluster.hardware_max_hz
         if best_hz and cluster.max_hz and cluster.max_hz < HELD_SHARE * best_hz:
             words += f", held at {cluster.max_hz / 1e9:.2f} of {best_hz / 1e9:.2f} GHz"
+            if lowered:
+                yield ok("clocks", f"{words} by edged, for heat")
+                continue
             yield warning("clocks", words, f"echo {best_hz // 1000} | sudo tee {policy}/scaling_max_freq")
         elif cluster.governor in SLEEPY and not (cluster.driver or "").startswith(DYNAMIC_DRIVERS):
             yield warning("clocks", words, f"echo ondemand | sudo tee {policy}/scaling_governor")
         else:
             yield ok("clocks", f"{words}{f' of {best_hz / 1e9:.2f} GHz' if best_hz else ''}")
+
+
+def caps(found: Sequence[Found], mend: str, *, wanted: bool) -> Verdict:
+    """Whether heat may lower the engine's clocks, as far as this account can tell.
+
+    Args:
+        found: their policies.
+        mend: the command that gives the right.
+        wanted: by the settings.
+    """
+    name = "clock caps"
+    if not wanted:
+        return ok(name, "heat.clocks is off: heat takes threads and time only")
+    if not found:
+        return unknown(name, "no clocks to lower: heat takes threads and time only")
+    barred = [one.name for one in found if not one.writable]
+    if barred:
+        words = f"heat may not lower {', '.join(barred)}, and takes more speed for as much cooling"
+        return warning(name, words, f"{mend}; the shipped unit does it for the service")
+    return ok(name, f"heat may lower {', '.join(one.name for one in found)}")
 
 
 def heat(vitals: Vitals) -> Verdict:

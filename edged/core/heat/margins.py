@@ -28,9 +28,9 @@ class Margins:
     """
 
     warm_c: float = 15.0
-    hot_c: float = 1.5
+    hot_c: float = 1.0
     critical_c: float = 5.0
-    target_c: float = 4.0
+    target_c: float = 2.5
     hysteresis_c: float = 3.0
     dwell_s: float = 30.0
 

@@ -1,16 +1,18 @@
-"""What each level allows: one table, and how much of its threads and time an engine spends for an effort.
+"""What each level allows: one table, and how much of clocks, threads and time an engine spends for an effort.
 
-Threads go first, time last: decoding is bound by the memory, so the second half of the threads buys a tenth of
-the speed for half of the heat (README, "Heat"); rests between passes cost as much speed as they save heat.
+Clocks go first, where they are ours to lower: they take their voltage along (`clocks`). Threads go next: decoding
+is bound by the memory, so the second half of them buys a tenth of the speed for half of the heat (README, "Heat").
+Time goes last: rests between passes cost as much speed as they save heat.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from edged.core.fairness import RANK
+from edged.core.heat.clocks import Ladder, spend
 from edged.core.pace import PACE_MIN
 from edged.core.question import Priority
 from edged.core.vitals import LEVELS, Level
@@ -67,7 +69,11 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the engine may do just now; `edged.engine.messages.SetLimits` tells each."""
+    """What the engine may do just now; `edged.engine.messages.SetLimits` tells each but the last.
+
+    Attributes:
+        caps_hz: highest clocks of its cores, by cpufreq policy; empty where they are left alone.
+    """
 
     context: int
     slots: int
@@ -76,12 +82,21 @@ class Limits:
     pace: float
     paused: bool
     reasoning_budget: int | None
+    caps_hz: Mapping[str, int] = field(default_factory=dict)
 
 
-def limits(level: Level, effort: float, ceiling: Ceiling) -> Limits:
-    """The engine's limits at a level, for an effort between `PACE_MIN` and 1 from the controller."""
+def limits(level: Level, effort: float, ceiling: Ceiling, ladders: Sequence[Ladder] = ()) -> Limits:
+    """The engine's limits at a level, for an effort between `PACE_MIN` and 1 from the controller.
+
+    Args:
+        level: the verdict's.
+        effort: the verdict's.
+        ceiling: while the board is cool.
+        ladders: clocks that may be lowered; an effort that they pay for leaves threads and time alone.
+    """
     row = TABLE[level]
-    effort = min(row.effort, effort)
+    spent = spend(min(row.effort, effort), ladders)
+    effort = spent.left
     between = row.context * (ceiling.context_max - ceiling.context_min)
     context = ceiling.context_min + int(between) // CONTEXT_STEP * CONTEXT_STEP
     return Limits(
@@ -92,6 +107,7 @@ def limits(level: Level, effort: float, ceiling: Ceiling) -> Limits:
         pace=round(max(PACE_MIN, min(1.0, effort * ceiling.decode_threads)), 2),
         paused=row.paused,
         reasoning_budget=row.thinking,
+        caps_hz=spent.caps_hz,
     )
 
 

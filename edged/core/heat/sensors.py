@@ -27,6 +27,10 @@ STUCK_BUSY_S = 120.0
 """A reading that never changed for `STUCK_S`, though the engine was busy and idle for `STUCK_BUSY_S` each, or
 another zone moved by `STUCK_OTHER_C`, comes from a sensor that stands still."""
 STUCK_OTHER_C = 10.0
+STUCK_NEAR_C = 5.0
+"""So near its trip a reading that never changed for `STUCK_S` is not believed either once the engine has rested
+for `STUCK_BUSY_S`, and beyond the trip in any case: heat takes the work away there, so the engine may never be
+busy again, and a chip that really is that hot cools down."""
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class _Track:
     busy_s: float = 0.0
     idle_s: float = 0.0
     others: tuple[float, float] | None = None
+    room_c: float = 0.0
 
 
 class Sensors:
@@ -69,7 +74,8 @@ class Sensors:
             now: monotonic seconds.
             busy: whether the engine computed since the last reading.
         """
-        told = {zone.name: zone.temp_c for zone in zones if nearest_trip(zone) is not None}
+        trips = {zone.name: trip.temp_c for zone in zones if (trip := nearest_trip(zone)) is not None}
+        told = {zone.name: zone.temp_c for zone in zones if zone.name in trips}
         for name in told:
             self._tracks.setdefault(name, _Track(still_since=now, seen=now))
         for name, track in self._tracks.items():
@@ -78,7 +84,7 @@ class Sensors:
                 if track.believed_c is None or now - track.heard >= MISSING_S:
                     track.state, track.believed_c, track.doubted_c = "missing", None, None
             else:
-                track.heard = now
+                track.heard, track.room_c = now, trips[name] - temp_c
                 others = [at for other, at in told.items() if other != name and at is not None]
                 _follow(track, temp_c, others, now, busy=busy)
             track.seen = now
@@ -129,4 +135,6 @@ def _stands_still(track: _Track, now: float) -> bool:
     if now - track.still_since < STUCK_S:
         return False
     low, high = track.others or (0.0, 0.0)
-    return min(track.busy_s, track.idle_s) >= STUCK_BUSY_S or high - low >= STUCK_OTHER_C
+    worked, rested = track.busy_s >= STUCK_BUSY_S, track.idle_s >= STUCK_BUSY_S
+    hot = track.room_c <= 0 or (rested and track.room_c <= STUCK_NEAR_C)
+    return (worked and rested) or high - low >= STUCK_OTHER_C or hot

@@ -1,0 +1,73 @@
+"""`edged clocks`: the caps of the engine's clocks, who may lower them, and how to give them back."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import settings as configuration
+from ..adapters.note import Note
+from ..adapters.vitals import Caps, VitalsReader
+from ..core.topology import choose, format_cores
+from ..errors import SettingsError
+from ..node.clocks import NOTE, Clocks
+from ..settings import Paths, Settings
+from . import app
+
+
+@app.command()
+def clocks(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", envvar="EDGED_CONFIG", help="TOML file.")
+    ] = None,
+    restore: Annotated[
+        bool,
+        typer.Option(
+            "--restore", help="Give back what a daemon that was killed left lowered; not while one runs."
+        ),
+    ] = False,
+) -> None:
+    """Show the caps of the engine's clocks, or give them back; the service does that after every end by itself.
+
+    Exit codes: 0 done, 1 caps that could not be given back, 78 wrong configuration.
+    """
+    if restore:
+        sys.exit(0 if give_back(paths(config)) else 1)
+    settings = configuration.load(config)
+    caps, note = Caps(settings.paths.sys), Note(settings.paths.state / NOTE)
+    for one in caps.look(_cores(settings, VitalsReader(settings.paths.sys, settings.paths.proc))):
+        held = ", the kernel throttles" if one.held else ""
+        may = "may be lowered" if one.writable else f"may not be lowered: {caps.right(one.name)}"
+        print(
+            f"{one.name}: cores {format_cores(one.cores)}, at most {one.cap_hz / 1e9:.2f} of "
+            f"{one.highest_hz / 1e9:.2f} GHz{held}; {may}"
+        )
+    left = note.read()
+    if left:
+        print(f"lowered by a daemon that runs, or was killed: {left}")
+
+
+def paths(config: Path | None) -> Paths:
+    """Where board and note are; settings that are wrong by now are no reason to leave a board slow."""
+    try:
+        return configuration.load(config).paths
+    except SettingsError:
+        state = os.environ.get("STATE_DIRECTORY")  # systemd.exec(5): of the unit
+        return Paths(state=Path(state)) if state else Paths()
+
+
+def give_back(where: Paths) -> bool:
+    """Restore the caps that the note names; True when nothing is left to give back."""
+    boot_id = VitalsReader(where.sys, where.proc).boot_id()
+    return Clocks(Caps(where.sys), (), Note(where.state / NOTE), boot_id).recover()
+
+
+def _cores(settings: Settings, reader: VitalsReader) -> tuple[int, ...]:
+    try:
+        return choose(
+            reader.topology(), frozenset(os.sched_getaffinity(0)), settings.engine.core_set()
+        ).engine
+    except ValueError as error:
+        raise SettingsError(f"engine: {error}") from error

@@ -1,0 +1,453 @@
+"""Clocks that heat lowers: what an effort buys, whose a cap is, and that every cap is given back."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import boards
+import pytest
+from boards import tree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edged.adapters.note import Note
+from edged.adapters.vitals import Caps, VitalsReader
+from edged.cli.clocks import give_back, paths
+from edged.core.heat.clocks import (
+    FLOOR_SHARE,
+    Cap,
+    Found,
+    Kept,
+    Ladder,
+    decode,
+    encode,
+    ladder,
+    power,
+    spend,
+)
+from edged.core.heat.policy import Ceiling, limits
+from edged.core.pace import PACE_MIN
+from edged.node.clocks import NONE, OFF, Clocks
+from edged.settings import Paths
+
+MHZ = 1_000_000
+OFFERED = tuple(mhz * MHZ for mhz in (408, 600, 816, 1008, 1200, 1416, 1608, 1800, 2016, 2208, 2400))
+FULL = OFFERED[-1]
+BIG = (4, 5, 6, 7)
+
+
+def found(cap_hz: int = FULL, *, held: bool = False, name: str = "policy4") -> Found:
+    """A pair of A76, as it is read."""
+    return Found(name, (4, 5), cap_hz, OFFERED[0], FULL, OFFERED, held=held)
+
+
+# what an effort buys ------------------------------------------------------------------------------------------
+
+
+def test_the_curve() -> None:
+    """Power falls faster than the clock down to half of it, then with it."""
+    assert power(1.0) == pytest.approx(1.0)
+    assert power(0.75) == pytest.approx(0.75 * 0.85**2)
+    assert power(0.5) == pytest.approx(0.5 * 0.7**2)
+    assert power(0.25) == pytest.approx(power(0.5) / 2)
+
+
+def test_steps_of_a_policy() -> None:
+    """From the floor to what its owner allows; a cap below the floor is all there is."""
+    assert ladder(found(), FULL).steps_hz == OFFERED[3:]
+    assert ladder(found(), 1800 * MHZ).steps_hz == OFFERED[3:8]
+    assert ladder(found(), 600 * MHZ).steps_hz == (600 * MHZ,)
+    bare = Found("policy0", (0,), FULL, 400 * MHZ, FULL)
+    steps = ladder(bare, FULL).steps_hz
+    assert (steps[0], steps[-1]) == (min(steps), FULL)
+    assert steps[0] >= FLOOR_SHARE * FULL
+    assert len(steps) > 5
+
+
+LADDERS = st.lists(
+    st.builds(
+        lambda number, most: ladder(found(name=f"policy{number}"), most),
+        st.integers(0, 9),
+        st.sampled_from(OFFERED),
+    ),
+    max_size=3,
+    unique_by=lambda one: one.name,
+)
+
+
+@given(st.floats(PACE_MIN, 1.0), st.floats(PACE_MIN, 1.0), LADDERS)
+def test_more_effort_is_never_less(one: float, other: float, ladders: list[Ladder]) -> None:
+    """Clocks first: nothing else is cut while all have steps left, and no effort is overspent."""
+    low, high = sorted((one, other))
+    less, more = spend(low, ladders), spend(high, ladders)
+    assert less.left <= more.left
+    for each in ladders:
+        cap_hz = less.caps_hz[each.name]
+        assert cap_hz in each.steps_hz
+        assert cap_hz <= more.caps_hz[each.name]
+        share = each.powers[each.steps_hz.index(cap_hz)]
+        assert share <= low + 1e-6 or cap_hz == each.steps_hz[0]
+    if less.left < 1.0 and ladders:
+        assert any(less.caps_hz[each.name] == each.steps_hz[0] for each in ladders)
+
+
+def test_order_of_the_limits() -> None:
+    """Clocks, then threads, then time; the last of the effort is the same whatever came before."""
+    ceiling = Ceiling(2048, 1024, 4, 4, 4)
+    told = [limits("warm", effort / 100, ceiling, (ladder(found(), FULL),)) for effort in range(100, 4, -1)]
+    for above, below in itertools.pairwise(told):
+        assert below.caps_hz["policy4"] <= above.caps_hz["policy4"]
+        assert below.decode_threads <= above.decode_threads
+        assert below.pace <= above.pace
+    for one in told:
+        assert one.decode_threads == 4 or one.caps_hz["policy4"] == OFFERED[3]
+        assert one.pace == 1.0 or one.decode_threads == 1
+    assert told[0].caps_hz == {"policy4": FULL}
+    assert limits("hot", 1.0, ceiling, (ladder(found(), FULL),)).decode_threads == 4
+    assert limits("hot", 1.0, ceiling).decode_threads == 2
+
+
+# whose a cap is -----------------------------------------------------------------------------------------------
+
+
+def ours(hz: int) -> Cap:
+    """A cap that we lowered from the highest clock."""
+    cap = Cap()
+    cap.look(found(), hot=False)
+    assert cap.wish(hz) == hz
+    cap.wrote(hz)
+    return cap
+
+
+def test_never_above_the_owners() -> None:
+    """What was there at the start is the most; wishes for more, or for the same, write nothing."""
+    cap = Cap()
+    assert cap.wish(FULL) is None
+    cap.look(found(1800 * MHZ), hot=False)
+    assert cap.wish(FULL) is None
+    assert cap.wish(1200 * MHZ) == 1200 * MHZ
+
+
+def test_the_kernel_throttles_at_the_start() -> None:
+    """Its figure is not taken for the owner's, and nothing is written until it lets go."""
+    cap = Cap()
+    cap.look(found(1008 * MHZ, held=True), hot=True)
+    assert (cap.owner_hz, cap.wish(816 * MHZ)) == (None, None)
+    cap.look(found(FULL), hot=False)
+    assert cap.owner_hz == FULL
+
+
+@pytest.mark.parametrize(("held", "hot"), [(True, False), (False, True), (True, True)])
+def test_the_kernel_throttles_below_ours(held: bool, hot: bool) -> None:  # noqa: FBT001 - a table
+    """However often it is read, the owner's stays what it was."""
+    cap = ours(1800 * MHZ)
+    for _ in range(5):
+        assert not cap.look(found(1008 * MHZ, held=held), hot=hot)
+    assert cap.wish(FULL) == FULL
+
+
+def test_another_lowers_it() -> None:
+    """Read twice on a cool board it is respected, also when it goes up again; read once it may be a glitch."""
+    cap = ours(1800 * MHZ)
+    assert not cap.look(found(1416 * MHZ), hot=False)
+    assert not cap.look(found(1800 * MHZ), hot=False)
+    assert not cap.look(found(1416 * MHZ), hot=False)
+    assert cap.wish(FULL) is None
+    assert cap.look(found(1416 * MHZ), hot=False)
+    assert (cap.owner_hz, cap.wish(FULL), cap.wish(1200 * MHZ)) == (1416 * MHZ, None, 1200 * MHZ)
+    assert cap.look(found(2208 * MHZ), hot=False)
+    assert cap.owner_hz == 2208 * MHZ
+
+
+def test_another_raises_it() -> None:
+    """Nothing but another's hand can do that; ours follows below it."""
+    cap = ours(1200 * MHZ)
+    assert cap.look(found(2016 * MHZ), hot=True)
+    assert (cap.owner_hz, cap.wish(1200 * MHZ)) == (2016 * MHZ, 1200 * MHZ)
+
+
+def test_a_driver_that_rounds_is_not_another() -> None:
+    """intel_pstate gives back a little less than it was told; that never creeps downwards."""
+    cap = ours(1800 * MHZ)
+    for _ in range(5):
+        assert not cap.look(found(1785 * MHZ), hot=False)
+    assert cap.owner_hz == FULL
+
+
+WORDS = st.tuples(
+    st.sampled_from(OFFERED), st.booleans(), st.booleans(), st.sampled_from(OFFERED), st.booleans()
+)
+
+
+@given(st.lists(WORDS, max_size=40))
+def test_whatever_is_read(readings: list[tuple[int, bool, bool, int, bool]]) -> None:
+    """We never write more than the owner's, and giving back always writes exactly that."""
+    cap = Cap()
+    for cap_hz, held, hot, wanted_hz, lost in readings:
+        cap.look(found(cap_hz, held=held), hot=hot)
+        written = cap.wish(wanted_hz)
+        if written is not None and not lost:
+            assert cap.owner_hz is not None
+            assert written <= cap.owner_hz
+            cap.wrote(written)
+    cap.look(found(cap.ours_hz or cap.owner_hz or FULL), hot=False)
+    if cap.ours_hz:
+        assert cap.wish(FULL) == cap.owner_hz
+
+
+# what is kept on disk -----------------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.integers(0, 9999).map(lambda n: f"policy{n}"), st.integers(1, 10**11), min_size=1))
+def test_kept_and_read_again(owners: dict[str, int]) -> None:
+    """The line is what it was."""
+    kept = Kept(tree.BOOT_ID, owners)
+    assert decode(encode(kept)) == kept
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "boot",
+        "boot policy4",
+        "boot policy4=",
+        "boot policy4=0",
+        "boot ../x=5",
+        "boot policy4=1 junk",
+        "b policy=1",
+    ],
+)
+def test_damaged_lines(line: str) -> None:
+    """Nothing is written to a board by a line that is not ours."""
+    assert decode(line) is None
+
+
+@given(st.text(max_size=80))
+def test_any_line(line: str) -> None:
+    """Reading never raises."""
+    decode(line)
+
+
+# on a board's files -------------------------------------------------------------------------------------------
+
+
+class Rig:
+    """A ROCK 5B of files, and the clocks of its big cores."""
+
+    def __init__(self, folder: Path, *, wanted: bool = True) -> None:
+        self.root = boards.rk3588_mainline(folder / "board")
+        self.state = folder / "state"
+        self.state.mkdir(exist_ok=True)
+        self.wanted = wanted
+        self.clocks = self.another()
+
+    def another(self) -> Clocks:
+        """The clocks as a daemon finds them that has just started."""
+        reader = VitalsReader(self.root / "sys", self.root / "proc")
+        note = Note(self.state / "clocks")
+        return Clocks(Caps(self.root / "sys"), BIG, note, reader.boot_id(), self.wanted)
+
+    def file(self, policy: int = 4, name: str = "scaling_max_freq") -> Path:
+        """A policy's attribute."""
+        return self.root / f"sys/devices/system/cpu/cpufreq/policy{policy}/{name}"
+
+    def cap(self, policy: int = 4) -> int:
+        """What stands in it, megahertz."""
+        return int(self.file(policy).read_text()) // 1000
+
+    def spend(self, effort: float, *, hot: bool = False) -> float:
+        """One turn of the thermostat; returns what is left for threads and time."""
+        spent = spend(effort, self.clocks.ladders(hot=hot))
+        self.clocks.apply(spent.caps_hz)
+        return spent.left
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    """A board at full clock."""
+    return Rig(tmp_path)
+
+
+def test_lowered_and_given_back(rig: Rig) -> None:
+    """Both pairs of the engine's cores, never the little ones; the end leaves what was there."""
+    assert rig.spend(0.5) == 1.0
+    assert (rig.cap(4), rig.cap(6), rig.cap(0)) == (1608, 1608, 1800)
+    assert rig.clocks.as_json() == {"4-5": 1608 * MHZ, "6-7": 1608 * MHZ}
+    assert rig.spend(1.0) == 1.0
+    assert (rig.cap(4), rig.cap(6)) == (2400, 2400)
+    rig.spend(0.05)
+    assert rig.cap(4) == 1008
+    rig.clocks.restore()
+    assert (rig.cap(4), rig.cap(6)) == (2400, 2400)
+    assert list(rig.state.iterdir()) == []
+
+
+def test_after_a_kill(rig: Rig) -> None:
+    """The next one gives back what the note says, and only then reads what the owner allows."""
+    rig.file(6).write_text("2208000\n")
+    rig.spend(0.3)
+    rig.clocks = rig.another()
+    assert rig.clocks.ladders(hot=True)[0].steps_hz[-1] == FULL
+    assert (rig.cap(4), rig.cap(6)) == (2400, 2208)
+
+
+def test_after_another_boot(rig: Rig) -> None:
+    """The kernel has forgotten our caps, so the note is old news: what stands there is its owner's."""
+    rig.spend(0.3)
+    rig.file().write_text("1800000\n")
+    tree.put(rig.root / "proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000000\n")
+    rig.clocks = rig.another()
+    rig.clocks.ladders(hot=False)
+    assert rig.cap() == 1800
+
+
+def test_switched_off(tmp_path: Path) -> None:
+    """Nothing is touched, but what an earlier daemon left is given back."""
+    before = Rig(tmp_path)
+    before.spend(0.3)
+    rig = Rig.__new__(Rig)
+    rig.root, rig.state, rig.wanted = before.root, before.state, False
+    rig.clocks = rig.another()
+    assert rig.spend(0.5) == 0.5
+    assert rig.cap() == 2400
+    assert rig.clocks.about() == {"lowered": False, "reason": OFF}
+
+
+def test_no_policies(rig: Rig) -> None:
+    """A virtual machine: threads and time do it all."""
+    shutil.rmtree(rig.root / "sys/devices/system/cpu/cpufreq")
+    assert rig.spend(0.5) == 0.5
+    assert rig.clocks.about() == {"lowered": False, "reason": NONE}
+
+
+@pytest.mark.parametrize(
+    "garbage", ["", "<unknown>\n", "-5\n", "0\n", "99999999999999\n", "12 13\n", "\x00\x01"]
+)
+@pytest.mark.parametrize("name", ["scaling_max_freq", "cpuinfo_max_freq"])
+def test_garbage(rig: Rig, name: str, garbage: str) -> None:
+    """A policy that tells nonsense is left alone; the other one is lowered."""
+    rig.file(4, name).write_text(garbage)
+    rig.spend(0.5)
+    assert rig.cap(6) == 1608
+    assert rig.file(4, name).read_text() == garbage
+
+
+def test_garbage_among_the_clocks(rig: Rig) -> None:
+    """Words that are no clocks of this hardware are passed over; nothing usable means even steps."""
+    rig.file(4, "scaling_available_frequencies").write_text("1 -3 x 1416000 99000000 2400000\n")
+    rig.file(6, "scaling_available_frequencies").write_text("\x00")
+    rig.spend(0.5)
+    assert rig.cap(4) == 1416
+    assert 1400 < rig.cap(6) < 1800
+
+
+def test_a_write_that_fails(rig: Rig) -> None:
+    """The clocks are left alone from then on, what was lowered is given back, and the reason is told."""
+    [first, _] = rig.clocks.ladders(hot=False)
+    rig.file(6).unlink()
+    rig.file(6).mkdir()  # for root, who may write to every file
+    rig.clocks.apply({"policy4": first.steps_hz[0], "policy6": first.steps_hz[0]})
+    rig.file(6).rmdir()
+    rig.file(6).write_text("2400000\n")
+    assert rig.spend(0.5) == 0.5
+    assert rig.cap(4) == 2400
+    assert str(rig.file(6)) in rig.clocks.about()["reason"]
+
+
+def test_hot_unplugged(rig: Rig) -> None:
+    """A pair that is switched off is not missed; back again, it has its cap as before."""
+    rig.spend(0.5)
+    rig.file(6, "affected_cpus").write_text("\n")
+    assert rig.spend(0.25) == 1.0
+    assert (rig.cap(4), rig.cap(6)) == (1200, 1608)
+    rig.file(6, "affected_cpus").write_text("6 7\n")
+    rig.spend(1.0)
+    assert (rig.cap(4), rig.cap(6)) == (2400, 2400)
+    rig.spend(0.5)
+    shutil.rmtree(rig.file(6).parent)
+    rig.spend(0.2)
+    rig.clocks.restore()
+    assert rig.cap(4) == 2400
+    assert list(rig.state.iterdir()) == []
+
+
+def test_changed_by_another_meanwhile(rig: Rig) -> None:
+    """A lower cap of an operator stays when ours goes, also after a kill."""
+    rig.spend(0.5)
+    rig.file(4).write_text("1200000\n")
+    rig.spend(0.5)
+    rig.spend(0.5)
+    rig.spend(1.0)
+    assert (rig.cap(4), rig.cap(6)) == (1200, 2400)
+    rig.spend(0.2)
+    rig.clocks = rig.another()
+    rig.spend(1.0)
+    assert (rig.cap(4), rig.cap(6)) == (1200, 2400)
+
+
+def test_the_kernel_throttles_meanwhile(rig: Rig) -> None:
+    """What its cooling shows is not taken for anybody's wish."""
+    rig.spend(0.5)
+    cooling = rig.root / "sys/class/thermal/cooling_device1/cur_state"
+    cooling.write_text("3\n")
+    rig.file(4).write_text("1008000\n")
+    for _ in range(3):
+        rig.spend(0.5)
+    cooling.write_text("0\n")
+    rig.file(4).write_text("1608000\n")
+    rig.spend(1.0)
+    assert rig.cap(4) == 2400
+
+
+def test_no_note_no_cap(rig: Rig) -> None:
+    """A disk that refuses the note keeps the clocks up: nobody could give them back after a kill."""
+    shutil.rmtree(rig.state)
+    rig.state.write_text("no folder")
+    rig.spend(0.5)
+    assert rig.cap() == 2400
+
+
+def test_our_caps_are_no_throttling(rig: Rig) -> None:
+    """The vitals say throttled for what the kernel or another holds down, not for what we do."""
+    reader = VitalsReader(rig.root / "sys", rig.root / "proc")
+    rig.spend(0.5)
+    lowered = reader.read()
+    assert lowered.throttled
+    assert rig.clocks.without_ours(lowered).throttled is False
+    rig.file(0).write_text("1008000\n")
+    assert rig.clocks.without_ours(reader.read()).throttled
+    rig.file(0).write_text("1800000\n")
+    rig.spend(1.0)
+    assert rig.clocks.without_ours(lowered).throttled is False, "a reading that is older than our last order"
+    rig.spend(1.0)
+    assert rig.clocks.without_ours(lowered).throttled
+
+
+# the command that the unit runs after every end -------------------------------------------------------------------
+
+
+def test_settings_that_are_wrong_by_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end the daemon's next start, but keep nobody from giving the clocks back: systemd names the folder."""
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[paths]\nsys = "{tmp_path}"\nstate = "{tmp_path}"\n[model]\npath = "x.gguf"\n')
+    assert paths(config).sys == tmp_path
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    config.write_text("[heat]\nclocks = 7\n")
+    assert paths(config) == Paths(state=tmp_path / "state")
+
+
+def test_the_restore_needs_no_daemon(rig: Rig) -> None:
+    """It finds note and board by the settings alone, and says whether anything is left to do."""
+    where = Paths(sys=rig.root / "sys", proc=rig.root / "proc", state=rig.state)
+    assert give_back(where)
+    rig.spend(0.3)
+    rig.file(6).unlink()
+    rig.file(6).mkdir()  # for root, who may write to every file
+    assert not give_back(where)
+    rig.file(6).rmdir()
+    rig.file(6).write_text("1200000\n")
+    assert give_back(where)
+    assert (rig.cap(4), rig.cap(6), list(rig.state.iterdir())) == (2400, 2400, [])

@@ -1,0 +1,130 @@
+"""The thermostat among its parts: what it allows follows what the engine was really started with."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import boards
+
+from edged.adapters.note import Note
+from edged.adapters.vitals import Caps, VitalsReader
+from edged.core.heat.heat import Heat
+from edged.core.heat.margins import Margins
+from edged.core.heat.policy import Ceiling
+from edged.engine.client import EngineGone
+from edged.engine.messages import Configure, Order
+from edged.node.clocks import Clocks
+from edged.node.heat import Thermostat
+from edged.node.supervision import CONTEXT_STEP, Supervision
+
+SETUP = Configure(
+    model_path="none.gguf",
+    sha256=None,
+    name=None,
+    chat_template=None,
+    slots=2,
+    context=2048,
+    batch_tokens=256,
+    decode_threads=4,
+    prefill_threads=4,
+    cores=(4, 5, 6, 7),
+    reasoning_budget=192,
+    delta_interval_s=0.1,
+    kv_type="f16",
+    lock_memory=False,
+    gpu_layers=0,
+    system_prompt="",
+)
+BIG = "bigcore0-thermal"
+
+
+class Engine:
+    """An engine process that starts at once and obeys."""
+
+    def __init__(self) -> None:
+        self.run = 0
+
+    def start(self, setup: Configure) -> None:
+        """Start."""
+        del setup
+        self.run += 1
+
+    def send(self, order: Order) -> None:
+        """Obey."""
+
+    def kill(self) -> None:
+        """End."""
+
+
+class Pools:
+    """Membership that is nobody's business here."""
+
+    def leave(self, reason: str) -> None:
+        """Leave."""
+
+    def rejoin(self, reason: str) -> None:
+        """Come back."""
+
+
+class Rig:
+    """A thermostat on a ROCK 5B of files, for an engine that nothing else uses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = boards.rk3588_mainline(folder / "board")
+        self.now, self.oom_kills = 1000.0, 0
+        self.reader = VitalsReader(self.root / "sys", self.root / "proc")
+        self.supervision = Supervision(
+            Engine(), SETUP, 1024, 30.0, 60.0, lambda: self.now, lambda: self.oom_kills
+        )
+        note = Note(folder / "clocks")
+        clocks = Clocks(Caps(self.root / "sys"), SETUP.cores, note, self.reader.boot_id())
+        self.thermostat = Thermostat(
+            Heat(Margins()), self.ceiling, self.supervision, Pools(), lambda _event, **_fields: None, clocks
+        )
+        self.supervision.start()
+
+    def ceiling(self) -> Ceiling:
+        """As the daemon has it."""
+        setup = self.supervision.setup
+        return Ceiling(setup.context, 1024, setup.slots, setup.decode_threads, setup.prefill_threads)
+
+    def read(self, temp_c: float) -> int:
+        """One reading; the context that it leads to."""
+        boards.set_temp_c(self.root, BIG, temp_c)
+        self.now += 2.0
+        self.thermostat.read(self.reader.read(), self.now, busy=True)
+        assert self.thermostat.limits is not None
+        return self.thermostat.limits.context
+
+    def caps(self) -> set[str]:
+        """What stands in the big cores' caps."""
+        policies = self.root.glob("sys/devices/system/cpu/cpufreq/policy[46]/scaling_max_freq")
+        return {path.read_text().strip() for path in policies}
+
+
+def test_a_context_that_shrank_is_the_ceiling_from_then_on(tmp_path: Path) -> None:
+    """The kernel ended the engine for want of memory: warm is half-way from what is left."""
+    rig = Rig(tmp_path)
+    assert (rig.read(60.0), rig.read(75.0)) == (2048, 1536)
+    for shrunk in (2048 - CONTEXT_STEP, 2048 - 2 * CONTEXT_STEP):
+        rig.oom_kills += 1
+        rig.supervision.gone(EngineGone(rig.supervision.run, -signal.SIGKILL))
+        rig.now += 60.0
+        rig.supervision.tick()
+        assert rig.read(75.0) == (1024 + shrunk) // 2
+        assert rig.supervision.limits is not None
+        assert rig.supervision.limits.context == (1024 + shrunk) // 2
+
+
+def test_a_lie_leaves_no_clock_lowered(tmp_path: Path) -> None:
+    """A sensor that stands at a hot figure for ever lowers the caps for a while, and not for good."""
+    rig = Rig(tmp_path)
+    rig.read(86.0)
+    rig.read(86.0)
+    assert rig.caps() == {"1008000"}
+    for _ in range(600):
+        rig.read(86.0)
+    verdict = rig.thermostat.verdict
+    assert verdict is not None
+    assert (verdict.sensors[BIG], rig.caps()) == ("stuck", {"2400000"})
