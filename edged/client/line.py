@@ -80,6 +80,7 @@ class Line:
         self._paho.on_connect = self._connected
         self._paho.on_message = self._arrived
         self._paho.on_publish = self._published
+        self._paho.on_socket_open = _prompt
 
     # any thread -----------------------------------------------------------------------------------------
 
@@ -181,6 +182,12 @@ class Line:
                 self._early[mid] = reason
         if acknowledged is not None:
             acknowledged(reason.value, str(reason))
+
+
+def _prompt(_paho: paho.Client, _userdata: object, sock: object) -> None:
+    """Send small packets at once: an acknowledgement that waits for company delays the broker's next by 40 ms."""
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _words(error: Exception) -> str:
