@@ -81,6 +81,19 @@ class Prometheus:
         assert isinstance(found, list)
         return found
 
+    def query_range(self, expr: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
+        """Series that an expression had between two wall-clock times.
+
+        Raises:
+            AssertionError: Prometheus cannot read it.
+        """
+        span = {"start": f"{start_s:.3f}", "end": f"{end_s:.3f}", "step": f"{step_s:g}"}
+        answer = self._get("/api/v1/query_range", {"query": expr, **span})
+        assert answer["status"] == "success", f"{expr}: {answer}"
+        found = answer["data"]["result"]
+        assert isinstance(found, list)
+        return found
+
     def rules(self) -> list[dict[str, Any]]:
         """Its rules with the state of their last evaluation."""
         groups = self._get("/api/v1/rules", {})["data"]["groups"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
+import structlog
 
 from edged.core import answer_cache, reply, rounds
 from edged.core.answer_cache import AnswerCache, Kept
@@ -49,6 +50,8 @@ HASTY = frozenset({"hot", "critical"})
 """Levels at which a model may have to think less: such an answer is not given again."""
 SOON_S = 0.1
 """A deadline that is nearer than this has passed."""
+
+log = structlog.get_logger()
 
 
 class Journal(Protocol):
@@ -339,6 +342,7 @@ class Desk:
         if job.progress.rounds:
             return
         job.prompt_tokens, job.context = report.prompt_tokens, report.context
+        log.debug("question_prepared", job_id=job.question.id, prompt_tokens=report.prompt_tokens)
         self._accepted(job, position=report.ahead, eta_s=report.eta_s)
 
     def _accepted(self, job: Job, *, position: int, eta_s: float, upstream: str | None = None) -> None:
@@ -374,6 +378,7 @@ class Desk:
         job.move(Happening.STARTED)
         job.attempts += 1
         self.running += 1
+        log.debug("answer_begun", job_id=job.question.id, attempt=job.attempts)
         if not (job.begun and job.attempts == 1):
             self.journal.attempt(job.number)
 
@@ -590,6 +595,7 @@ class Desk:
         job = self.roster.numbered.get(event.number)
         if job is not None and job.state is State.FINISHING:
             job.move(Happening.KEPT)
+            log.debug("answer_stored", job_id=job.question.id)
             self.roster.remove(job)
             self.sessions.forget(job)
 

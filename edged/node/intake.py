@@ -239,6 +239,7 @@ class Intake:
     def accepted(self, event: Accepted) -> None:
         """It is on disk: the broker may forget it."""
         job = _job(event.ticket)
+        log.debug("question_stored", job_id=job.question.id)
         self._acknowledge(job)
         self.desk.stored(job, event.number, event.session)
 

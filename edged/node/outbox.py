@@ -12,11 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from edged.core.link import Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
 
 WINDOW = 64
 """Terminal messages under way at once; the rest wait here, in order, as the journal has them anyway."""
+
+log = structlog.get_logger()
 
 
 class Line(Protocol):
@@ -128,6 +132,7 @@ class Outbox:
                 self._under_way.pop(outbox_id, None)
                 self._known.discard(outbox_id)
                 self._journal.clear(outbox_id)
+                log.debug("answer_delivered", outbox_id=outbox_id)
                 self.delivered += 1
                 self.send()
                 return event.refused

@@ -72,6 +72,7 @@ class Replies:
         seq = job.next_seq()
         payload = reply.encode(kind(id=job.question.id, seq=seq, text=text))
         job.keep_for_resume(seq, payload)
+        log.debug("delta_sent", job_id=job.question.id, seq=seq)
         self._publish(job, payload, qos=0)
 
     def replay(self, job: Job, from_seq: int) -> None:

@@ -1,6 +1,6 @@
-"""The README's pictures of terminals, made anew: real commands against real parts, drawn as SVG under `.github/`.
+"""The README's pictures, made anew: real commands against real parts, drawn as SVG under `.github/`.
 
-    python tests/bench/pictures.py [demo top doctor]
+    python tests/bench/pictures.py [demo top doctor path dashboard]
 
 Each command runs on a terminal of its own, emulated by pyte; what stands on it at the end is the picture. The fleet
 of `top` is four daemons with scripted models, on trees of files that stand for boards (tests/boards): their levels
@@ -25,6 +25,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import boards  # noqa: E402 - found through the path above
 import pyte  # noqa: E402
+from bench.dashboard_picture import dashboard  # noqa: E402
+from bench.path_picture import path  # noqa: E402
 from broker import Mosquitto  # noqa: E402
 from daemon_process import DaemonProcess  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -49,7 +51,7 @@ FLEET: dict[str, tuple[Callable[[Path], Path], dict[str, float]]] = {
 
 def main() -> None:
     """Draw what is asked for, or all."""
-    pictures = {"demo": demo, "top": top, "doctor": doctor}
+    pictures = {"demo": demo, "top": top, "doctor": doctor, "path": path, "dashboard": dashboard}
     FOLDER.mkdir(exist_ok=True)
     for name in sys.argv[1:] or pictures:
         pictures[name](FOLDER / f"{name}.svg")

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
+import structlog
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
@@ -59,6 +60,8 @@ PACKET_HEAD_BYTES = 64
 QUEUED_MAX = 1_000
 """Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
 TICK_S = 0.5
+
+log = structlog.get_logger()
 
 
 class Mqtt:
@@ -265,6 +268,7 @@ class Mqtt:
             if isinstance(item, Delivery):
                 if self.connected and item.connection == self._connection:
                     self._client.ack(item.mid, item.qos)
+                    log.debug("message_acknowledged", mid=item.mid)
             elif isinstance(item, Subscription):
                 self._subscriptions.change(item, self._client if self.connected else None)
             elif self.connected:
@@ -420,6 +424,7 @@ class Mqtt:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # a broker should not let it through (MQTT 5, 1.5.4); it will be counted and dropped
+        log.debug("message_arrived", topic=topic, size_bytes=len(message.payload), mid=message.mid)
         self._emit(
             Arrived(
                 topic=topic,
