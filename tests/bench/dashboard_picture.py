@@ -204,9 +204,16 @@ def chart(one: Axes, panel: Panel, lines: dict[str, list[tuple[float, float]]], 
         one.yaxis.set_major_formatter(lambda value, _place: shown(value, "short" if told else panel.unit))
     one.xaxis.set_major_formatter(lambda value, _place: f"{value:g} s")
     one.legend(
-        loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=3 if len(lines) <= 9 else 4, fontsize=6.5, frameon=False, labelcolor=SOFT,
-        handlelength=1.2, columnspacing=1.0, borderaxespad=0.2,
-    )  # fmt: skip
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.1),
+        ncols=3 if len(lines) <= 9 else 4,
+        fontsize=6.5,
+        frameon=False,
+        labelcolor=SOFT,
+        handlelength=1.2,
+        columnspacing=1.0,
+        borderaxespad=0.2,
+    )
 
 
 def shown(value: float, unit: str) -> str:
