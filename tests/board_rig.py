@@ -120,7 +120,8 @@ class Board:
     def play(self, playbook: str, version: str, *more: str, **changed: Any) -> Ended:
         """Run a playbook against it; `changed` replaces variables of the inventory."""
         hosts = FOLDER / "hosts.ini"
-        hosts.write_text(self.order("inventory").replace("[boards]", "[edged]"))
+        told = self.order("inventory")
+        hosts.write_text(told.replace("[boards]", "[edged]") + told.replace("[boards]", "[broker]"))
         values: dict[str, Any] = {
             "edged_version": version,
             "edged_archive": str(archive(version)),
