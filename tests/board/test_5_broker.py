@@ -1,4 +1,4 @@
-"""The role `broker` with a real systemd: TLS and accounts, nothing changed the second time, put back when it fails."""
+"""The role `broker` with a real systemd: TLS and accounts, the same when run again, put back when it fails."""
 
 from __future__ import annotations
 
