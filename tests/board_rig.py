@@ -31,6 +31,16 @@ CONTEXT_MAX = 1024
 PLAY_S = 3000.0
 ANSWER_S = 600.0
 FILES_URL = "http://127.0.0.1:8099"
+SETTINGS: dict[str, Any] = {
+    "engine": {
+        "slots": 2,
+        "context_max": CONTEXT_MAX,
+        "context_min": 512,
+        "batch_tokens": 32,
+        "hang_s": 600,
+    },
+    "health": {"interval_s": 2},
+}
 CUT_BYTES = 40_000_000
 """The board's file server ends its first transfer after so many."""
 
@@ -90,8 +100,13 @@ class Board:
 
     def __init__(self, model: Path) -> None:
         self._program = os.environ["EDGED_BOARD"]
-        self._model = model
-        self.model_sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        self.model_file = model
+        self.model: dict[str, Any] = {
+            "file": "small.gguf",
+            "url": f"{FILES_URL}/small.gguf",
+            "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "size_mb": 100,
+        }
 
     def order(self, *words: str, timeout_s: float = 900.0) -> str:
         """One of the program's commands."""
@@ -125,25 +140,11 @@ class Board:
         values: dict[str, Any] = {
             "edged_version": version,
             "edged_archive": str(archive(version)),
-            "edged_model": {
-                "file": "small.gguf",
-                "url": f"{FILES_URL}/small.gguf",
-                "sha256": self.model_sha256,
-                "size_mb": 100,
-            },
+            "edged_model": self.model,
             "edged_memory_min_mb": 2500,
             "edged_gate": {"max_tokens": 12},
             "edged_gate_tries": 40,
-            "edged_settings": {
-                "engine": {
-                    "slots": 2,
-                    "context_max": CONTEXT_MAX,
-                    "context_min": 512,
-                    "batch_tokens": 32,
-                    "hang_s": 600,
-                },
-                "health": {"interval_s": 2},
-            },
+            "edged_settings": SETTINGS,
         }
         variables = FOLDER / "values.json"
         variables.write_text(json.dumps(values | changed))
@@ -164,7 +165,7 @@ class Board:
     def serve_files(self) -> None:
         """Have the model served on the board itself, which has no way out; the first transfer is cut off."""
         if "small.gguf" not in self.ssh("mkdir -p /srv/files; ls /srv/files"):
-            self.order("push", str(self._model), "/srv/files/small.gguf")
+            self.order("push", str(self.model_file), "/srv/files/small.gguf")
         self.order("push", str(Path(__file__).parent / "board" / "file_server.py"), "/srv/file_server.py")
         self.ssh("echo other weights > /srv/files/other.gguf; systemctl stop file-server 2>/dev/null; true")
         self.ssh(

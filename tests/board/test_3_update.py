@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from board_rig import ANSWER_S, BROKEN, FILES_URL, FIRST, NEXT, Board
+from board_rig import ANSWER_S, BROKEN, FILES_URL, FIRST, NEXT, SETTINGS, Board
 from device import Device
 
 pytestmark = pytest.mark.board
@@ -105,6 +105,37 @@ def test_back_to_the_release_before(second: Board) -> None:
         assert ended.code == 0, ended.text
     assert second.version() == FIRST
     second.asked()
+
+
+def test_settings_that_do_not_answer_are_put_back(installed: Board) -> None:
+    """The same release with a broker that is not there, and a secret it had not: both are taken back."""
+    before = installed.ssh("sha256sum /etc/edged/edged.toml")
+    settings = SETTINGS | {"mqtt": {"port": 1999, "username": "x", "password_file": "mqtt_password"}}
+    with installed.step("`site.yml` with a broker that is not there: the settings from before, answers"):
+        ended = installed.play(
+            "site.yml",
+            installed.version(),
+            edged_settings=settings,
+            edged_secrets={"mqtt_password": "the-password"},
+            edged_gate={"max_tokens": 4, "port": 1883, "timeout_s": 30},
+            edged_gate_tries=5,
+        )
+        assert ended.code != 0
+        assert f"The node is back at {installed.version()} and answers" in ended.text, ended.text
+    assert installed.ssh("sha256sum /etc/edged/edged.toml") == before
+    assert "mqtt_password" not in installed.ssh("ls /etc/credstore")
+    assert "the-password" not in ended.text
+
+
+def test_another_model_sent_in_pieces(installed: Board) -> None:
+    """From the machine that runs Ansible, under a name of its own: the node goes over to it."""
+    sent = installed.model | {"file": "sent.gguf", "src": str(installed.model_file)}
+    del sent["url"]
+    with installed.step("`site.yml` with another model, sent in pieces: the node goes over to it"):
+        ended = installed.play("site.yml", installed.version(), edged_model=sent)
+        assert ended.code == 0, ended.text
+    assert "sent.gguf" in installed.ssh("cat /etc/edged/edged.toml")
+    installed.asked()
 
 
 def test_drained_for_work_on_the_board(installed: Board) -> None:
