@@ -44,6 +44,7 @@ from edged.node.bulletin import Bulletin
 from edged.node.clocks import NOTE as CLOCKS_NOTE
 from edged.node.clocks import Clocks
 from edged.node.controls import Controls
+from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
@@ -56,6 +57,7 @@ from edged.node.outbox import Outbox
 from edged.node.pools import Membership
 from edged.node.replies import Replies
 from edged.node.sessions import Sessions
+from edged.node.sharing import Sharing
 from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.node.vitals_thread import VitalsThread
@@ -134,19 +136,18 @@ def run(  # noqa: C901, PLR0915 - one line a part
     )
     exchange = Exchange(line, topics.is_inside, inbox.put)
     outbox = Outbox(exchange, journal, topics.is_inside)
-    replies = Replies(topics, exchange, time.monotonic)
+    course = Course(Replies(topics, exchange, time.monotonic), journal, time.monotonic)
+    answers = AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s)
     upstream, away = _upstream(settings, inbox)
     desk = Desk(
-        replies,
-        journal,
+        course,
         supervision,
         outbox,
+        Sharing(course, supervision, time.monotonic, answers),
         settings.limits.attempts,
-        time.monotonic,
         sessions=Sessions(settings.sessions.max_bytes),
         toolbox=toolbox,
         rounds_max=settings.tools.rounds,
-        answers=AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s),
         away=away,
     )
     bulletin = Bulletin(topics, line, settings.health.interval_s, _discovery(settings, topics, line, reader))

@@ -116,7 +116,7 @@ class Tuning:
         self.intake.deadline_default_s = limits.deadline_default_s
         self.desk.attempts_max = limits.attempts
         cache = wanted.cache
-        self.desk.answers.bound(cache.answers, cache.max_bytes, cache.keep_s)
+        self.desk.sharing.answers.bound(cache.answers, cache.max_bytes, cache.keep_s)
         self.about["limits"] = limits_told(limits)
         self.membership.set_pools(wanted.node.pools)
         self.bulletin.interval_s = wanted.health.interval_s

@@ -176,7 +176,7 @@ class Admin:
             case "model":
                 self._begin_switch(order, answer)
             case "cache_clear":
-                answer(admin.ok(order, answers=self.desk.clear_answers()))
+                answer(admin.ok(order, answers=self.desk.sharing.answers.clear()))
             case "restart":
                 now = self.now()
                 self.restarted.write(f"{now.boot_id} {now.monotonic_s} {order.transaction}")
@@ -266,7 +266,7 @@ class Admin:
             return
         self._switch = None
         if reason is None:
-            self.desk.clear_answers()
+            self.desk.sharing.answers.clear()
             self.tell("model_changed", model=model, path=switch.order.path)
             switch.answer(admin.ok(switch.order, model=model))
         else:

@@ -63,7 +63,7 @@ class Controls:
                 case "resume":
                     desk.replies.replay(job, order.from_seq)
                 case "end_reasoning":
-                    desk.end_reasoning(job)
+                    desk.sharing.end_reasoning(job)
                 case "status":
                     self._status(client, order.id, job, event)
         elif order.op in {"status", "resume", "cancel"}:

@@ -1,7 +1,7 @@
-"""The desk: follows each job from the journal through the engine to its last message.
+"""The desk: gives each job to whatever can answer it, and hears what came of it.
 
-Belongs to the dispatcher thread, which alone touches a job. Every path ends in exactly one terminal message:
-it goes into the journal first and from there, through the outbox, to the broker.
+That is the engine, a run that another question began, an answer given before, the node's own tools in between, or a
+larger server. Belongs to the dispatcher thread; what a job's device is told at each step stands in `course`.
 """
 
 from __future__ import annotations
@@ -14,54 +14,39 @@ import msgspec
 import structlog
 
 from edged.core import answer_cache, reply, rounds
-from edged.core.answer_cache import AnswerCache, Kept
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
-from edged.core.records import Finished, Publish, Recovered, SessionTurn, StoredSession, remaining_s
+from edged.core.records import Finished, Recovered, StoredSession, remaining_s
 from edged.core.tools import Call, Tool
 from edged.core.upstream import Broke, Why
 from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.messages import (
     Cancel,
     Ended,
-    EndReasoning,
-    Order,
     Piece,
     Prepared,
     Refused,
-    SetDeadline,
     Started,
 )
 from edged.errors import Refusal
 from edged.node import endings, submission
 from edged.node.away import Away
+from edged.node.course import Course
 from edged.node.endings import Who
-from edged.node.joint import Joint, Kind, Run
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
 from edged.node.sessions import Sessions
+from edged.node.sharing import Orders, Sharing
 from edged.tools.client import ToolsRan
 
 BEGUN_MAX = 10
 """Runs of a question that none of its daemons saw end, after which it is `poison`: a question that takes the
 board down leaves no other trace, and an orderly restart in mid-answer is no fault of the question."""
-HASTY = frozenset({"hot", "critical"})
-"""Levels at which a model may have to think less: such an answer is not given again."""
 SOON_S = 0.1
 """A deadline that is nearer than this has passed."""
 
 log = structlog.get_logger()
-
-
-class Journal(Protocol):
-    """The journal, as far as running jobs need it; answers come back as events."""
-
-    def attempt(self, number: int) -> None:
-        """Count a run."""
-
-    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
-        """Store the terminal messages, and what the answer adds to its session."""
 
 
 class Tools(Protocol):
@@ -88,55 +73,54 @@ class NoTools:
         )
 
 
-class Orders(Protocol):
-    """The engine, as far as running jobs need it."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether orders are taken."""
-
-    def send(self, order: Order) -> None:
-        """Give an order."""
-
-
 @dataclass(slots=True)
 class Desk:
     """All jobs of this node.
 
     Attributes:
-        replies, journal, engine, outbox: the outside.
+        course: where jobs are moved on and their devices told.
+        engine, outbox: the outside.
         attempts_max: times that the engine broke under a job, after which the job is `poison`.
-        clock: monotonic seconds, the same clock in the engine process.
-        level: heat level, for `done`.
+        sharing: what is computed once for several questions.
         roster: the jobs.
         sessions: the conversations that go on.
         toolbox: the node's own tools; `rounds_max` rounds of calls a question may make.
         vitals: the board's, as health tells them, for tools.
-        joint: runs of the engine that several questions may share.
-        answers: answers that may be given again.
         away: the larger server; None without one.
         service_s: seconds that a job occupied a slot, lately.
     """
 
-    replies: Replies
-    journal: Journal
+    course: Course
     engine: Orders
     outbox: Outbox
+    sharing: Sharing
     attempts_max: int
-    clock: Callable[[], float]
-    model: str = ""
-    level: str | None = None
     roster: Roster = field(default_factory=Roster)
     sessions: Sessions = field(default_factory=Sessions)
     toolbox: Tools = field(default_factory=NoTools)
     rounds_max: int = 4
     vitals: dict[str, Any] = field(default_factory=dict)
-    joint: Joint = field(default_factory=Joint)
-    answers: AnswerCache = field(default_factory=lambda: AnswerCache(0, 0, 0.0))
     away: Away | None = None
     service_s: float = 1.0
-    running: int = 0
     _runs: int = 0
+
+    def __post_init__(self) -> None:
+        self.course.over = self._over
+
+    @property
+    def replies(self) -> Replies:
+        """What devices hear."""
+        return self.course.replies
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Monotonic seconds, the same clock in the engine process."""
+        return self.course.clock
+
+    @property
+    def running(self) -> int:
+        """Jobs that have a slot, or run elsewhere."""
+        return self.course.running
 
     # taking on ------------------------------------------------------------------------------------------
 
@@ -147,7 +131,7 @@ class Desk:
         self.sessions.enter(job, session)
         self.replies.counts.accepted += 1
         if job.cancel_asked:
-            self._finish(job, endings.cancelled(job))
+            self.course.finish(job, endings.cancelled(job))
         else:
             self._submit(job)
 
@@ -194,66 +178,31 @@ class Desk:
     def _submit(self, job: Job) -> None:
         if job.submitted or not self.sessions.has_turn(job):
             return
-        why = None if job.tried_away or self.away is None else self.away.why(job.question, self.level)
+        why = None if job.tried_away or self.away is None else self.away.why(job.question, self.course.level)
         if why is None and (not self.engine.ready or (job.crashes and self._suspect_runs())):
             return
-        question = job.question
         # What a larger server answers, or was asked to, is no answer of the board's own model.
-        own = why is None and question.model is None
-        key = answer_cache.key(question) if own and self.answers.answers_max else None
-        if key is not None and self._shared(job, key):
+        key = self.sharing.key(job) if why is None and job.question.model is None else None
+        if key is not None and self.sharing.give(job, key):
             return
         try:
             conversation = self.sessions.conversation(job)
             offered = submission.offered(job, self.toolbox.tools, self.rounds_max)
         except Refusal as refusal:
-            self.fail(job, refusal)
+            self.course.fail(job, refusal)
             return
         if why is not None and self.away is not None:
             self._send_away(job, self.away, why, conversation.messages)
             return
         job.submitted = True
         if key is not None:
-            job.run = self.joint.begin(job, key).number
+            self.sharing.begin(job, key)
         self.engine.send(submission.order(job, conversation, offered, shared=key is not None))
-
-    def _shared(self, job: Job, key: bytes) -> bool:
-        """Answer a question from what was answered before, or let it share what is being computed."""
-        kept = self.answers.get(key, self.clock())
-        if kept is not None:
-            self._give_again(job, kept)
-            return True
-        run = self.joint.open(key)
-        if run is None:
-            return False
-        job.submitted, job.run = True, run.number
-        run.jobs.append(job)
-        self.replies.counts.cached += 1
-        if run.deadline is not None and (job.deadline is None or job.deadline > run.deadline):
-            run.deadline = job.deadline
-            self.engine.send(SetDeadline(run.number, job.deadline))
-        if run.prepared is not None:
-            self._prepared(job, run.prepared)
-        if run.started:
-            self._started(job)
-            for kind, text in run.pieces:
-                self._piece(job, kind, text)
-        return True
-
-    def _give_again(self, job: Job, kept: Kept) -> None:
-        usage = kept.usage
-        self.replies.counts.cached += 1
-        self._prepared(job, Prepared(job.number, usage.prompt_tokens, kept.context, 0, 0.0))
-        for kind, text in (("reasoning", kept.reasoning), ("text", kept.text)):
-            if text and job.question.stream:
-                self._delta(job, "reasoning" if kind == "reasoning" else "text", text)
-        done = endings.given_again(job, self._who(job), kept)
-        self._finish(job, done, plain_text=kept.text if job.question.plain else None)
 
     def _send_away(self, job: Job, away: Away, why: Why, messages: tuple[Message, ...]) -> None:
         job.submitted, job.away = True, why
         away.send(job.number, job.question, messages, job.deadline)
-        self._accepted(job, position=0, eta_s=away.service_s, upstream=away.policy.host)
+        self.course.accepted(job, position=0, eta_s=away.service_s, upstream=away.policy.host)
 
     def away_said(self, event: UpstreamEvent) -> None:
         """The larger server said something."""
@@ -276,15 +225,12 @@ class Desk:
         if job is None or job.away is None:
             return
         why, job.away, job.tried_away = job.away, None, True
-        if job.state is State.RUNNING:
-            self.running -= 1
-        job.move(Happening.ENGINE_GONE)
-        job.begin_anew()
+        self.course.anew(job)
         if job.deadline is not None and job.deadline <= self.clock():
-            self.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
+            self.course.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
         elif why == "context":
             besides = f"the larger server {away.policy.host} did not answer: {report.reason}"
-            self.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
+            self.course.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
         else:
             self._submit(job)
 
@@ -292,8 +238,8 @@ class Desk:
 
     def engine_ready(self, model: str) -> None:
         """Give it everything that waits, in the order of acceptance."""
-        self.model = model
-        self.answers.clear()
+        self.course.model = model
+        self.sharing.answers.clear()
         for number in sorted(self.roster.numbered):
             job = self.roster.numbered[number]
             if job.state is State.WAITING:
@@ -305,104 +251,50 @@ class Desk:
         Args:
             crashed: False where it was told to end, which no question is to blame for.
         """
-        self.running = 0
-        self.joint.clear()
+        self.sharing.joint.clear()
         for job in list(self.roster.numbered.values()):
             if job.away is not None:
-                self.running += job.state is State.RUNNING
                 continue
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
-            job.move(Happening.ENGINE_GONE)
-            job.begin_anew()
+            self.course.anew(job)
             if job.state is State.FINISHING:
                 continue
             job.crashes += was_running and crashed
             if job.cancel_asked:
-                self._finish(job, endings.cancelled(job))
+                self.course.finish(job, endings.cancelled(job))
             elif was_running and job.crashes >= self.attempts_max:
                 self._poison(job, f"crashed the engine {job.crashes} times")
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
-        run = self.joint.of(report.number)
-        if run is not None:
-            run.prepared = report
+        self.sharing.note(report)
         for job in self._jobs(report.number):
-            self._prepared(job, report)
+            self.course.prepared(job, report)
 
     def _jobs(self, number: int) -> list[Job]:
         """The questions that a report of the engine is about."""
-        run = self.joint.of(number)
+        run = self.sharing.joint.of(number)
         if run is not None:
             return list(run.jobs)
         job = self.roster.live(number)
         return [] if job is None else [job]
 
-    def _prepared(self, job: Job, report: Prepared) -> None:
-        if job.progress.rounds:
-            return
-        job.prompt_tokens, job.context = report.prompt_tokens, report.context
-        log.debug("question_prepared", job_id=job.question.id, prompt_tokens=report.prompt_tokens)
-        self._accepted(job, position=report.ahead, eta_s=report.eta_s)
-
-    def _accepted(self, job: Job, *, position: int, eta_s: float, upstream: str | None = None) -> None:
-        deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
-        self.replies.send(
-            job,
-            reply.Accepted(
-                id=job.question.id,
-                seq=job.next_seq(),
-                node=self.replies.topics.node,
-                position=position,
-                eta_ms=round(1000 * eta_s),
-                prompt_tokens=job.prompt_tokens or None,
-                context=job.context or None,
-                deadline_ms=deadline_ms,
-                history=None if job.question.session is None else job.history,
-                upstream=upstream,
-            ),
-            qos=1,
-        )
-
     def started(self, report: Started) -> None:
         """It has a slot: the run counts, on disk too."""
-        run = self.joint.of(report.number)
-        if run is not None:
-            run.started = True
+        self.sharing.note(report)
         for job in self._jobs(report.number):
-            self._started(job)
-
-    def _started(self, job: Job) -> None:
-        if job.state is not State.WAITING:
-            return
-        job.move(Happening.STARTED)
-        job.attempts += 1
-        self.running += 1
-        log.debug("answer_begun", job_id=job.question.id, attempt=job.attempts)
-        if not (job.begun and job.attempts == 1):
-            self.journal.attempt(job.number)
+            self.course.started(job)
 
     def piece(self, report: Piece) -> None:
         """The next delta of an answer."""
-        run = self.joint.of(report.number)
-        if run is not None:
-            run.add(report)
+        self.sharing.note(report)
         for job in self._jobs(report.number):
-            self._piece(job, report.kind, report.text)
-
-    def _piece(self, job: Job, kind: Kind, text: str) -> None:
-        if job.state is State.RUNNING and job.question.stream:
-            self._delta(job, kind, text)
-
-    def _delta(self, job: Job, kind: Kind, text: str) -> None:
-        self.replies.delta(job, reply.Delta if kind == "text" else reply.ReasoningDelta, text)
+            self.course.piece(job, report.kind, report.text)
 
     def ended(self, report: Ended) -> None:
         """The answer is complete, or as complete as it will be."""
-        run, jobs = self.joint.of(report.number), self._jobs(report.number)
-        if run is not None:
-            self.joint.end(run)
-            self._keep(run, report)
+        jobs = self._jobs(report.number)
+        self.sharing.ended(report)
         if not jobs:
             return
         timings = report.timings
@@ -413,32 +305,16 @@ class Desk:
         now = self.clock()
         for job in jobs:
             if report.outcome == "deadline" and job.deadline is not None and job.deadline > now + SOON_S:
-                self._run_again(job)  # the engine had not heard yet that this one waits longer
+                self.course.anew(job)  # the engine had not heard yet that this one waits longer
+                self._submit(job)
             else:
                 self._ended(job, report, first=job.number == report.number)
-
-    def _keep(self, run: Run, report: Ended) -> None:
-        """Keep an answer that would be the same next time."""
-        outcome = report.outcome
-        if run.altered or not run.jobs or self.level in HASTY or outcome == "cancelled":
-            return
-        if not answer_cache.may_keep(run.jobs[0].question, outcome, trimmed=report.trimmed > 0):
-            return
-        context = 0 if run.prepared is None else run.prepared.context
-        kept = Kept(report.text, report.reasoning, outcome, report.usage, context)
-        self.answers.put(run.key, kept, self.clock())
-
-    def _run_again(self, job: Job) -> None:
-        self.running -= 1
-        job.move(Happening.ENGINE_GONE)
-        job.begin_anew()
-        self._submit(job)
 
     def _ended(self, job: Job, report: Ended, *, first: bool) -> None:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
         job.progress = rounds.kept(job.progress, whole)
         if report.outcome == "cancelled":
-            self._finish(job, endings.cancelled(job))
+            self.course.finish(job, endings.cancelled(job))
             return
         if report.calls and report.calls[0].name in submission.local_names(job):
             self._call(job, report)
@@ -448,7 +324,7 @@ class Desk:
             try:
                 parsed = reply.parsed(report.text)
             except Refusal as refusal:
-                self.fail(job, refusal)
+                self.course.fail(job, refusal)
                 return
         trimmed = report.trimmed + job.dropped
         calls = [call.shape() for call in report.calls] or None
@@ -465,13 +341,13 @@ class Desk:
         ):  # a turn without an answer leaves no trace
             answer = Message("assistant", report.said.text or None, tool_calls=calls)
             turn = self.sessions.answered(job, answer, report.said.tokens, trimmed)
-        self._finish(job, done, plain_text=done.text if job.question.plain else None, turn=turn)
+        self.course.answer(job, done, turn)
 
     def _who(self, job: Job) -> Who:
-        node, level = self.replies.topics.node, self.level
+        who = self.course.who
         if job.away is not None and self.away is not None:
-            return Who(node, self.away.policy.model, level, self.away.policy.host)
-        return Who(node, self.model, level)
+            return Who(who.node, self.away.policy.model, who.level, self.away.policy.host)
+        return who
 
     # the node's own tools -------------------------------------------------------------------------------
 
@@ -493,9 +369,9 @@ class Desk:
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
         jobs = self._jobs(report.number)
-        run = self.joint.of(report.number)
+        run = self.sharing.joint.of(report.number)
         if run is not None:
-            self.joint.end(run)
+            self.sharing.joint.end(run)
         refusal = Refusal(
             report.code, report.message, retry_after_ms=report.retry_after_ms, details=report.details
         )
@@ -507,13 +383,12 @@ class Desk:
                 job.begin_anew()  # it shared the place in line of one that did not wait as long
                 self._submit(job)
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
-                self._finish(
-                    job, endings.done(job, self._who(job), "deadline")
-                )  # with what the rounds before came to
+                # With what the rounds before came to.
+                self.course.answer(job, endings.done(job, self._who(job), "deadline"))
             elif away is not None and report.code == "too_long" and job.question.tools is None:
                 self._too_long_here(job, report, away)
             else:
-                self.fail(job, refusal)
+                self.course.fail(job, refusal)
 
     def _too_long_here(self, job: Job, report: Refused, away: Away) -> None:
         job.prompt_tokens = report.details.get("prompt_tokens", 0)
@@ -522,7 +397,7 @@ class Desk:
             self._send_away(job, away, "context", self.sessions.conversation(job).messages)
         else:
             besides = f"the larger server {away.policy.host} is not well"
-            self.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
+            self.course.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
 
     # ends -----------------------------------------------------------------------------------------------
 
@@ -534,31 +409,18 @@ class Desk:
         if job.away is not None and self.away is not None:
             text = self.away.cancel(job.number)
             last = reply.Cancelled(id=job.question.id, seq=job.next_seq(), text=text, usage=reply.Usage())
-            self._finish(job, last)
+            self.course.finish(job, last)
             return
-        run = self.joint.run_of(job)
-        if run is not None and len(run.jobs) > 1:
-            self._finish(job, endings.cancelled(job, run))  # the others wait on
-        elif job.submitted and self.engine.ready:
-            if run is not None:
-                run.closed = True
-            self.engine.send(Cancel(job.number if run is None else run.number))
+        if self.sharing.cancel(job):
+            return
+        if job.submitted and self.engine.ready:
+            self.engine.send(Cancel(self.sharing.close(job)))
         else:
-            self._finish(job, endings.cancelled(job))
-
-    def end_reasoning(self, job: Job) -> None:
-        """Its device has seen enough of the thinking; those who share it may not have."""
-        run = self.joint.run_of(job)
-        if run is None:
-            self.engine.send(EndReasoning(job.number))
-        elif len(run.jobs) == 1:
-            run.closed = run.altered = True
-            self.engine.send(EndReasoning(run.number))
+            self.course.finish(job, endings.cancelled(job))
 
     def expire(self, now: float) -> None:
         """End what is past its deadline where the engine does not: it is not there, or others wait longer."""
-        for run, job in self.joint.late(now):
-            self._cut(run, job)
+        self.sharing.expire(now)
         for job in list(self.roster.numbered.values()):
             if (
                 job.state is State.WAITING
@@ -566,28 +428,11 @@ class Desk:
                 and job.deadline is not None
                 and job.deadline <= now
             ):
-                self.fail(job, Refusal("expired", "the deadline passed before the question's turn came"))
+                self.course.fail(
+                    job, Refusal("expired", "the deadline passed before the question's turn came")
+                )
             elif job.progress.calls and job.deadline is not None and job.deadline <= now:
                 self.refused(Refused(job.number, "expired", "the deadline passed while tools ran", {}))
-
-    def clear_answers(self) -> int:
-        """Forget answers that are kept to be given again; returns how many."""
-        return self.answers.clear()
-
-    def _cut(self, run: Run, job: Job) -> None:
-        """End a question at its own deadline, with what there is."""
-        if job.state is not State.RUNNING:
-            self.fail(job, Refusal("expired", "the deadline passed before the question's turn came"))
-            return
-        if job.question.schema is not None:
-            self.fail(job, Refusal("expired", "the answer was not complete; allow a longer deadline_ms"))
-            return
-        done = endings.cut_off(job, self._who(job), run)
-        self._finish(job, done, plain_text=done.text if job.question.plain else None)
-
-    def fail(self, job: Job, refusal: Refusal) -> None:
-        """End a job with an error."""
-        self._finish(job, reply.failed(job.question.id, job.next_seq(), refusal))
 
     def kept(self, event: Finished) -> None:
         """Its last message stands in the journal and may go out; the job is over."""
@@ -601,7 +446,7 @@ class Desk:
 
     def _poison(self, job: Job, what: str) -> None:
         message = f"this question {what}; change it before you ask again"
-        self.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
+        self.course.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
         key = answer_cache.key(job.question)
         for other in list(self.roster.numbered.values()):
             # The same question under another id: it would crash the engine as often again.
@@ -616,35 +461,14 @@ class Desk:
         """
         return any(job.crashes and job.submitted for job in self.roster.numbered.values())
 
-    def _finish(
-        self,
-        job: Job,
-        last: reply.Terminal,
-        *,
-        plain_text: str | None = None,
-        turn: SessionTurn | None = None,
-    ) -> None:
-        if job.state is State.RUNNING:
-            self.running -= 1
-        self._leave_run(job)
-        job.move(Happening.ENDED)
+    def _over(self, job: Job) -> None:
+        """Its last message is on its way: whoever waited for it has its turn."""
         if job.crashes:
             job.submitted = False
             for number in sorted(self.roster.numbered):
                 other = self.roster.numbered[number]
                 if other.crashes and other.state is State.WAITING:
                     self._submit(other)
-        self.journal.finish(job.number, self.replies.last(job, last, plain_text), turn)
         after = self.sessions.leave(job)
         if after is not None and after.state is State.WAITING:
             self._submit(after)
-
-    def _leave_run(self, job: Job) -> None:
-        """It waits for the engine no longer; when nobody does, neither need the engine go on."""
-        run = self.joint.run_of(job)
-        if run is None:
-            return
-        run.jobs.remove(job)
-        if not run.jobs and not run.closed:
-            run.closed = True
-            self.engine.send(Cancel(run.number))

@@ -155,7 +155,7 @@ class Intake:
     def _answered_away(self, question: Question, refusal: Refusal) -> bool:
         """Whether what keeps this board from answering does not keep a larger server from it."""
         away = self.desk.away
-        why = None if away is None else away.why(question, self.desk.level)
+        why = None if away is None else away.why(question, self.desk.course.level)
         return (why == "asked" and refusal.code in {"hot", "loading", "internal"}) or (
             why == "hot" and refusal.code == "hot"
         )

@@ -329,8 +329,8 @@ class Node:
             self.about["clocks"] = clocks
             if self.bulletin.info:
                 self._tell_info()
-        self.desk.level = self.thermostat.level
-        self.desk.vitals = {"level": self.desk.level, **news.board(vitals)}
+        self.desk.course.level = self.thermostat.level
+        self.desk.vitals = {"level": self.desk.course.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots
         if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
             self._tell_health()
@@ -362,7 +362,7 @@ class Node:
     def _go_online(self) -> None:
         self.bulletin.go_online()
         self.watchdog.ready()
-        self.watchdog.status(self.supervision.reason or f"answering with {self.desk.model}")
+        self.watchdog.status(self.supervision.reason or f"answering with {self.desk.course.model}")
 
     # news -----------------------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class Node:
             "running": self.desk.running,
             "outbox": len(self.outbox),
             "engine": self.supervision.phase,
-            "model": self.desk.model,
+            "model": self.desk.course.model,
             "level": self.thermostat.level,
             **news.pools(self.membership),
         }
