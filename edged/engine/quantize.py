@@ -14,8 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
-
+from edged.engine.llama.bindings import C
 from edged.errors import ModelError
 
 _ARGUMENTS = 3

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
-
 from edged.errors import ModelError
 
+from .bindings import C
 from .model import Model, Token
 
 KV_TYPES = {"f16": 1, "q8_0": 8}

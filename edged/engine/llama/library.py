@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from pathlib import Path
 
-import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
+from .bindings import FOLDER, VERSION, C
 
 LogLine = Callable[[str, str], None]
 """Takes level (`debug`, `info`, `warning`, `error`) and text of one of llama.cpp's own log lines."""
@@ -38,7 +37,7 @@ def _load_plugins() -> None:
     Nothing in libllama or its Python bindings loads them ("no backends are loaded"), so we do; a build with
     the CPU code linked in has registered it by now and is left alone.
     """
-    folder = Path(C.__file__).parent / "lib"
+    folder = FOLDER / "lib"
     library = folder / "libggml.so"
     if not library.exists():
         return
@@ -51,7 +50,7 @@ def _load_plugins() -> None:
 
 def version() -> str:
     """Version of the bindings, and so of llama.cpp, whose states of the KV cache change with it."""
-    return str(C.__version__)
+    return VERSION
 
 
 def system_info() -> str:

@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
 from llguidance import LLTokenizer
 
 from edged.errors import ModelError
+
+from .bindings import C, give_back
 
 Token = int
 TOKEN_BYTES_MAX = 256
@@ -149,6 +150,10 @@ class Model:
             return known
         if not 0 <= token < self.vocabulary:  # out of a session that another model began
             return b""
+        self._pieces[token] = text = self._read_piece(token)
+        return text
+
+    def _read_piece(self, token: Token) -> bytes:
         room = TOKEN_BYTES_MAX
         buffer = ctypes.create_string_buffer(room)
         length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
@@ -156,8 +161,7 @@ class Model:
             room = -length
             buffer = ctypes.create_string_buffer(room)
             length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
-        self._pieces[token] = text = buffer.raw[:length]
-        return text
+        return buffer.raw[:length]
 
     def ends_answer(self, token: Token) -> bool:
         """True for the tokens with which the model says that it is finished."""
@@ -172,15 +176,21 @@ class Model:
 
         What llguidance's own `lltokenizer_from_vocab` does (1.9.1), without a call that llama_cpp has deprecated.
         """
-        pieces = list(map(self.piece, range(self.vocabulary)))
+        pieces = list(map(self._read_piece, range(self.vocabulary)))  # no text is kept but those that come up
+        for token in range(self.vocabulary):
+            if self.is_special(token):
+                # A leading 0xff makes it a special token there: no schema's text matches it.
+                pieces[token] = b"\xff" + pieces[token]
         ends = [token for token in range(self.vocabulary) if self.ends_answer(token)]
-        return LLTokenizer.from_llamacpp(
-            # A leading 0xff makes it a special token there: no schema's text matches it.
-            tokens=[b"\xff" + piece if self.is_special(at) else piece for at, piece in enumerate(pieces)],
+        tables = LLTokenizer.from_llamacpp(
+            tokens=pieces,
             vocab_ptr=self._vocab,
-            tokenize_fptr=ctypes.cast(C.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001
+            tokenize_fptr=ctypes.cast(C._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001
             eos_token=ends,
         )
+        del pieces
+        give_back()
+        return tables
 
     def is_special(self, token: Token) -> bool:
         """True for control tokens, and for user-defined ones that are written as a tag, such as `<tool_call>`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
 import numpy as np
 
+from .bindings import C
 from .context import Context
 from .model import Token
 

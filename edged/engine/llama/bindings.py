@@ -1,0 +1,46 @@
+"""llama.h as llama-cpp-python's ctypes declarations have it, without the rest of that package.
+
+`import llama_cpp` brings its `Llama` class along, and with it SQLite, multiprocessing and more: memory of the
+board that nothing here uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+PACKAGE = "llama_cpp"
+
+
+def _declarations() -> ModuleType:
+    """`llama_cpp.llama_cpp`; whoever imports `llama_cpp` later gets all of it, as ever."""
+    if PACKAGE in sys.modules:
+        return importlib.import_module(f"{PACKAGE}.{PACKAGE}")
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named '{PACKAGE}'", name=PACKAGE)
+    # A package whose own __init__ is not run: it only says where its files are.
+    sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module(f"{PACKAGE}.{PACKAGE}")
+    finally:
+        del sys.modules[PACKAGE]
+
+
+C = _declarations()
+"""Every function, type and constant of llama.h, by its name there."""
+FOLDER = Path(str(C.__file__)).parent
+"""Where the package and its libraries are."""
+VERSION = version("llama-cpp-python")
+
+
+def give_back() -> None:
+    """Return memory that was freed to the system, where the C library can (glibc's malloc_trim(3))."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
