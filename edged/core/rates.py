@@ -38,6 +38,14 @@ class Rates:
         elif read >= 8:  # noqa: PLR2004 - shorter reads are dominated by the weights, as a written token is
             self.read_s = _mix(self.read_s, max(0.0, seconds - (self.step_s if written else 0.0)) / read)
 
+    def cores_changed(self, speed: float) -> None:
+        """The cores are `speed` times as fast together from now on, by their number and clock.
+
+        Reading follows at once, for arithmetic bounds it, and the next prompt may come after hours. Writing is
+        bound by the memory: how much it changes its next passes tell.
+        """
+        self.read_s /= speed
+
     def answered(self, tokens: int) -> None:
         """Count the length of a finished answer."""
         self.answer_tokens = _mix(self.answer_tokens, float(tokens))

@@ -112,6 +112,7 @@ class SetLimits(Frame, frozen=True, tag="set_limits"):
         context: tokens that a question may have, prompt and answer together, from the next one measured on.
         slots: questions that run at once; more that run already go on to their end.
         decode_threads, prefill_threads: from the next pass on.
+        clock: highest clock of the engine's cores, as a share of what it is without heat; for what to expect.
         pace: share of the time that passes may fill, above 0 to 1; the rest is rest, between passes.
         paused: no pass is begun and nothing admitted; what runs keeps its place and goes on afterwards, but
             its deadline counts on.
@@ -123,6 +124,7 @@ class SetLimits(Frame, frozen=True, tag="set_limits"):
     slots: int
     decode_threads: int
     prefill_threads: int
+    clock: float = 1.0
     pace: float = 1.0
     paused: bool = False
     reasoning_budget: int | None = None

@@ -29,6 +29,7 @@ from edged.errors import EngineError, Refusal
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
 ABORTED = 2  # llama_decode: stopped by the abort callback
+CLOCK_SHARE_MIN = 0.1
 LONG_PASS_ROWS = 16
 """A cancelled question's pass is aborted only when it reads that much; a shorter one is over as soon."""
 
@@ -79,6 +80,7 @@ class Scheduler:
         self._threads_max = decode_threads, prefill_threads
         self._decode_threads = decode_threads
         self._prefill_threads = prefill_threads
+        self._clock_share = 1.0
         self._pace = Pace()
         self._emit = emit
         self._clock = clock
@@ -158,8 +160,11 @@ class Scheduler:
         """Obey new limits from the next step on; what runs keeps its slot."""
         self.slots = min(self._slot_count, max(1, limits.slots))
         most_decode, most_prefill = self._threads_max
+        before = self._prefill_threads * self._clock_share
         self._decode_threads = min(most_decode, max(1, limits.decode_threads))
         self._prefill_threads = min(most_prefill, max(1, limits.prefill_threads))
+        self._clock_share = min(1.0, max(CLOCK_SHARE_MIN, limits.clock))
+        self.counters.rates.cores_changed(self._prefill_threads * self._clock_share / before)
         self._pace.share = min(1.0, max(PACE_MIN, limits.pace))
         self.paused = limits.paused
 

@@ -89,6 +89,7 @@ def test_more_effort_is_never_less(one: float, other: float, ladders: list[Ladde
         assert cap_hz <= more.caps_hz[each.name]
         share = each.powers[each.steps_hz.index(cap_hz)]
         assert share <= low + 1e-6 or cap_hz == each.steps_hz[0]
+    assert FLOOR_SHARE <= less.clock <= more.clock <= 1.0 or not ladders
     if less.left < 1.0 and ladders:
         assert any(less.caps_hz[each.name] == each.steps_hz[0] for each in ladders)
 
@@ -105,6 +106,7 @@ def test_order_of_the_limits() -> None:
         assert one.decode_threads == 4 or one.caps_hz["policy4"] == OFFERED[3]
         assert one.pace == 1.0 or one.decode_threads == 1
     assert told[0].caps_hz == {"policy4": FULL}
+    assert (told[0].clock, told[-1].clock) == (1.0, 0.42)
     assert limits("hot", 1.0, ceiling, (ladder(found(), FULL),)).decode_threads == 4
     assert limits("hot", 1.0, ceiling).decode_threads == 2
 

@@ -671,6 +671,19 @@ def test_estimate_knows_pace_and_slots() -> None:
     assert one.scheduler.estimate(two)[0] == 1
 
 
+def test_estimate_knows_threads_and_clock() -> None:
+    """A prompt takes as much longer as its cores are slower, at once; what was measured holds again afterwards."""
+    one = rig("abcd")
+    rates = one.scheduler.counters.rates
+    rates.expect(0.25, 0.125)
+    one.scheduler.limit(limits(prefill_threads=1, clock=0.5))
+    assert rates.read_s == pytest.approx(2 * PREFILL * 0.125)
+    assert rates.step_s == 0.25
+    one.scheduler.limit(limits(prefill_threads=1, clock=0.0))
+    one.scheduler.limit(limits())
+    assert rates.read_s == pytest.approx(0.125)
+
+
 # sessions -------------------------------------------------------------------------------------------------
 
 

@@ -82,10 +82,12 @@ class Spent:
     Attributes:
         caps_hz: by the policy's name; a policy at its last step is there too.
         left: the effort that threads and time must still be cut to, above 0 to 1; 1 where the clocks sufficed.
+        clock: the cores' mean clock, as a share of what it is without us.
     """
 
     caps_hz: Mapping[str, int]
     left: float
+    clock: float = 1.0
 
 
 def power(clock: float) -> float:
@@ -109,14 +111,17 @@ def spend(effort: float, ladders: Sequence[Ladder]) -> Spent:
         effort: share of its power that the engine may spend, above 0 to 1.
         ladders: of the engine's policies; none where clocks are not ours to lower.
     """
-    caps, lowest, cores = {}, 0.0, 0
+    caps: dict[str, int] = {}
+    lowest, clock, cores = 0.0, 0.0, 0
     for one in ladders:
         fitting = [hz for hz, share in zip(one.steps_hz, one.powers, strict=True) if share <= effort + 1e-9]
         caps[one.name] = max(fitting, default=one.steps_hz[0])
         lowest += one.powers[0] * len(one.cores)
+        clock += caps[one.name] / one.steps_hz[-1] * len(one.cores)
         cores += len(one.cores)
-    lowest = lowest / cores if cores else 1.0
-    return Spent(caps, effort if not caps else min(1.0, effort / lowest))
+    if not cores:
+        return Spent({}, effort)
+    return Spent(caps, min(1.0, effort * cores / lowest), clock / cores)
 
 
 def _even(lowest_hz: int, highest_hz: int) -> tuple[int, ...]:

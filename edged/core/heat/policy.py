@@ -72,6 +72,7 @@ class Limits:
     """What the engine may do just now; `edged.engine.messages.SetLimits` tells each but the last.
 
     Attributes:
+        clock: what the caps leave of its cores' clock, a share.
         caps_hz: highest clocks of its cores, by cpufreq policy; empty where they are left alone.
     """
 
@@ -79,6 +80,7 @@ class Limits:
     slots: int
     decode_threads: int
     prefill_threads: int
+    clock: float
     pace: float
     paused: bool
     reasoning_budget: int | None
@@ -104,6 +106,7 @@ def limits(level: Level, effort: float, ceiling: Ceiling, ladders: Sequence[Ladd
         slots=max(1, math.ceil(row.slots * ceiling.slots)),
         decode_threads=_threads(effort, ceiling.decode_threads),
         prefill_threads=_threads(effort, ceiling.prefill_threads),
+        clock=round(spent.clock, 2),
         pace=round(max(PACE_MIN, min(1.0, effort * ceiling.decode_threads)), 2),
         paused=row.paused,
         reasoning_budget=row.thinking,
