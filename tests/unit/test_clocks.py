@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from boards import tree
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
+from edged.cli import app
 from edged.cli.clocks import give_back, paths
 from edged.core.heat.clocks import (
     FLOOR_SHARE,
@@ -453,3 +456,28 @@ def test_the_restore_needs_no_daemon(rig: Rig) -> None:
     rig.file(6).write_text("1200000\n")
     assert give_back(where)
     assert (rig.cap(4), rig.cap(6), list(rig.state.iterdir())) == (2400, 2400, [])
+
+
+def test_what_a_person_is_shown(tmp_path: Path) -> None:
+    """Who may lower what, and what is lowered; on a board whose cores are those that this process may use."""
+    own = Rig(tmp_path)
+    own.file(0, "affected_cpus").write_text(" ".join(map(str, sorted(os.sched_getaffinity(0)))))
+    own.file(0).write_text("1200000\n")
+    own.clocks.note.write(encode(Kept(tree.BOOT_ID, {"policy0": FULL})))
+    config = tmp_path / "edged.toml"
+    lines = [
+        "[paths]",
+        f'sys = "{own.root}/sys"',
+        f'proc = "{own.root}/proc"',
+        f'state = "{own.state}"',
+        "[model]",
+        'path = "x.gguf"',
+    ]
+    config.write_text("\n".join(lines))
+    shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
+    assert shown.exit_code == 0, shown.output
+    assert "at most 1.20 of 1.80 GHz; may be lowered" in shown.output
+    assert "policy0=2400000000" in shown.output
+    own.file(0).unlink()
+    shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
+    assert "policy0:" not in shown.output
