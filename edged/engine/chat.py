@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 
 from edged.core.answer_text import CLOSE, OPEN
@@ -33,6 +35,8 @@ CHATML = (
 _MARKS = "\ue000\ue001\ue002\ue003"
 _WORD = re.compile(r"[A-Za-z0-9_]*")
 """Text that is no tag of any model."""
+_ASKED, _TOLD = "edged-asked", "edged-told"
+"""Texts to look for in what a template makes of them."""
 _TEMPLATE_FAULTS = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -43,6 +47,19 @@ _TEMPLATE_FAULTS = (
     ValueError,
 )
 """What a template raises that does not fit the messages, or does not work at all."""
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` tells those who train a model what of a text is its own; here it is as if not there."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja reads it so
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        """What stands between the tags."""
+        line = next(parser.stream).lineno
+        return jinja2.nodes.Scope(
+            parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,8 @@ class ChatTemplate:
         thinks: the template knows thinking tags: this is a reasoning model.
         own_form: how the model writes a tool call; None where the template does not list tools, or writes calls
             in a way that we cannot hold an answer to. Then `calls.OURS` is used, and told to the model.
+        takes_system: the template writes a system message. One that refuses it or leaves it out, as Gemma's and
+            early Mistral's do, gets its text at the beginning of the first user's.
 
     Raises:
         ModelError: the template is not valid Jinja.
@@ -72,7 +91,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
         )
         environment.globals["raise_exception"] = _complain
         environment.globals["strftime_now"] = _strftime_now
@@ -89,6 +108,7 @@ class ChatTemplate:
         self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]+){_MARKS[1]}")
         self._text_arguments = False
         self.own_form = self._learn_form()
+        self.takes_system = self._learn_system()
 
     @property
     def form(self) -> CallForm:
@@ -109,6 +129,8 @@ class ChatTemplate:
         if self.own_form is None:
             messages, origins = in_plain_turns(messages, tools)
             tools = ()
+        if not self.takes_system:
+            messages, origins = _without_system(messages, origins)
         texts: list[str] = []
         try:
             text = self._render(messages, tools, texts)
@@ -208,16 +230,24 @@ class ChatTemplate:
             )
         return [span for span in spans if span.text]
 
+    def _learn_system(self) -> bool:
+        """See whether a system message comes through; True as well for a template that refuses everything."""
+        asked = Message("user", _ASKED)
+        told = self._try([Message("system", _TOLD), asked], (), answer=True)
+        if told is not None and _TOLD in told:
+            return True
+        return self._try([asked], (), answer=True) is None
+
     # tools ----------------------------------------------------------------------------------------------
 
     def _learn_form(self) -> CallForm | None:
         """See whether the template lists a tool that it is given, and how it writes calls of it."""
         schema = '{"type":"object","properties":{"edged_key":{"type":"string"}}}'
         tools = [Tool(name, "edged-about", schema) for name in NAMES]
-        listed = self._try([Message("user", "edged-asked")], tools, answer=True)
+        listed = self._try([Message("user", _ASKED)], tools, answer=True)
         if listed is None or not all(name in listed for name in (*NAMES, "edged_key")):
             return None
-        plain = self._try([Message("user", "edged-asked"), Message("assistant", SAID)], tools)
+        plain = self._try([Message("user", _ASKED), Message("assistant", SAID)], tools)
         for self._text_arguments in (False, True):
             one, two = (self._try(_calling(count), tools) for count in (1, 2))
             form = None if plain is None or one is None else learn(plain, one, two)
@@ -233,10 +263,29 @@ class ChatTemplate:
             return None
 
 
+def _without_system(
+    messages: Sequence[Message], origins: Sequence[int | None]
+) -> tuple[list[Message], list[int | None]]:
+    """A conversation whose first user's message begins with what the system message says, and its origins."""
+    turns, places = list(messages), list(origins)
+    if not turns or turns[0].role != "system":
+        return turns, places
+    told = turns.pop(0).content or ""
+    del places[0]
+    if not told:
+        return turns, places
+    if turns and turns[0].role == "user":
+        turns[0], places[0] = Message("user", f"{told}\n\n{turns[0].content or ''}"), None
+    else:
+        turns.insert(0, Message("user", told))
+        places.insert(0, None)
+    return turns, places
+
+
 def _calling(count: int) -> list[Message]:
     """A conversation that ends with so many calls."""
     calls = [Call(IDS[at], NAMES[at], json.dumps(arguments(at))).shape() for at in range(count)]
-    return [Message("user", "edged-asked"), Message("assistant", None, tool_calls=calls)]
+    return [Message("user", _ASKED), Message("assistant", None, tool_calls=calls)]
 
 
 @dataclass(frozen=True, slots=True)
