@@ -1,13 +1,17 @@
-"""`python -m scripted_daemon FILE`: the daemon as `edged run --config FILE` starts it, with the scripted engine."""
+"""`python -m scripted_daemon FILE`: the daemon as `edged run --config FILE` starts it, with a scripted engine.
+
+SCRIPTED_ENGINE in the environment names its module; `scripted_engine` without it.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from edged import daemon, logs, settings
 
-ENGINE = (sys.executable, "-m", "scripted_engine")
+ENGINE = (sys.executable, "-m", os.environ.get("SCRIPTED_ENGINE", "scripted_engine"))
 
 if __name__ == "__main__":
     loaded = settings.load(Path(sys.argv[1]))
