@@ -267,11 +267,9 @@ def _without_system(
     messages: Sequence[Message], origins: Sequence[int | None]
 ) -> tuple[list[Message], list[int | None]]:
     """A conversation whose first user's message begins with what the system message says, and its origins."""
-    turns, places = list(messages), list(origins)
-    if not turns or turns[0].role != "system":
-        return turns, places
-    told = turns.pop(0).content or ""
-    del places[0]
+    if not messages or messages[0].role != "system":
+        return list(messages), list(origins)
+    told, turns, places = messages[0].content or "", list(messages[1:]), list(origins[1:])
     if not told:
         return turns, places
     if turns and turns[0].role == "user":
