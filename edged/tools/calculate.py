@@ -17,6 +17,8 @@ BITS_MAX = 1024
 DIGITS = 12
 """Significant digits of a result that is no whole number: what rounding errors leave of a double."""
 FACTORIAL_MAX = 170
+ROUND_MAX = 300
+"""Digits of rounding, either way: Python raises 10 to their number, whatever it is."""
 
 Number = int | float
 
@@ -42,6 +44,12 @@ def _power(base: Number, exponent: Number) -> Number:
     return float(result)
 
 
+def _round(value: Number, digits: Number = 0) -> Number:
+    if digits != int(digits) or abs(digits) > ROUND_MAX:
+        raise CalculationError(f"round takes whole numbers of digits from -{ROUND_MAX} to {ROUND_MAX}")
+    return round(value, int(digits)) if digits else round(value)
+
+
 CONSTANTS: Mapping[str, Number] = {"pi": math.pi, "e": math.e, "tau": math.tau}
 FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     **{
@@ -53,7 +61,7 @@ FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     },
     "ln": math.log,
     "abs": abs,
-    "round": round,
+    "round": _round,
     "min": min,
     "max": max,
     "factorial": _factorial,

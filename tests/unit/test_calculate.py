@@ -31,6 +31,9 @@ from edged.tools.calculate import CalculationError
         ("0.1 + 0.2", "0.3"),
         ("1e3", "1000"),
         ("hypot(3, 4)", "5"),
+        ("round(2.567, 2)", "2.57"),
+        ("round(1234, -2)", "1200"),
+        ("round(2.5)", "2"),
     ],
 )
 def test_results(expression: str, result: str) -> None:
@@ -50,6 +53,8 @@ def test_results(expression: str, result: str) -> None:
         ("10.0^400", "too large"),
         ("factorial(1e9)", "170"),
         ("factorial(2.5)", "170"),
+        ("round(1, -10000000)", "300"),
+        ("round(1, 0.5)", "300"),
         ("(-8)^0.5", "no real"),
         ("sqrt(-1)", ""),
         ("sin(1, 2)", ""),
