@@ -7,6 +7,7 @@ everybody may read it. Nothing is synced: after a power cut the numbers are old 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -39,7 +40,10 @@ class Textfile:
             if reason != self._complained:
                 log.warning("metrics_textfile_failed", file=str(self._path), reason=reason)
             self._complained = reason
-            beside.unlink(missing_ok=True)
+            with suppress(
+                OSError
+            ):  # it refuses that as well: a read-only file system, a folder that is a file
+                beside.unlink(missing_ok=True)
             return
         self._complained = ""
 

@@ -58,3 +58,14 @@ def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     textfile.write("a 3\n")
     assert (tmp_path / "none" / "edged.prom").read_text() == "a 3\n"
+
+
+def test_a_folder_that_is_a_file_costs_nothing(tmp_path: Path) -> None:
+    """Where nothing can be written nothing can be taken away either, as on a read-only file system: one line."""
+    (tmp_path / "none").write_text("")
+    textfile = Textfile(tmp_path / "none" / "edged.prom")
+    with structlog.testing.capture_logs() as lines:
+        textfile.write("a 1\n")
+        textfile.write("a 2\n")
+        textfile.remove()
+    assert {line["event"] for line in lines} == {"metrics_textfile_failed"}
