@@ -110,6 +110,8 @@ def test_a_stream_cut_anywhere(cuts: list[int]) -> None:
         b"data: " + b"x" * (LINE_BYTES_MAX + 1),
         b"data: " + b"[" * 20_000 + b"\n",
         b"data: \xff\n",
+        b'data: {"usage": {"completion_tokens": 1' + b"0" * 400 + b"}}\n",
+        b'data: {"usage": {"prompt_tokens": -1}}\n',
     ],
 )
 def test_a_stream_that_is_none(data: bytes) -> None:
