@@ -287,32 +287,38 @@ def _messages(fields: _Payload, bounds: Bounds) -> tuple[Message, ...]:
     if not 0 < len(messages) <= bounds.messages:
         raise Refusal("bad_request", f"messages must hold 1 to {bounds.messages} turns, got {len(messages)}")
     called: set[str] = set()
+    read: list[Message] = []
     for index, message in enumerate(messages):
         if message.role == "system" and index:
             raise Refusal("bad_request", f"messages[{index}]: a system message can only be the first")
         if message.content is None and not message.tool_calls:
             raise Refusal("bad_request", f"messages[{index}]: content is missing")
         _refuse_nul(f"messages[{index}]", message.content or "")
-        _check_tool_turn(f"messages[{index}]", message, None if fields.session is not None else called)
+        read.append(_tool_turn(f"messages[{index}]", message, None if fields.session is not None else called))
     if messages[-1].role not in {"user", "tool"}:
         raise Refusal("bad_request", "the last message must be the user's, or a tool's")
-    return tuple(messages)
+    return tuple(read)
 
 
-def _check_tool_turn(where: str, message: Message, called: set[str] | None) -> None:
-    """Calls and their results; `called` are the ids so far, None where the node's session knows them too."""
+def _tool_turn(where: str, message: Message, called: set[str] | None) -> Message:
+    """The message with its calls as we write them, and no more: what else stood there may be of any size and depth.
+
+    `called` are the ids of the calls so far, None where the node's session knows them too.
+    """
     if message.tool_calls:
         if message.role != "assistant":
             raise Refusal("bad_request", f"{where}: only an assistant's message has tool_calls")
         calls = read_calls(message.tool_calls, where)
         if called is not None:
             called |= {call.id for call in calls}
+        message = msgspec.structs.replace(message, tool_calls=[call.shape() for call in calls])
     if message.role == "tool":
         name = message.tool_call_id
         if name is None or not is_call_id(name) or (called is not None and name not in called):
             raise Refusal("bad_request", f"{where}: tool_call_id must be the id of a call before it")
     elif message.tool_call_id is not None:
         raise Refusal("bad_request", f"{where}: only a tool's message has tool_call_id")
+    return message
 
 
 def _refuse_nul(where: str, text: str) -> None:

@@ -169,7 +169,7 @@ class ChatTemplate:
                     call["function"]["arguments"] = json.loads(call["function"]["arguments"])
             told["tool_calls"] = self._guarded(calls, texts)
         if turn.role == "tool":
-            told |= {"tool_call_id": turn.tool_call_id, "name": turn.name or ""}
+            told |= {"tool_call_id": turn.tool_call_id, "name": self._guarded(turn.name or "", texts)}
         return told
 
     def _mark(self, text: str, texts: list[str]) -> str:
