@@ -147,6 +147,11 @@ def parse(payload: bytes, envelope: Envelope, topics: Topics, bounds: Bounds) ->
         text = _decode_text(payload)
         plain = not _is_json(text, properties.content_type)
         fields = _Payload(prompt=text) if plain else _read_json(text, envelope, topics, address)
+        if properties.fault is not None:
+            raise Refusal(  # noqa: TRY301
+                "bad_request",
+                f"the message's MQTT properties cannot be read: {properties.fault[:80]}; mend or leave them out",
+            )
         if wanted is not None:  # only now, so that the refusal carries the question's own id
             _checked_reply_topic(wanted, envelope.client, topics)
         return _complete(fields, envelope, address, bounds, plain=plain)

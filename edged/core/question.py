@@ -28,13 +28,16 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Properties(msgspec.Struct, frozen=True):
-    """The MQTT 5 properties of a PUBLISH that the contract honours; all absent for an MQTT 3.1.1 device."""
+    """The MQTT 5 properties of a PUBLISH that the contract honours; all absent for an MQTT 3.1.1 device.
+
+    `fault` says why they could not be read; then none of them is known.
+    """
 
     response_topic: str | None = None
     correlation: bytes | None = None
     expiry_s: int | None = None
     content_type: str | None = None
-    is_utf8: bool = False
+    fault: str | None = None
 
 
 class Question(msgspec.Struct, frozen=True):

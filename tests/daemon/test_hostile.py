@@ -197,6 +197,24 @@ def test_a_refusal_finds_its_device(
     assert node.running
 
 
+def test_properties_that_cannot_be_read(
+    shared_broker: Mosquitto, node: DaemonProcess, device: MakeDevice
+) -> None:
+    """A broker lets U+FEFF through, and paho cannot read it: one error each, and no new connection."""
+    asking = device(shared_broker, "unread")
+    connected = len(node.log("mqtt_connected"))
+    for name, properties in (
+        ("p1", {"UserProperty": ("a", "\ufeff")}),
+        ("p2", {"ContentType": "\ufeff"}),
+        ("p3", {"ResponseTopic": "\ufeff", "CorrelationData": b"\xef\xbb\xbf"}),
+    ):
+        asking.publish(asking.ask_topic, json.dumps({"id": name, "prompt": "x"}).encode(), **properties)
+        last = asking.answer(name).check().last
+        assert (last["code"], "properties" in last["message"]) == ("bad_request", True)
+    still_answers(asking)
+    assert len(node.log("mqtt_connected")) == connected
+
+
 def test_binary_correlation(shared_broker: Mosquitto, node: DaemonProcess, device: MakeDevice) -> None:
     """Correlation Data may be any bytes; it comes back as it was, on every reply."""
     asking = device(shared_broker, "binary")

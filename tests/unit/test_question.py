@@ -123,7 +123,6 @@ PROPERTIES = st.fixed_dictionaries(
         "expiry_s": st.integers(0, 0xFFFF_FFFF),
         "content_type": st.sampled_from(["application/json", "text/plain", "Application/JSON; charset=utf-8"])
         | st.text(max_size=20),
-        "is_utf8": st.booleans(),
     },
 )
 

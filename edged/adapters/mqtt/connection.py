@@ -41,7 +41,9 @@ from edged.core.link import (
     ThreadDied,
     Undelivered,
 )
+from edged.core.question import Properties
 
+from .client import Bare, Client
 from .link import Link, tls_context, words
 from .subscriptions import Subscriptions
 from .translation import LastWord, properties_of, publish_properties
@@ -150,7 +152,8 @@ class Mqtt:
 
     def _make_client(self) -> paho.Client:
         link = self._link
-        client = paho.Client(
+        client = Client(
+            self._on_bare,
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -431,6 +434,17 @@ class Mqtt:
                 payload=bytes(message.payload),
                 properties=properties_of(message.properties),
                 retained=message.retain,
+                delivery=Delivery(message.mid, message.qos, self._connection),
+            )
+        )
+
+    def _on_bare(self, message: Bare, fault: str) -> None:
+        self._emit(
+            Arrived(
+                topic=message.topic.decode(errors="replace"),
+                payload=message.payload,
+                properties=Properties(fault=fault),
+                retained=message.retained,
                 delivery=Delivery(message.mid, message.qos, self._connection),
             )
         )

@@ -35,7 +35,6 @@ def properties_of(properties: PahoProperties | None) -> Properties:
         correlation=get("CorrelationData"),
         expiry_s=get("MessageExpiryInterval"),
         content_type=get("ContentType"),
-        is_utf8=get("PayloadFormatIndicator") == 1,
     )
 
 
