@@ -504,6 +504,7 @@ def _about(
             "plain_text",
             "trim_history",
             "session",
+            "forget",
             "json_schema",
             "tools",
             *(["http"] if settings.http.enabled else []),

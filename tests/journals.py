@@ -19,6 +19,7 @@ from edged.core.records import (
     Publish,
     Recovered,
     SessionBounds,
+    SessionForgotten,
     StatusFound,
 )
 
@@ -98,6 +99,11 @@ class Desk:
         """Finish a question."""
         self.journal.finish(number, publishes)
         return self.next(Finished)
+
+    def forget(self, name: str, client: str = "c1") -> bool:
+        """Forget a session; tells whether anything was known of it."""
+        self.journal.forget("ticket", client, name)
+        return self.next(SessionForgotten).known
 
     def status(self, job_id: str, client: str = "c1") -> StatusFound:
         """Look a question up."""

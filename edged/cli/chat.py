@@ -1,6 +1,7 @@
 """`edged chat`: a conversation with a node, turn by turn. The node keeps it: a session of this client.
 
-`/new` begins anew, `/quit` or ctrl-D ends, ctrl-C takes the running question back.
+`/new` begins anew, `/forget` has the node forget what was said, `/quit` or ctrl-D ends, ctrl-C takes the running
+question back.
 """
 
 import os
@@ -17,6 +18,11 @@ from . import app, broker
 from .ask import complain, follow, note
 
 PROMPT = "> "
+_FORGOTTEN = {
+    "forgotten": "forgotten",
+    "unknown": "the node keeps nothing of this conversation",
+    "running": "a question is not over yet; nothing was forgotten",
+}
 
 
 @app.command()
@@ -37,14 +43,14 @@ def chat(  # noqa: PLR0917 - typer gives them by name
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for an answer.")] = 600.0,
 ) -> None:
-    """Talk with a node; it remembers the conversation. /new begins anew, /quit ends."""
+    """Talk with a node; it remembers the conversation. /new begins anew, /forget forgets it, /quit ends."""
     try:
         # A session belongs to its client: the same person on the same machine must have the same name again.
         name = name or username or own_name()
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             chosen = broker.choose(client, node)
             if sys.stdin.isatty():
-                note(f"talking with {chosen}; /new begins anew, /quit ends")
+                note(f"talking with {chosen}; /new begins anew, /forget forgets what was said, /quit ends")
             converse(client, chosen, session or new_session(), max_tokens, timeout_s)
         code = 0
     except (ClientError, ValueError, OSError) as error:
@@ -65,8 +71,13 @@ def converse(client: Client, node: str, session: str, max_tokens: int | None, ti
         if line == "/new":
             session = new_session()
             note("a new conversation")
+        elif line == "/forget":
+            try:
+                note(_FORGOTTEN[client.forget_session(session, node)])
+            except ClientError as error:
+                complain("edged chat", error)
         elif line.startswith("/"):
-            note(f"{line.split()[0]}: there are /new and /quit")
+            note(f"{line.split()[0]}: there are /new, /forget and /quit")
         elif line:
             answer = client.ask(
                 line, node=node, session=session, overflow="trim_history", timeout_s=timeout_s, **given

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import msgspec
 
-from edged.client.answer import FAILURE, Answer, AnswerTimeoutError, ClientError, Validates
+from edged.client.answer import FAILURE, Answer, AnswerError, AnswerTimeoutError, ClientError, Validates
 from edged.client.fleet import Happened, NodeView, happened, views
 from edged.client.line import Line
 from edged.core.control import Control, Status
@@ -30,7 +30,8 @@ SETTLE_S = 0.3
 LISTEN_S = 0.2
 """How often a listener looks whether the connection still lives."""
 
-_replies = msgspec.json.Decoder(Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status)
+_Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
+_replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
 
 
 class Client:
@@ -71,6 +72,7 @@ class Client:
         answers = Topics(prefix, "").answer(self.name, "+")
         self._own = answers.removesuffix("+")
         self._answers: dict[str, Answer] = {}
+        self._told: dict[str, queue.SimpleQueue[Status | Failed]] = {}
         self._changed = threading.Condition()  # guards the next two
         self._latest: dict[str, bytes] = {}
         self._news: dict[str, int] = {}  # messages that were no retained ones
@@ -176,6 +178,34 @@ class Client:
     def forget(self, answer: Answer) -> None:
         """Expect no more replies to this question."""
         self._answers.pop(answer.id, None)
+
+    def forget_session(self, session: str, node: str | None = None, *, timeout_s: float = 10.0) -> str:
+        """Have a node forget a conversation of this client.
+
+        Returns:
+            `forgotten`; `unknown` if there was none; `running` while a question of it is not over, and then
+            nothing was forgotten.
+
+        Raises:
+            ValueError: no node, or a name does not fit.
+            AnswerError: the node could not.
+            AnswerTimeoutError: no word from the node.
+        """
+        node = node or self._node
+        if node is None or not is_name(node) or not is_job_id(session):
+            raise ValueError(f"{node!r}, {session!r}: name a node and a session")
+        order = Control("forget", secrets.token_hex(8), session=session)
+        told = self._told[order.id] = queue.SimpleQueue()
+        try:
+            self._control(node, order)
+            reply = told.get(timeout=timeout_s)
+        except queue.Empty:
+            raise AnswerTimeoutError(f"{node} does not say whether it has forgotten {session}") from None
+        finally:
+            del self._told[order.id]
+        if isinstance(reply, Failed):
+            raise AnswerError(reply)
+        return reply.state
 
     # what nodes say of themselves -----------------------------------------------------------------------
 
@@ -335,9 +365,12 @@ class Client:
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
         if topic.startswith(self._own):
-            answer = self._answers.get(topic.removeprefix(self._own))
+            name = topic.removeprefix(self._own)
+            answer, told = self._answers.get(name), self._told.get(name)
             if answer is not None:  # else of another program under our name, or a second terminal message
                 self._replied(answer, payload)
+            elif told is not None and isinstance(reply := _read(payload), Status | Failed):
+                told.put(reply)
             return
         for listener in list(self._listeners):
             if not retained:
@@ -349,11 +382,8 @@ class Client:
             self._changed.notify_all()
 
     def _replied(self, answer: Answer, payload: bytes) -> None:
-        try:
-            reply = _replies.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return  # of a later contract, or of a stranger: what we do not know we cannot show
-        if isinstance(reply, Status):
+        reply = _read(payload)
+        if reply is None or isinstance(reply, Status):
             return
         had_gap = answer.order.gap
         for due in answer.order.take(reply, time.monotonic()):
@@ -364,6 +394,13 @@ class Client:
                 self.forget(answer)
         if answer.order.gap and not had_gap and answer.node is not None:
             self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))
+
+
+def _read(payload: bytes) -> _Reply | None:
+    try:
+        return _replies.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # of a later contract, or of a stranger: what we do not know we cannot show
 
 
 def _object(payload: bytes | None) -> dict[str, Any] | None:

@@ -221,13 +221,30 @@ class StatusFound(msgspec.Struct, frozen=True):
     attempts: int
 
 
+class SessionForgotten(msgspec.Struct, frozen=True):
+    """A session is gone from the journal; `known` tells whether it was there."""
+
+    ticket: object
+    known: bool
+
+
 class Broken(msgspec.Struct, frozen=True):
     """The writer thread has ended: the file is damaged or the code is. The process must start again."""
 
     reason: str
 
 
-JournalEvent = Accepted | Duplicate | Conflict | Failed | AttemptCounted | Finished | StatusFound | Broken
+JournalEvent = (
+    Accepted
+    | Duplicate
+    | Conflict
+    | Failed
+    | AttemptCounted
+    | Finished
+    | StatusFound
+    | SessionForgotten
+    | Broken
+)
 
 
 def remaining_s(row: JobRow, boot_id_now: str, monotonic_now: float) -> float:

@@ -130,6 +130,10 @@ class SetLimits(Frame, frozen=True, tag="set_limits"):
     reasoning_budget: int | None = None
 
 
+class ForgetPrompts(Frame, frozen=True, tag="forget_prompts"):
+    """Drop the prompts that are kept, in memory and on disk; questions that run keep theirs to their end."""
+
+
 class Shutdown(Frame, frozen=True, tag="shutdown"):
     """End now; running questions are not reported on any more."""
 
@@ -269,7 +273,7 @@ class Log(Frame, frozen=True, tag="log"):
     fields: dict[str, Any]
 
 
-Order = Configure | Submit | Cancel | SetDeadline | EndReasoning | SetLimits | Shutdown
+Order = Configure | Submit | Cancel | SetDeadline | EndReasoning | SetLimits | ForgetPrompts | Shutdown
 """Everything the daemon says."""
 Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | Pulse | Log
 """Everything the engine says."""

@@ -167,6 +167,19 @@ class Prefixes:
         )
         self._writer.start()
 
+    def clear(self) -> None:
+        """Remove all files; the allowance stays what it is. Model thread."""
+        self.settle()
+        with self._guard:
+            paths = list(self._entries)
+        try:
+            for path in paths:
+                self._drop(path)
+        except OSError as error:
+            self._log("warning", "prefixes_not_forgotten", {"reason": str(error)})
+        else:
+            self._log("info", "prefixes_forgotten", {"files": len(paths)})
+
     def settle(self) -> None:
         """Wait until what is being written is on disk."""
         if self._writer is not None:

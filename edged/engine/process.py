@@ -27,6 +27,7 @@ from edged.engine.messages import (
     Cancel,
     Configure,
     EndReasoning,
+    ForgetPrompts,
     Frame,
     LoadFailed,
     Log,
@@ -137,9 +138,9 @@ class Engine:
     def __init__(self, setup: Configure, model: LoadedModel, channel: Channel[Frame, Frame]) -> None:
         self._model = model
         self._channel = channel
-        self._inbox: queue.SimpleQueue[Sequence | Cancel | SetDeadline | EndReasoning | SetLimits] = (
-            queue.SimpleQueue()
-        )
+        self._inbox: queue.SimpleQueue[
+            Sequence | Cancel | SetDeadline | EndReasoning | SetLimits | ForgetPrompts
+        ] = queue.SimpleQueue()
         self._context_max = setup.context
         self._pulsed_at = 0.0
         self._rests_since = time.monotonic()
@@ -193,6 +194,8 @@ class Engine:
                 # Here for what is measured next, in the model thread for what is computed next.
                 self._model.preparation.context = min(order.context, self._context_max)
                 self._model.preparation.reasoning_max = order.reasoning_budget
+                self._inbox.put(order)
+            case ForgetPrompts():
                 self._inbox.put(order)
             case Shutdown():
                 os._exit(0)
@@ -306,6 +309,10 @@ class Engine:
                         self.scheduler.end_reasoning(number)
                     case SetLimits():
                         self.scheduler.limit(item)
+                    case ForgetPrompts():
+                        self.scheduler.forget_prompts()
+                        if self._prefixes is not None:
+                            self._prefixes.clear()
                 item = self._inbox.get_nowait()
         except queue.Empty:
             return

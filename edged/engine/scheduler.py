@@ -168,6 +168,10 @@ class Scheduler:
         self._pace.share = min(1.0, max(PACE_MIN, limits.pace))
         self.paused = limits.paused
 
+    def forget_prompts(self) -> None:
+        """Empty the streams in which nothing runs."""
+        self._slots.forget_idle()
+
     def interrupt(self, number: int) -> None:
         """Abort the running pass if it reads this question's prompt. From any thread."""
         if number in self._reading_now:

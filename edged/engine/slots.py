@@ -149,6 +149,15 @@ class Slots:
         """The question in this stream is over; its tokens stay for others."""
         self._slots[index].busy = False
 
+    def forget_idle(self) -> None:
+        """Empty the streams without a running question; what runs goes to no other prompt's good, nor to disk."""
+        for slot in self._slots:
+            if slot.busy:
+                slot.private = True
+            else:
+                self._passes.forget(slot.index)
+                self._slots[slot.index] = Slot(slot.index, used=slot.used)
+
     def restore(self, index: int) -> None:
         """Forget what an aborted pass may have put into the stream beyond `held`."""
         slot = self._slots[index]

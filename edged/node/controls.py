@@ -1,11 +1,11 @@
-"""What a device may do to its own questions: cancel, resume, end the reasoning, ask where one stands.
+"""What a device may do to its own questions and sessions: cancel, resume, end the reasoning, ask, forget.
 
 Belongs to the dispatcher thread. A question that is over is looked up in the journal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -13,12 +13,15 @@ import structlog
 from edged.core import control, reply
 from edged.core.job import Job, State
 from edged.core.link import Arrived, Outgoing
-from edged.core.records import StatusFound
+from edged.core.records import SessionForgotten, StatusFound
 from edged.errors import Refusal
 from edged.node.desk import Desk
 from edged.node.replies import JSON
 
 log = structlog.get_logger()
+
+RETRY_MS = 10_000
+"""When to order again what the disk did not take."""
 
 
 class LooksUp(Protocol):
@@ -27,14 +30,18 @@ class LooksUp(Protocol):
     def status(self, ticket: object, client: str, job_id: str) -> None:
         """Look a question up; `StatusFound` or `Failed` follows."""
 
+    def forget(self, ticket: object, client: str, name: str) -> None:
+        """Forget a session; `SessionForgotten` or `Failed` follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inquiry:
-    """Where the word on a question's state goes: the ticket while the journal looks it up."""
+    """Where the word on a question's state goes, or a session's that `forgets`: the journal's ticket."""
 
     id: str
     topic: str
     correlation: bytes | None
+    forgets: bool = False
 
 
 @dataclass(slots=True)
@@ -53,6 +60,10 @@ class Controls:
             # There is no question to answer under: it is told in the log and counted.
             desk.replies.counts.dropped += 1
             log.info("control_refused", client=client, reason=refusal.message)
+            desk.replies.line.acknowledge(event.delivery)
+            return
+        if order.op == "forget":
+            self._forget(client, order.id, order.session or "", event)
             desk.replies.line.acknowledge(event.delivery)
             return
         job = desk.roster.named.get((client, order.id))
@@ -76,9 +87,23 @@ class Controls:
             self._inquiry(client, job_id, job, event), _STATE[job.state], job.attempts, job.seq - 1
         )
 
-    def found(self, event: StatusFound) -> None:
-        """Tell a device what the journal knows of a question that is not being answered."""
-        if isinstance(event.ticket, Inquiry):
+    def _forget(self, client: str, order_id: str, session: str, event: Arrived) -> None:
+        inquiry = replace(self._inquiry(client, order_id, None, event), forgets=True)
+        asked = (job.question for job in self.desk.roster.named.values())
+        if any((question.client, question.session) == (client, session) for question in asked):
+            self._tell_status(inquiry, "running", None, -1)  # its end would write the session anew
+        else:
+            self.journal.forget(inquiry, client, session)
+
+    def found(self, event: StatusFound | SessionForgotten) -> None:
+        """Tell a device what the journal knows of a question that is over, or that a session is forgotten."""
+        if isinstance(event, SessionForgotten) and event.known:
+            self.desk.forget_prompts()
+        if not isinstance(event.ticket, Inquiry):
+            return
+        if isinstance(event, SessionForgotten):
+            self._tell_status(event.ticket, "forgotten" if event.known else "unknown", None, -1)
+        else:
             known = event.state is not None
             self._tell_status(event.ticket, "finished" if known else "unknown", event.attempts or None, -1)
 
@@ -90,9 +115,10 @@ class Controls:
         return Inquiry(job_id, topic, event.properties.correlation)
 
     def _tell_status(self, inquiry: Inquiry, state: control.StateWord, attempt: int | None, seq: int) -> None:
-        message = control.Status(
-            id=inquiry.id, seq=seq, node=self.desk.replies.topics.node, state=state, attempt=attempt
-        )
+        node = self.desk.replies.topics.node
+        self._tell(inquiry, control.Status(id=inquiry.id, seq=seq, node=node, state=state, attempt=attempt))
+
+    def _tell(self, inquiry: Inquiry, message: reply.Reply) -> None:
         self.desk.replies.line.publish(
             Outgoing(
                 inquiry.topic,
@@ -104,8 +130,14 @@ class Controls:
         )
 
     def not_found(self, inquiry: Inquiry) -> None:
-        """The journal cannot be read just now."""
-        self._tell_status(inquiry, "unknown", None, -1)
+        """The journal cannot be read, or written, just now."""
+        if inquiry.forgets:
+            refusal = Refusal(
+                "busy", "the disk takes nothing, so nothing was forgotten", retry_after_ms=RETRY_MS
+            )
+            self._tell(inquiry, reply.failed(inquiry.id, 0, refusal))
+        else:
+            self._tell_status(inquiry, "unknown", None, -1)
 
 
 _STATE: dict[State, control.StateWord] = {

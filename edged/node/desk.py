@@ -23,6 +23,7 @@ from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.messages import (
     Cancel,
     Ended,
+    ForgetPrompts,
     Piece,
     Prepared,
     Refused,
@@ -103,6 +104,7 @@ class Desk:
     away: Away | None = None
     service_s: float = 1.0
     _runs: int = 0
+    _forget_due: bool = False
 
     def __post_init__(self) -> None:
         self.course.over = self._over
@@ -240,10 +242,18 @@ class Desk:
         """Give it everything that waits, in the order of acceptance."""
         self.course.model = model
         self.sharing.answers.clear()
+        if self._forget_due:
+            self.forget_prompts()
         for number in sorted(self.roster.numbered):
             job = self.roster.numbered[number]
             if job.state is State.WAITING:
                 self._submit(job)
+
+    def forget_prompts(self) -> None:
+        """Have the engine drop every prompt that no running question needs; if it is away, once it is back."""
+        self._forget_due = not self.engine.ready
+        if self.engine.ready:
+            self.engine.send(ForgetPrompts())
 
     def engine_gone(self, *, crashed: bool = True) -> None:
         """What ran, runs again as the next attempt; what crashed the engine too often is poison.

@@ -235,7 +235,7 @@ class Node:
                 raise DiedError(f"the {name} thread ended: {reason}")
             case records.Broken(reason):
                 raise DiedError(f"the journal ended: {reason}")
-            case records.StatusFound():
+            case records.StatusFound() | records.SessionForgotten():
                 self.controls.found(event)
             case records.AttemptCounted() | StopAsked():
                 pass  # counted on disk; the desk counts for itself

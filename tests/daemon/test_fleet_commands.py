@@ -161,12 +161,19 @@ def test_top_without_a_terminal_prints_once(broker: Mosquitto, node: DaemonProce
 
 
 def test_chat_is_a_session(broker: Mosquitto, node: DaemonProcess) -> None:
-    """Turns of one chat share a session, `/new` begins another; errors leave the chat open."""
-    talked = edged(broker, "chat", stdin="tokens=2\n/new\ntokens=3\n/what\n\n/quit\ntokens=9\n")
+    """Turns of one chat share a session, `/new` begins another, `/forget` ends one; errors leave the chat open."""
+    talked = edged(
+        broker, "chat", stdin="tokens=2\n/new\n/forget\ntokens=3\n/forget\n/what\n\n/quit\ntokens=9\n"
+    )
     assert talked.returncode == 0, talked.stderr
     assert talked.stdout.splitlines() == ["w0 w1 ", "w0 w1 w2 "]
     assert "a new conversation" in talked.stderr
     assert "/what: there are" in talked.stderr
+    assert [line for line in talked.stderr.splitlines() if "forg" in line or "keeps nothing" in line] == [
+        "the node keeps nothing of this conversation",
+        "forgotten",
+        "/what: there are /new, /forget and /quit",
+    ]
     assert len(node.log("job_finished")) == 2
 
 

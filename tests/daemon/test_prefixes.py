@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import Device, MakeDevice
+
+from edged.client import Client
 
 SYSTEM = (
     "You watch a hall with presses, pumps and fans; each has a number, a load, a temperature and a bearing at "
@@ -76,6 +80,35 @@ def test_a_common_prompt_survives(node: DaemonProcess, broker: Mosquitto, device
     assert not path.exists()
     log = b"".join(node.raw).decode()
     assert "presses" not in log
+
+
+def test_forgotten(node: DaemonProcess, broker: Mosquitto, device: MakeDevice) -> None:
+    """A session that was told a fact is forgotten: nothing of it is in the journal, the cache or on disk."""
+    c1 = device(broker, "c1")
+    alone = c1.answer(c1.ask("Who are you?", max_tokens=2)).last["usage"]["prompt_tokens"]
+    fact = "The code of the cellar door is 4711."
+    messages = [{"role": "system", "content": SYSTEM + fact}, {"role": "user", "content": "Is it 12 C?"}]
+    first = c1.answer(c1.ask(messages=messages, session="s", max_tokens=2, temperature=0)).last["usage"]
+    assert ask(c1, "Is it warm?") > 60
+    wait_stored(node)
+    with Client(port=broker.port, name="c1", node=node.node) as client:
+        assert client.forget_session("s") == "forgotten"
+        assert client.forget_session("s") == "unknown"
+    assert node.wait_log("prefixes_forgotten")["files"] >= 1
+    assert not list(folder(node).glob("*.kv"))
+    anew = c1.answer(c1.ask("Who are you?", session="s", max_tokens=2)).check()
+    assert anew.replies[0]["history"] == 0
+    assert anew.last["usage"]["prompt_tokens"] == alone
+    again = c1.answer(c1.ask(messages=messages, max_tokens=2, temperature=0)).last["usage"]
+    assert again["prompt_tokens"] == first["prompt_tokens"]
+    assert again["cached_tokens"] < 20, "nothing but the template's own beginning stands there"
+    node.terminate()
+    with closing(sqlite3.connect(folder(node).parent / "journal.db")) as journal:
+        kept = [*journal.execute("SELECT body, terminal FROM jobs WHERE session IS NULL AND finished_s > 0")]
+        assert kept, "questions of no session stay"
+        rest = [*journal.execute("SELECT body, terminal FROM jobs WHERE session IS NOT NULL")]
+        rest += [*journal.execute("SELECT body, name FROM session_turns")]
+        assert not any(b"4711" in bytes(str(row), "utf-8") for row in rest)
 
 
 def test_switched_off(node: DaemonProcess, broker: Mosquitto, device: MakeDevice) -> None:

@@ -144,6 +144,30 @@ def test_a_full_session(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevic
     assert words(go_on(c1)) == ASKED + 101 + 3
 
 
+def test_a_session_is_forgotten(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """The device is told, the next question knows nothing of it; not while one runs, nor of another client's."""
+    node = daemon(broker, scripted=True).start()
+    c1, c2 = device(broker, "c1"), device(broker, "c2")
+    first = go_on(c1)
+    running = c1.ask("tokens=500 step_ms=20", session="s")
+    c1.wait_reply(running, "delta")
+    c1.control("forget", "f1", session="s")
+    assert c1.wait_reply("f1", "status")["state"] == "running"
+    c1.control("cancel", running)
+    assert c1.answer(running).last["type"] == "cancelled"
+    c2.control("forget", "f2", session="s")
+    assert c2.wait_reply("f2", "status")["state"] == "unknown"
+    assert words(go_on(c1)) == ASKED + 5
+    c1.control("forget", "f3", session="s")
+    assert c1.wait_reply("f3", "status")["state"] == "forgotten"
+    assert node.wait_health(lambda h: h["journal"]["sessions"] == 0)
+    again = c1.ask("tokens=3 hm", session="s", id=first.last["id"])
+    done = c1.wait_reply(again, "done", count=2)
+    assert done["usage"]["prompt_tokens"] == ASKED + 1, "it is computed anew, without what was said"
+    c1.control("forget", "f4")
+    assert node.wait_log("control_refused")["reason"].startswith("forget needs session")
+
+
 @pytest.fixture(scope="module")
 def talker(
     shared_broker: Mosquitto, small_model: Path, tmp_path_factory: pytest.TempPathFactory

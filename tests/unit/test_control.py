@@ -1,4 +1,4 @@
-"""Control messages: the four orders, and anything else as a refusal."""
+"""Control messages: the orders, and anything else as a refusal."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def test_resume_from() -> None:
     assert parse(b'{"op":"resume","id":"q1","from_seq":7}').from_seq == 7
 
 
+def test_forget() -> None:
+    """A session is forgotten by its name."""
+    assert parse(b'{"op":"forget","id":"f","session":"line-3"}') == Control("forget", "f", session="line-3")
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -43,6 +48,10 @@ def test_resume_from() -> None:
         b'{"op":"cancel","id":"\\ud800\\ud800"}',
         b'{"op":"resume","id":"q1","from_seq":"1"}',
         b'{"op":"resume","id":"q1","from_seq":1e999}',
+        b'{"op":"forget","id":"q1"}',
+        b'{"op":"forget","id":"q1","session":""}',
+        b'{"op":"forget","id":"q1","session":"a b"}',
+        b'{"op":"forget","session":"s"}',
         b'{"op":"cancel","id":"q1"}}',
         b'\xff{"op":"cancel","id":"q1"}',
         b'{"op":"cancel","id":"\xff"}',
@@ -70,7 +79,8 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size
 @given(
     st.binary(max_size=100)
     | st.dictionaries(
-        st.sampled_from(["op", "id", "from_seq", "x"]), ANY | st.just("cancel") | st.lists(ANY, max_size=2)
+        st.sampled_from(["op", "id", "from_seq", "session", "x"]),
+        ANY | st.sampled_from(["cancel", "forget"]) | st.lists(ANY, max_size=2),
     )
 )
 def test_anything(value: Any) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from journals import Clock, Desk, answer, desk, row
 
-from edged.core.records import Accepted, Finished, JobRow, SessionBounds, SessionTurn, StoredSession
+from edged.core.records import (
+    PUBLISHES_MAX,
+    Accepted,
+    Duplicate,
+    Finished,
+    JobRow,
+    SessionBounds,
+    SessionTurn,
+    StoredSession,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +128,66 @@ def test_counts_are_bounded(path: Path) -> None:
         go_on(d, "6", "b", client="c2")
         assert turns(d, "a", "c1") == []
         assert d.journal.depth().sessions == 3
+
+
+def test_a_session_is_forgotten(path: Path) -> None:
+    """Its turns and answers are gone, those of others stay; asked again under an old id it is a new question."""
+    with desk(path) as d:
+        first = go_on(d, "a-fact")
+        go_on(d, "b-fact", first=first)
+        go_on(d, "c", "other")
+        go_on(d, "d", client="c2")
+        for number in range(1, 5):
+            arrived(d, number)
+        assert d.forget("s")
+        assert d.journal.depth().sessions == 2
+        assert turns(d, "s", "c1") == []
+        assert turns(d, "other", "c1") == [b"c"]
+        assert turns(d, "s", "c2") == [b"d"]
+        assert accepted(d, question("a-fact")).session == StoredSession()
+        assert isinstance(d.accept(question("c", "other")), Duplicate)
+        assert not d.forget("s", "c3")
+
+
+def test_an_answer_under_way_is_forgotten_after_it_has_arrived(path: Path) -> None:
+    """What the broker does not have yet is still sent, also after a restart; then nothing of it is left."""
+    with desk(path) as d:
+        number = go_on(d, "a")
+        assert d.forget("s")
+        assert d.journal.depth().outbox == 2
+    assert kept(path) == [("a", True)]
+    with desk(path) as d:
+        assert len(d.recovered.outbox) == 2
+        arrived(d, number)
+    assert kept(path) == [("a", False)]
+    with desk(path) as d:
+        assert accepted(d, question("a")).session == StoredSession()
+
+
+def test_the_newest_row_keeps_its_number(path: Path) -> None:
+    """A number that was given once is not given to another question."""
+    with desk(path) as d:
+        number = go_on(d, "a")
+        arrived(d, number)
+        assert d.forget("s")
+    assert kept(path) == [("a", False)]
+    with desk(path) as d:
+        assert accepted(d, question("b")).number == number + 1
+        assert not d.forget("s"), "a question that is not over stays"
+        assert d.status("b").state == "unfinished"
+    assert kept(path) == [("b", False)]
+
+
+def arrived(d: Desk, number: int) -> None:
+    """The broker has both messages of an answer."""
+    for place in range(2):
+        d.journal.clear(number * PUBLISHES_MAX + place)
+
+
+def kept(path: Path) -> list[tuple[str, bool]]:
+    """The questions that stand in a closed journal, and whether their answers do."""
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.execute("SELECT id, terminal IS NOT NULL FROM jobs ORDER BY number"))
 
 
 def turns(d: Desk, name: str, client: str) -> list[bytes]:

@@ -258,6 +258,20 @@ def test_a_days_writing_is_bounded(shelf: Shelf) -> None:
     assert found(prefixes, [9, *HALL, 1]) is not None
 
 
+def test_all_are_forgotten(shelf: Shelf) -> None:
+    """Every file goes, the one that is being written too; the day's allowance does not grow by it."""
+    prefixes = shelf.open()
+    put(prefixes, HALL)
+    prefixes.put([9, *HALL], bytearray(b"state"))
+    prefixes.clear()
+    assert shelf.files == []
+    assert prefixes.size_bytes == 0
+    assert found(prefixes, HALL) is None
+    assert "prefixes_forgotten" in shelf.events()
+    put(prefixes, HALL)
+    assert found(prefixes, HALL) == b"state"
+
+
 def test_an_unreadable_allowance_is_none(shelf: Shelf) -> None:
     """Who cannot tell what was written does not write before the time has passed."""
     put(shelf.open(), HALL)

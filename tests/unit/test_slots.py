@@ -285,6 +285,21 @@ def test_the_state_of_a_beginning(can_cut: bool) -> None:  # noqa: FBT001 - a ta
     assert streams.passes.kv[0] == LONG
 
 
+def test_all_is_forgotten() -> None:
+    """What idle streams hold is gone; a running question goes on, and nothing of it goes to disk."""
+    streams = Streams(3)
+    streams.ask(OTHER, talk=True)
+    index, _ = streams.take(LONG, talk=True)
+    streams.slots.forget_idle()
+    streams.check()
+    assert streams.slots.longest(OTHER) == 0
+    assert streams.running[index] == LONG
+    streams.compute(index, [90])
+    streams.end(index)
+    assert streams.slots.worthwhile(talks=True) == []
+    assert streams.take(OTHER)[1] == 0
+
+
 @given(st.lists(st.integers(0, 1), max_size=12), st.lists(st.integers(0, 1), max_size=12))
 def test_common_beginning(held: list[int], tokens: list[int]) -> None:
     """As long as it can be, but for the prompt's last token."""
@@ -309,7 +324,9 @@ ACTS = st.lists(
         st.booleans(),
         st.integers(0, 3),
     )
-    | st.tuples(st.sampled_from(["end", "close_up"]), st.just([]), st.booleans(), st.integers(0, 3)),
+    | st.tuples(
+        st.sampled_from(["end", "close_up", "forget"]), st.just([]), st.booleans(), st.integers(0, 3)
+    ),
     max_size=30,
 )
 SHAPES = st.builds(lambda count, can_cut: (count, can_cut), st.integers(1, 4), st.booleans())
@@ -331,6 +348,9 @@ def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, i
             streams.compute(running[whose % len(running)], tokens, abort=flag)
         elif act == "end" and running:
             streams.end(running[whose % len(running)])
+        elif act == "forget":
+            streams.slots.forget_idle()
+            assert streams.slots.held_tokens == sum(map(len, streams.running.values()))
         elif act == "close_up":
             streams.close_up()
             at = sorted(streams.running)

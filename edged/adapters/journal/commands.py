@@ -47,8 +47,20 @@ class Status(msgspec.Struct, frozen=True):
     id: str
 
 
+class Forget(msgspec.Struct, frozen=True):
+    """Forget a conversation."""
+
+    ticket: object
+    client: str
+    name: str
+
+
 class Close(msgspec.Struct, frozen=True):
     """Write what is owed and end."""
 
 
-Command = Accept | Attempt | Finish | Clear | Status | Close
+Ask = Accept | Status | Forget
+"""Somebody waits for what becomes of it, and is told when the disk takes nothing."""
+Owed = Attempt | Finish | Clear
+"""Written sooner or later, whatever the disk says now."""
+Command = Ask | Owed | Close

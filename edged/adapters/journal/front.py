@@ -28,7 +28,7 @@ from edged.core.records import (
 )
 
 from .clock import read_instant
-from .commands import Accept, Attempt, Clear, Close, Command, Finish, Status
+from .commands import Accept, Attempt, Clear, Close, Command, Finish, Forget, Status
 from .schema import DamagedError, JournalError, connect, passing, reason, set_aside
 from .sessions import Sessions
 from .store import Store, encoded
@@ -144,6 +144,10 @@ class Journal:
     def status(self, ticket: object, client: str, job_id: str) -> None:
         """Ask where a question stands: `StatusFound` with this ticket follows, or `Failed`."""
         self._put(Status(ticket, client, job_id))
+
+    def forget(self, ticket: object, client: str, name: str) -> None:
+        """Forget a session and what was said in it: `SessionForgotten` with this ticket follows, or `Failed`."""
+        self._put(Forget(ticket, client, name))
 
     def depth(self) -> Depth:
         """Return the counters; any thread, two stat calls.

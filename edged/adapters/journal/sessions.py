@@ -59,13 +59,14 @@ class Sessions:
             (SELECT client, name FROM sessions ORDER BY used_s DESC, client, name LIMIT -1 OFFSET ?)""",
             (self._bounds.total,),
         )
-        self._recount()
+        self.recount()
 
     def prune(self, time_s: float) -> None:
         """Forget what was not used for too long."""
         horizon_s = time_s - self._bounds.keep_s
         if self._sql.execute("DELETE FROM sessions WHERE used_s < ?", (horizon_s,)).rowcount:
-            self._recount()
+            self.recount()
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
+        """Follow what was done to the table."""
         self.count = int(self._sql.execute("SELECT count(*) FROM sessions").fetchone()[0])

@@ -24,6 +24,7 @@ from edged.core.records import (
     Publish,
     Recovered,
     RecoveredJob,
+    SessionForgotten,
     SessionTurn,
     StatusFound,
     StoredSession,
@@ -40,6 +41,10 @@ _decode = msgspec.msgpack.Decoder(tuple[Publish, ...]).decode
 
 _SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_unix_s,
     deadline_boot_id, deadline_monotonic_s, deadline_remaining_s, session FROM jobs"""
+
+
+_FORGOTTEN_S = -1.0
+"""`finished_s` of a question that goes as soon as it can; the journal's time begins at 0."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -166,8 +171,15 @@ class Store:
         return Finished(number=number, outbox=self._owe(number, publishes))
 
     def clear(self, outbox_id: int) -> None:
-        """Forget a message that the broker has acknowledged."""
+        """Forget a message that the broker has acknowledged, and the answer with it if it is to be forgotten."""
         self._count(outbox=-self._sql.execute("DELETE FROM outbox WHERE id = ?", (outbox_id,)).rowcount)
+        number = outbox_id // PUBLISHES_MAX
+        first = number * PUBLISHES_MAX
+        self._sql.execute(
+            """UPDATE jobs SET terminal = NULL WHERE number = ? AND finished_s = ?
+            AND NOT EXISTS (SELECT 1 FROM outbox WHERE id BETWEEN ? AND ?)""",
+            (number, _FORGOTTEN_S, first, first + PUBLISHES_MAX - 1),
+        )
 
     def status(self, ticket: object, client: str, job_id: str) -> StatusFound:
         """Look a question up; needs no transaction."""
@@ -181,6 +193,29 @@ class Store:
         return StatusFound(
             ticket=ticket, state="unfinished" if open_ else "finished", number=number, attempts=attempts
         )
+
+    def forget(self, ticket: object, client: str, name: str) -> SessionForgotten:
+        """Forget a session and its finished questions.
+
+        An answer that the broker does not have yet stays until it has it, the newest row for its number's sake
+        without its answer. An id of the others is free again: who asks under it is computed once more.
+        """
+        known = self._sql.execute(
+            "DELETE FROM sessions WHERE client = ? AND name = ?", (client, name)
+        ).rowcount
+        self.sessions.recount()
+        known += self._sql.execute(
+            """UPDATE jobs SET finished_s = ?, terminal = CASE WHEN EXISTS
+                (SELECT 1 FROM outbox WHERE outbox.id / ? = jobs.number) THEN terminal END
+            WHERE client = ? AND session = ? AND finished_s IS NOT NULL AND finished_s <> ?""",
+            (_FORGOTTEN_S, PUBLISHES_MAX, client, name, _FORGOTTEN_S),
+        ).rowcount
+        self._sql.execute(
+            """DELETE FROM jobs WHERE client = ? AND session = ? AND finished_s = ? AND terminal IS NULL
+            AND number < (SELECT max(number) FROM jobs)""",
+            (client, name, _FORGOTTEN_S),
+        )
+        return SessionForgotten(ticket=ticket, known=known > 0)
 
     def save_deadlines(self, now: Instant) -> None:
         """Record what is left of each deadline: the best known figure should the power go off now."""

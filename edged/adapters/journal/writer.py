@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from edged.core.records import Broken, Failed, Instant, JournalEvent
 
-from .commands import Accept, Attempt, Clear, Close, Command, Finish, Status
+from .commands import Accept, Ask, Attempt, Clear, Close, Command, Finish, Forget, Owed, Status
 from .failpoint import Failpoint
 from .schema import passing, reason
 
@@ -59,7 +59,7 @@ class Writer:
         self._clock = clock
         self._failpoint = Failpoint.from_environment()
         self._open = True
-        self._owed: list[Attempt | Finish | Clear] = []
+        self._owed: list[Owed] = []
         self._due_s = math.inf  # time.monotonic() at which what is owed is to be written
         self._upkeep_s = time.monotonic()
         self._pause_s = 0.0
@@ -98,19 +98,19 @@ class Writer:
                     self._store.checkpoint()
             self._write(asks)
 
-    def _gather(self) -> list[Accept | Status]:
+    def _gather(self) -> list[Ask]:
         """Wait until there is something to do; return the asks; what must not be lost joins the owed."""
         wake_s = self._retry_s if self.failing is not None else min(self._due_s, self._upkeep_s)
-        asks: list[Accept | Status] = []
+        asks: list[Ask] = []
         with suppress(queue.Empty):
             self._sort(self._commands.get(timeout=max(0.0, wake_s - time.monotonic())), asks)
             for _ in range(GROUP_MAX - 1):
                 self._sort(self._commands.get_nowait(), asks)
         return asks
 
-    def _sort(self, command: Command, asks: list[Accept | Status]) -> None:
+    def _sort(self, command: Command, asks: list[Ask]) -> None:
         match command:
-            case Accept() | Status():
+            case Accept() | Status() | Forget():
                 asks.append(command)
             case Attempt() | Finish():
                 self._owed.append(command)
@@ -121,7 +121,7 @@ class Writer:
             case Close():
                 self._open = False
 
-    def _write(self, asks: list[Accept | Status]) -> None:
+    def _write(self, asks: list[Ask]) -> None:
         try:
             events = self._commit([*self._owed, *asks])
         except sqlite3.Error as error:
@@ -139,7 +139,7 @@ class Writer:
         for event in events:
             self._emit(event)
 
-    def _commit(self, commands: list[Accept | Status | Attempt | Finish | Clear]) -> list[JournalEvent]:
+    def _commit(self, commands: list[Ask | Owed]) -> list[JournalEvent]:
         now, now_s = self._clock(), time.monotonic()
         kinds = sorted({type(command).__name__.lower() for command in commands})
         probing = self.failing is not None  # the upkeep has something to write, even when nobody else has
@@ -161,14 +161,14 @@ class Writer:
             self._upkeep_s = now_s + UPKEEP_S
         return events
 
-    def _apply(
-        self, command: Accept | Status | Attempt | Finish | Clear, now: Instant
-    ) -> JournalEvent | None:
+    def _apply(self, command: Ask | Owed, now: Instant) -> JournalEvent | None:
         match command:
             case Accept(ticket, row, attempts):
                 return self._store.accept(ticket, row, attempts, self._upkeep.time_s(now))
             case Status(ticket, client, job_id):
                 return self._store.status(ticket, client, job_id)
+            case Forget(ticket, client, name):
+                return self._store.forget(ticket, client, name)
             case Attempt(number):
                 return self._store.attempt(number, now)
             case Finish(number, publishes, terminal, turn):
@@ -177,7 +177,7 @@ class Writer:
                 self._store.clear(outbox_id)
                 return None
 
-    def _refuse(self, asks: Iterable[Accept | Status], why: str) -> None:
+    def _refuse(self, asks: Iterable[Ask], why: str) -> None:
         for ask in asks:
             answer: JournalEvent = Failed(ask.ticket, why)
             if isinstance(ask, Status):
