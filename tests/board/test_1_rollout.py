@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
-from board_rig import CUT_BYTES, FIRST, Board
+from board_rig import CUT_BYTES, FIRST, KEPT, Board
 
 pytestmark = pytest.mark.board
 
 
 def test_from_bare_to_answering(board: Board) -> None:
     """site.yml installs it, with a model whose transfer was cut off; the play's question is answered."""
+    if not KEPT:
+        with board.step("`site.yml --check` on the bare board: nothing is touched"):
+            ended = board.play("site.yml", FIRST, "--check")
+            assert ended.code == 0, ended.text
+            assert board.ssh("ls -d /opt/edged /etc/edged /etc/systemd/system/edged.service || true") == ""
     with board.step("`site.yml` on the bare board, the model by URL from a server that breaks off"):
         ended = board.play("site.yml", FIRST)
         assert ended.code == 0, ended.text
@@ -44,12 +50,19 @@ def test_the_unit_is_hardened(installed: Board) -> None:
 
 
 def test_the_journal_can_be_asked(installed: Board) -> None:
-    """A question is one line of the journal, found by its fields."""
-    with installed.step("a question found by `edged logs`"):
+    """A question is one line of the journal, found by its fields, and no warning."""
+    with installed.step(
+        "a question found by `edged logs` and by `journalctl -u edged EDGED_JOB_ID=...`: one line"
+    ):
         installed.asked()
         told = installed.ssh("/opt/edged/current/bin/edged logs --event job_finished --json | tail -n 1")
         assert '"PRIORITY":"6"' in told
-        assert '"EDGED_JOB_ID"' in told
+        job = json.loads(told)["EDGED_JOB_ID"]
+        found = installed.ssh(f"journalctl -u edged EDGED_JOB_ID={job} --quiet -o json").splitlines()
+        assert [json.loads(line)["EDGED_EVENT"] for line in found] == ["job_finished"]
+        assert installed.ssh(f"journalctl -u edged EDGED_JOB_ID={job} -p warning --quiet") == ""
+        bounds = installed.ssh("systemd-analyze cat-config systemd/journald.conf")
+        assert "SystemMaxUse=64M" in bounds
 
 
 def test_a_second_run_changes_nothing(installed: Board) -> None:

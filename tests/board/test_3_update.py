@@ -71,6 +71,13 @@ def test_a_model_with_another_sum(first: Board) -> None:
 
 def test_an_update_loses_no_question(first: Board) -> None:
     """A device asks all the while: each question is answered, or told that this node drains."""
+    look = "sha256sum /etc/edged/* /etc/systemd/system/edged.service; ls -lR /opt/edged | sha256sum"
+    before = first.ssh(look)
+    with first.step(f"`update.yml --check` {FIRST} to {NEXT}: nothing is touched"):
+        ended = first.play("update.yml", NEXT, "--check")
+        assert ended.code == 0, ended.text
+        assert "changed=0 " not in ended.text
+        assert first.ssh(look) == before
     device = first.device("update")
     asked: list[str] = []
     try:
@@ -106,6 +113,22 @@ def test_back_to_the_release_before(second: Board) -> None:
         assert ended.code == 0, ended.text
     assert second.version() == FIRST
     second.asked()
+
+
+def test_a_way_back_that_does_not_answer(installed: Board) -> None:
+    """The settings kept for the release before name a broker that is not there: the node stays where it is."""
+    now = installed.version()
+    kept = f"/etc/edged/edged.toml.{NEXT if now == FIRST else FIRST}"
+    installed.ssh(f"cp {kept} /root/kept.toml; printf '\\n[mqtt]\\nport = 1999\\n' >> {kept}")
+    try:
+        with installed.step(f"`rollback.yml` to a release that does not answer: back at {now}, answers"):
+            ended = installed.play("rollback.yml", now, edged_gate_tries=5)
+            assert ended.code != 0
+            assert f"The node is back at {now} and answers" in ended.text, ended.text
+    finally:
+        installed.ssh(f"mv /root/kept.toml {kept}")
+    assert installed.version() == now
+    installed.asked()
 
 
 def test_settings_that_do_not_answer_are_put_back(installed: Board) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority
 from daemon_process import MakeDaemon
 from secured import PASSWORDS, Account, MakeAccount, RoleBroker, ShippedBroker, ask_a_board, knock, start_node
 
@@ -277,3 +278,18 @@ def test_a_key_of_another_certificate(from_role: RoleBroker) -> None:
     assert ended.code != 0
     assert "broker_tls.cert and broker_tls.key do not belong together" in ended.text
     assert "PRIVATE KEY" not in ended.text
+
+
+def test_a_certificate_that_devices_would_refuse(from_role: RoleBroker, tmp_path: Path) -> None:
+    """Expired, or signed by another authority: every device would be locked out, and the broker would run."""
+    ours, others = from_role.authority, Authority(tmp_path)
+    for pair, why in (
+        (ours.server(expired=True), "certificate has expired"),
+        (others.server(), "unable to get local issuer certificate"),
+    ):
+        tls = {"ca": ours.pem.read_text(), "cert": pair.cert.read_text(), "key": pair.key.read_text()}
+        ended = from_role.render(broker_tls=tls)
+        assert ended.code != 0
+        said = f"a device that trusts broker_tls.ca would refuse broker_tls.cert ({why})"
+        assert said in ended.text, ended.text
+        assert "changed=0 " in ended.text

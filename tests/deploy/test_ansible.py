@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ansible_rig import ANSIBLE, ROLE, Ended, inventory, run
 from edged.settings import load
 
 PLAYBOOKS = ("site.yml", "update.yml", "rollback.yml", "drain.yml", "broker.yml")
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override", "--")
+"""setpriv(1): takes root's right to write everything from a program."""
 MODEL = {"file": "small.gguf", "sha256": "0" * 64, "url": "http://127.0.0.1:9/small.gguf"}
 
 
@@ -29,8 +33,24 @@ def test_syntax(tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
 
 
-def play(folder: Path, hosts: dict[str, dict[str, Any]], *more: str) -> Ended:
-    """Run site.yml on this machine under these names; what the boards would get lies in `folder`."""
+def play(
+    folder: Path,
+    hosts: dict[str, dict[str, Any]],
+    *more: str,
+    path: str | None = None,
+    playbook: str = "site.yml",
+    wrapper: Sequence[str] = (),
+) -> Ended:
+    """Run a playbook on this machine under these names; what the boards would get lies in `folder`.
+
+    Args:
+        folder: existing.
+        hosts: variables of each.
+        more: arguments of ansible-playbook.
+        playbook: which one.
+        path: PATH of the boards, where it shall be another.
+        wrapper: a program that starts Ansible, with arguments.
+    """
     archive = folder / "edged-0.1.0.tar"
     with tarfile.open(archive, "w") as packed:
         packed.addfile(tarfile.TarInfo("edged-0.1.0-aarch64/VERSION"))
@@ -45,9 +65,11 @@ def play(folder: Path, hosts: dict[str, dict[str, Any]], *more: str) -> Ended:
         "edged_disk_min_mb": 1,
         "edged_sys": str(folder),
     }
-    return run(
-        folder, "ansible-playbook", "-i", str(inventory(folder, hosts, **everywhere)), "site.yml", *more
-    )
+    program = shutil.which("ansible-playbook")
+    assert program is not None
+    if path is not None:
+        wrapper = ("env", f"PATH={path}")
+    return run(folder, *wrapper, program, "-i", str(inventory(folder, hosts, **everywhere)), playbook, *more)
 
 
 def refused(ended: Ended, folder: Path, said: dict[str, str]) -> None:
@@ -77,6 +99,7 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "authority": {"edged_settings": {"mqtt": {"tls": {"ca": "/etc/ssl/certs/site.pem"}}}},
         "half-a-pair": {"edged_gate": {"cert": "/etc/ssl/certs/operator.pem"}},
         "no-account": {"edged_gate": {"password": "the-password"}},
+        "shares": {"edged_serial": [1, "a quarter"]},
     }
     said = {
         "version": "give a version such as 0.1.0",
@@ -92,8 +115,84 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "authority": "give the authority's file on the board",
         "half-a-pair": "give both, or neither",
         "no-account": "give the account that it belongs to",
+        "shares": r"give how many boards go over together, such as \[1, '25%'\]",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_two_boards_of_one_name(tmp_path: Path) -> None:
+    """By node.id, which may also be the other's own name."""
+    hosts: dict[str, dict[str, Any]] = {
+        "press-7": {},
+        "line-3": {"edged_settings": {"node": {"id": "press-7"}}},
+    }
+    ended = play(tmp_path, hosts)
+    assert ended.code != 0
+    assert "press-7 is the node.id of more than one board" in ended.text, ended.text
+    assert "changed=0 " in ended.text
+    assert not (tmp_path / "opt").exists()
+
+
+def test_no_model(tmp_path: Path) -> None:
+    """Without a model in the inventory Ansible names what is missing."""
+    ended = play(tmp_path, {"board": {}}, "-e", json.dumps({"edged_model": {"file": "small.gguf"}}))
+    assert ended.code != 0
+    assert "missing required arguments: sha256 found in edged_model" in ended.text, ended.text
+    assert not (tmp_path / "opt").exists()
+
+
+def test_a_board_that_is_not_there(tmp_path: Path) -> None:
+    """One board that cannot be reached over ssh ends the play before any other is touched."""
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_user": "pi"}
+    ended = play(tmp_path, {"there": {}, "away": away})
+    assert ended.code != 0
+    assert re.search(
+        r"away: cannot be reached \([^\n]*Connection refused[^\n]*until `ssh pi@127.0.0.1 true` works",
+        ended.text,
+    ), ended.text
+    assert re.search(r"^there +: ok=\d+ +changed=0 ", ended.text, re.MULTILINE), ended.text
+    assert not (tmp_path / "opt").exists()
+
+
+@pytest.mark.parametrize(
+    ("playbook", "said"),
+    [
+        ("drain.yml", "there is nothing to drain"),
+        ("rollback.yml", "no release before it; install the version"),
+    ],
+)
+def test_a_board_without_edged(tmp_path: Path, playbook: str, said: str) -> None:
+    """Nothing to drain, and no way back."""
+    refused(play(tmp_path, {"bare": {}}, playbook=playbook), tmp_path, {"bare": said})
+
+
+def test_an_account_that_may_not_become_root(tmp_path: Path) -> None:
+    """Sudo would ask for a password."""
+    asks = tmp_path / "asks"
+    asks.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    asks.chmod(0o755)
+    account = {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(asks)}
+    said = {"plain": "takes no commands .*; give ansible_user sudo without a password"}
+    refused(play(tmp_path, {"plain": account}), tmp_path, said)
+
+
+def test_a_board_without_python(tmp_path: Path) -> None:
+    """Found out without Python, of course."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if not program.name.startswith("python"):
+            (programs / program.name).symlink_to(program)
+    ended = play(tmp_path, {"bare": {}}, path=str(programs))
+    refused(ended, tmp_path, {"bare": "has no Python, .*install python3"})
+
+
+def test_a_card_that_turned_read_only(tmp_path: Path) -> None:
+    """As cards do that fail; the same for an account that may not write there."""
+    home = tmp_path / "card"
+    home.mkdir(mode=0o555)
+    ended = play(tmp_path, {"card": {"edged_home": str(home / "edged")}}, wrapper=WITHOUT_PRIVILEGE)
+    refused(ended, tmp_path, {"card": "lets nobody write to .*set ansible_become"})
 
 
 def test_an_answer_that_could_not_be_looked_through(tmp_path: Path) -> None:
@@ -155,6 +254,7 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "hot": {"edged_sys": str(tmp_path / "hot")},
         "bare": {"edged_must_be_there": True},
         "secret": {"edged_settings": {"mqtt": {"username": "press-7", "password_file": "mqtt_password"}}},
+        "no-authority": {"edged_gate": {"cafile": str(tmp_path / "none.pem")}},
     }
     said = {
         "other-kind": "runs a 64-bit .* system; install a 64-bit one",
@@ -164,6 +264,7 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "wrong-clock": "set up time synchronisation",
         "hot": "too hot: soc-thermal at 68.0 C, it brakes at 75 C; let it cool down",
         "bare": "site.yml installs it",
+        "no-authority": "has no .*none.pem, which the play's own question needs",
         "secret": "name mqtt_password, .*; add mqtt_password to edged_secrets",
     }
     refused(play(tmp_path, hosts), tmp_path, said)

@@ -107,13 +107,40 @@ def _wrong_tls(tls: Mapping[str, Any]) -> list[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:  # readable by us alone
         pair.write(f"{str(tls['cert']).strip()}\n{str(tls['key']).strip()}\n")
         pair.flush()
+        broker = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair.name, password=_no_passphrase)
+            broker.load_cert_chain(pair.name, password=_no_passphrase)
         except (ssl.SSLError, ValueError) as error:
             why = getattr(error, "reason", None) or str(error)
             said = f"broker_tls.cert and broker_tls.key do not belong together or are no PEM ({why})"
             return [f"{said}; give broker.pem and broker.key of one making"]
+    if why := _refusal(str(tls["ca"]), broker):
+        said = f"a device that trusts broker_tls.ca would refuse broker_tls.cert ({why})"
+        return [f"{said}; have that authority sign a new one"]
     return []
+
+
+def _refusal(ca: str, broker: ssl.SSLContext) -> str:
+    """Why a device that trusts `ca` refuses the broker, found by a handshake in memory; empty if it does not."""
+    trusting = ssl.create_default_context(cadata=ca)
+    trusting.check_hostname = False  # under which names the broker is reached, the inventory does not say
+    trusting.verify_flags &= ~ssl.VERIFY_X509_STRICT  # Mosquitto's clients are not so strict
+    to_device, to_broker = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        trusting.wrap_bio(to_device, to_broker),
+        broker.wrap_bio(to_broker, to_device, server_side=True),
+    )
+    for _ in range(4):  # hello, certificate, finished: two turns in TLS 1.3, three in 1.2
+        for side in sides:
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+            except ssl.SSLError:  # the other side's word on it
+                continue
+    return ""
 
 
 def _no_passphrase() -> str:

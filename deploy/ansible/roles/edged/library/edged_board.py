@@ -124,8 +124,7 @@ def digest(path: Path) -> str:
     """SHA-256 of a file; empty text where there is none."""
     if not path.is_file():
         return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()  # small ones; file_digest is not in an older Python
 
 
 def main() -> None:
@@ -152,6 +151,7 @@ def main() -> None:
         python=".".join(platform.python_version_tuple()[:2]),
         systemd=systemd(),
         memory_mb=memory_mb(),
+        writable=os.access(existing(home), os.W_OK),  # not so on a read-only card, for root either
         disk_free_mb=shutil.disk_usage(existing(home)).free // 1_000_000,
         clock_off_s=0 if now_s is None else round(abs(time.time() - now_s)),
         hot=hot(Path(module.params["sys"]), module.params["margin_c"]),
