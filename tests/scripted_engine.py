@@ -3,8 +3,8 @@
 All of `edged.engine` runs as it is but the model: its answer is `w0 w1 w2 ...` and what it does is written in
 the prompt, as `key=value` words: `tokens` of the answer (3), `step_ms` of a pass that writes (0), `read_ms` to
 read one token of the prompt (0), `crash` a signal that the process sends itself, `hang` the model thread, both
-after `at` tokens of the answer (2). Words of the prompt are its tokens, so a test knows the numbers; one more
-is the template's.
+after `at` tokens of the answer (2), `measure` a signal or a `defect` before that. Words of the prompt are its
+tokens, so a test knows the numbers; one more is the template's.
 
 From the environment: SCRIPTED_THINKS=1 makes the answers begin inside the thinking; while the file that
 SCRIPTED_ABORT names exists, loading ends in SIGABRT.
@@ -34,7 +34,7 @@ TEMPLATE = "{% for turn in messages %}{{ turn.content }} {% endfor %}<go>"
 THINKING = "{% for turn in messages %}{{ turn.content }} {% endfor %}<think> <go>"
 OK, ABORTED = 0, 2
 
-_DIRECTIVE = re.compile(r"(tokens|step_ms|read_ms|crash|hang|at)=(\w+)")
+_DIRECTIVE = re.compile(r"(tokens|step_ms|read_ms|crash|hang|at|measure)=(\w+)")
 
 
 class WordVocabulary:
@@ -49,6 +49,11 @@ class WordVocabulary:
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Numbers of the words; what is in `CONTROL` is special where the engine wrote it."""
+        fault = dict(_DIRECTIVE.findall(text)).get("measure")
+        if fault == "defect":
+            raise RuntimeError(f"a defect, and the prompt: {text}")
+        if fault is not None:
+            os.kill(os.getpid(), signal.Signals[fault])
         with self._lock:
             return [CONTROL[w] if special and w in CONTROL else self._number(w) for w in text.split()]
 

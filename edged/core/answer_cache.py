@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from edged.core.question import Question
-from edged.core.reply import FinishReason, Usage
+from edged.core.reply import FinishReason, Usage, parsed
+from edged.errors import Refusal
 
 OVERHEAD_BYTES = 512
 """Counted for an answer beside its text: key, figures, and what Python needs for them."""
@@ -62,11 +63,22 @@ def key(question: Question) -> bytes | None:
     return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()
 
 
-def may_keep(question: Question, finish_reason: str, *, trimmed: bool) -> bool:
-    """Whether an answer would be the same next time: whole, and not cut by what the node had room for."""
-    if trimmed:
+def may_keep(question: Question, finish_reason: str, text: str, *, trimmed: bool) -> bool:
+    """Whether an answer would be the same next time: whole, and not cut by what the node had room for.
+
+    One to a schema that is no JSON to us (a number beyond all floats) ended as an error: it is not given again.
+    """
+    if trimmed or (question.schema is not None and not _is_readable(text)):
         return False
     return finish_reason in WHOLE or (finish_reason == "length" and question.max_tokens is not None)
+
+
+def _is_readable(text: str) -> bool:
+    try:
+        parsed(text)
+    except Refusal:
+        return False
+    return True
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,11 +177,20 @@ class Engine:
 
     def take_in(self, orders: Any) -> None:  # noqa: ANN401 - the iterator that `run` has begun
         """Read orders until the daemon closes its end; then the process is over, whatever it computes."""
+        code = 1
         try:
             for order in orders:
                 self._take(order)
+            code = 0
+        except OSError:
+            code = 0  # the daemon is gone, seen as something was told to it
+        except Exception:
+            traceback.print_exc()  # nobody else would: the process ends here
+            raise
         finally:
-            os._exit(0)  # the model thread may be deep inside a pass, and nobody is left to read its result
+            os._exit(
+                code
+            )  # the model thread may be deep inside a pass, and nobody is left to read its result
 
     def _take(self, order: Frame) -> None:
         match order:
@@ -207,6 +217,15 @@ class Engine:
             sequence = self._model.preparation.prepare(order, time.monotonic())
         except Refusal as refusal:
             self._refuse(order.number, refusal)
+            return
+        except Exception as error:  # noqa: BLE001 - around one question: the template and the schema are others' code
+            # Not the error's own text, which may hold the prompt.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__} in {at.name}, {Path(at.filename).name}:{at.lineno}"
+            self._log("error", "question_not_measured", {"number": order.number, "reason": reason})
+            self._refuse(
+                order.number, Refusal("internal", "this node met a defect of its own with this question")
+            )
             return
         if self._prefixes is not None and order.reuse:
             read_s = self.scheduler.counters.rates.read_s

@@ -16,7 +16,7 @@ import structlog
 from edged.core import answer_cache, reply, rounds
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
-from edged.core.records import Finished, Recovered, StoredSession, remaining_s
+from edged.core.records import Finished, JobRow, Recovered, StoredSession, remaining_s
 from edged.core.tools import Call, Tool
 from edged.core.upstream import Broke, Why
 from edged.core.upstream import Event as UpstreamEvent
@@ -46,6 +46,12 @@ BEGUN_MAX = 10
 board down leaves no other trace, and an orderly restart in mid-answer is no fault of the question."""
 SOON_S = 0.1
 """A deadline that is nearer than this has passed."""
+
+UNREADABLE = Refusal(
+    "interrupted",
+    "this node was restarted and cannot read this question any more, which another version of it wrote down; ask "
+    "again under a new id",
+)
 
 log = structlog.get_logger()
 
@@ -105,6 +111,7 @@ class Desk:
     service_s: float = 1.0
     _runs: int = 0
     _forget_due: bool = False
+    _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.course.over = self._over
@@ -155,11 +162,11 @@ class Desk:
         (client, id) that `is_passing` came by a connection that is gone: it ends here.
         """
         for old in recovered.jobs:
-            question = msgspec.msgpack.decode(old.row.body, type=Question)
+            question = _question(old.row.body)
             left_s = remaining_s(old.row, boot_id, boot_now_s)
             now = self.clock()
             job = Job(
-                question=question,
+                question=question or self._unreadable(old.row),
                 digest=old.row.digest,
                 arrived=now,
                 deadline=None if old.row.deadline is None else now + left_s,
@@ -170,12 +177,26 @@ class Desk:
             self.roster.number(job, old.number)
             job.move(Happening.STORED)
             self.sessions.enter(job, old.session)
-            if is_passing(question.client, question.id):
+            if is_passing(*job.key):
                 self.cancel(job)
+            elif question is None:
+                self.course.fail(job, UNREADABLE)
             elif old.attempts >= BEGUN_MAX:
                 self._poison(job, f"was begun {old.attempts} times and never ended")
             else:
                 self._submit(job)
+
+    def _unreadable(self, row: JobRow) -> Question:
+        """What is known of a question whose text is not: enough to tell its device."""
+        log.error("question_unreadable", client=row.client, job_id=row.id)
+        return Question(
+            row.client,
+            row.id,
+            made_id=False,
+            plain=False,
+            messages=(),
+            reply_to=self.replies.topics.answer(row.client, row.id),
+        )
 
     def _submit(self, job: Job) -> None:
         if job.submitted or not self.sessions.has_turn(job):
@@ -199,6 +220,7 @@ class Desk:
         job.submitted = True
         if key is not None:
             self.sharing.begin(job, key)
+        self._unmeasured[job.number] = None
         self.engine.send(submission.order(job, conversation, offered, shared=key is not None))
 
     def _send_away(self, job: Job, away: Away, why: Why, messages: tuple[Message, ...]) -> None:
@@ -261,22 +283,27 @@ class Desk:
         Args:
             crashed: False where it was told to end, which no question is to blame for.
         """
+        # Questions are measured one after the other, in the order in which they were submitted.
+        measured_now = [job for number in [*self._unmeasured][:1] for job in self._jobs(number)]
+        self._unmeasured.clear()
         self.sharing.joint.clear()
         for job in list(self.roster.numbered.values()):
             if job.away is not None:
                 continue
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
+            suspect = was_running or job in measured_now
             self.course.anew(job)
             if job.state is State.FINISHING:
                 continue
-            job.crashes += was_running and crashed
+            job.crashes += suspect and crashed
             if job.cancel_asked:
                 self.course.finish(job, endings.cancelled(job))
-            elif was_running and job.crashes >= self.attempts_max:
+            elif suspect and job.crashes >= self.attempts_max:
                 self._poison(job, f"crashed the engine {job.crashes} times")
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
+        self._unmeasured.pop(report.number, None)
         self.sharing.note(report)
         for job in self._jobs(report.number):
             self.course.prepared(job, report)
@@ -378,6 +405,7 @@ class Desk:
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
+        self._unmeasured.pop(report.number, None)
         jobs = self._jobs(report.number)
         run = self.sharing.joint.of(report.number)
         if run is not None:
@@ -482,3 +510,11 @@ class Desk:
         after = self.sessions.leave(job)
         if after is not None and after.state is State.WAITING:
             self._submit(after)
+
+
+def _question(body: bytes) -> Question | None:
+    """A question as the journal has it; None where another version, or a worn card, wrote what we cannot read."""
+    try:
+        return msgspec.msgpack.decode(body, type=Question)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None

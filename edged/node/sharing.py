@@ -108,7 +108,7 @@ class Sharing:
         outcome = report.outcome
         if run.altered or not run.jobs or self.course.level in HASTY or outcome == "cancelled":
             return
-        if not answer_cache.may_keep(run.jobs[0].question, outcome, trimmed=report.trimmed > 0):
+        if not answer_cache.may_keep(run.jobs[0].question, outcome, report.text, trimmed=report.trimmed > 0):
             return
         context = 0 if run.prepared is None else run.prepared.context
         kept = Kept(report.text, report.reasoning, outcome, report.usage, context)

@@ -72,6 +72,34 @@ def test_poison(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, at: i
     assert len(node.log("engine_gone")) == 3
 
 
+def test_poison_before_it_runs(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """One that crashes the engine while it is measured is found out as well, and nobody else is blamed."""
+    node = daemon(broker, {"engine": {"slots": 4}}, scripted=True).start()
+    bad, good = device(broker, "bad"), device(broker, "good")
+    beside = [good.ask(f"{n} tokens=40 step_ms=50") for n in range(3)]
+    for job in beside:
+        good.wait_reply(job, "delta")
+    poison = bad.ask("measure=SIGSEGV tokens=9")
+    behind = good.ask("tokens=4")
+    assert bad.answer(poison).check().last["code"] == "poison"
+    for job in (*beside, behind):
+        assert good.answer(job).check().last["type"] == "done"
+    assert len(node.log("engine_gone")) == 3
+
+
+def test_a_defect_in_measuring(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """It costs its question alone, and the log says where it is, but not what was asked."""
+    node = daemon(broker, QUICK, scripted=True).start()
+    engine = node.engine_pid()
+    asking = device(broker, "c1")
+    assert asking.answer(asking.ask("measure=defect secret")).check().last["code"] == "internal"
+    assert asking.answer(asking.ask("tokens=2")).check().text == "w0 w1 "
+    assert node.engine_pid() == engine
+    line = node.wait_log("question_not_measured")
+    assert ("RuntimeError" in line["reason"], "tokenize" in line["reason"]) == (True, True)
+    assert not any(b"secret" in raw for raw in node.raw)
+
+
 def test_poison_does_not_taint_its_neighbours(
     broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
 ) -> None:
