@@ -23,6 +23,8 @@ from edged.errors import EngineError
 
 COMMAND = (sys.executable, "-m", "edged.engine")
 """Starts the engine with llama.cpp; the number of its socket is appended."""
+EX_OSERR = 71
+"""sysexits.h: the system cannot start a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,14 @@ class EngineSaid:
 
 @dataclass(frozen=True, slots=True)
 class EngineGone:
-    """Engine run number `run` ended. `code` as in subprocess: negative is the signal that ended it."""
+    """Engine run number `run` ended. `code` as in subprocess: negative is the signal that ended it.
+
+    `why` says more, where it could not even be started.
+    """
 
     run: int
     code: int
+    why: str = ""
 
 
 class EngineClient:
@@ -65,22 +71,16 @@ class EngineClient:
         return self._process.pid if self._process is not None else None
 
     def start(self, setup: Configure) -> None:
-        """Start a process and tell it what to load.
-
-        Raises:
-            OSError: it cannot be started.
-        """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # A session of its own: a terminal's ctrl-C reaches the daemon, which ends us both in order.
-            self._process = subprocess.Popen(
-                [*self._command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env=_environment(),
-            )
+        """Start a process and tell it what to load; one that cannot be started is gone at once."""
         self.run += 1
+        try:
+            ours = self._begin()
+        except (
+            OSError
+        ) as error:  # no memory, no file descriptor left: that passes, and the daemon outlives it
+            self._process = None
+            self._emit(EngineGone(self.run, EX_OSERR, f"it cannot be started: {error.strerror or error}"))
+            return
         channel: Channel[Any, Any] = Channel(ours, cast("Any", Report))
         self._orders = orders = queue.SimpleQueue[Order | None]()
         self._reader = threading.Thread(
@@ -92,6 +92,23 @@ class EngineClient:
         self._reader.start()
         threading.Thread(target=_write, args=(channel, orders), name="engine-orders", daemon=True).start()
         self.send(setup)
+
+    def _begin(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # A session of its own: a terminal's ctrl-C reaches the daemon, which ends us both in order.
+                self._process = subprocess.Popen(
+                    [*self._command, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    env=_environment(),
+                )
+        except OSError:
+            ours.close()
+            raise
+        return ours
 
     def send(self, order: Order) -> None:
         """Send an order without waiting; one to a dead process is lost, and `EngineGone` tells of that.

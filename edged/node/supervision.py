@@ -217,7 +217,7 @@ class Supervision:
         if self.phase == "failed":
             self._next_start = now + LOOK_S
             return
-        how = _words(event.code)
+        how = event.why or _words(event.code)
         if not self.ready and self._revert(f"the engine ended with {how} while it loaded"):
             self._next_start = now
             return
@@ -226,7 +226,7 @@ class Supervision:
         was_well = self._answered or now - self._started_at > STEADY_S
         self._crashes = 1 if self.ready and was_well else self._crashes + 1
         was_ready = self.ready
-        self.reason = f"it ended with {how}"
+        self.reason = event.why or f"it ended with {how}"
         if not was_ready and self._crashes >= BROKEN_AFTER:
             self.phase = "broken"
         elif self.phase != "broken":
