@@ -74,6 +74,9 @@ HTTP_STOP_S = 2.0
 PACKET_SLACK_BYTES = 64 * 1024
 """The packet limit told to the broker is the payload limit and this much: a question a little too large then
 reaches us and gets its `too_large`; the broker's own limit should lie between the two."""
+LOOKUP_S = 60.0
+"""The MQTT thread stands still while a name is looked up: with a router gone, 2 tries of 5 s at each of 3 servers
+(resolv.conf(5)), for the name and with a search domain behind it."""
 RECEIVE_SLACK = 32
 """Deliveries beyond the queue's places, so that control messages come through when it is full."""
 
@@ -218,7 +221,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         slots=settings.engine.slots,
         journal_depth=journal.depth,
         link_beat=lambda: line.beat,
-        link_limit_s=2.0 * settings.mqtt.keepalive_s + 10.0,
+        link_limit_s=max(LOOKUP_S, 2.0 * settings.mqtt.keepalive_s) + 10.0,
         daemon_rss=memory,
         watchdog_every_s=notifier.watchdog_interval_s or 10.0,
         speed=speed,

@@ -344,12 +344,13 @@ class Node:
         self.intake.tick(now)
         self.membership.look(self.intake.filling)
         self.admin.tick()
-        if now - self._beat_at >= self.watchdog_every_s:
+        # What is not well is looked at again at once: half of systemd's patience is gone by then.
+        due = now - self._beat_at >= self.watchdog_every_s
+        if due and now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
             self._beat_at = now
-            if now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
-                self.watchdog.watchdog()
-                if not self.bulletin.online:
-                    self.watchdog.extend_start(START_MORE_S)
+            self.watchdog.watchdog()
+            if not self.bulletin.online:
+                self.watchdog.extend_start(START_MORE_S)
 
     def _reload(self) -> None:
         # Before `online` the start is not over for systemd, and READY=1 would end it.
