@@ -16,7 +16,7 @@ import pytest
 from daemon_process import MakeDaemon
 from secured import PASSWORDS, SHIPPED, Account, MakeAccount, ShippedBroker, ask_a_board, knock, start_node
 
-from edged.daemon import PACKET_SLACK_BYTES
+from edged.parts import PACKET_SLACK_BYTES
 from edged.settings.tree import Limits
 
 SAVED_S = 0.1
