@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 WEIGHT = 0.1
 """Share of the newest measurement in a moving average: about the last twenty passes count."""
 
@@ -53,6 +55,17 @@ class Rates:
     def work_s(self, *, read: int, write: int) -> float:
         """Seconds that a question of `read` prompt tokens and `write` answer tokens takes alone."""
         return read * self.read_s + write * self.step_s
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine has done since its start: passes, aborted ones, tokens written and read."""
+
+    steps: int = 0
+    aborted: int = 0
+    written: int = 0
+    read: int = 0
+    rates: Rates = field(default_factory=Rates)
 
 
 def hopeless(left_s: float, *, wait_s: float, read_s: float) -> bool:

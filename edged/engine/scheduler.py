@@ -1,7 +1,8 @@
-"""Many questions, one model: `step()` plans a pass, runs it, chooses tokens and says what came of it.
+"""Many questions, one model: `step()` plans a pass, runs it, has tokens chosen and says what came of it.
 
 Belongs to the model thread; where a method may be called from another one, it says so. What a pass holds
-is decided in `core.batching`, who is next in `core.fairness`; this file carries it out.
+is decided in `core.batching`, who is next in `core.fairness`; this file carries it out. What becomes of a row of
+logits is `writer`'s.
 """
 
 from __future__ import annotations
@@ -9,21 +10,19 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
-from typing import Literal
 
 import msgspec
 
 from edged.core.batching import CHUNK_MIN, Need, chunk_rows, plan
 from edged.core.fairness import RANK, TokenLedger, Waiting, choose
+from edged.core.outlook import Capacity, Left
 from edged.core.pace import PACE_MIN, Pace
-from edged.core.rates import MEASURED_PASSES, Rates, hopeless
-from edged.core.reply import FinishReason
-from edged.engine.constraint import Constraint, OutgrownError
+from edged.core.rates import MEASURED_PASSES, Counters
 from edged.engine.messages import Refused, Report, SetLimits, Started
-from edged.engine.ports import Chooser, MakeChooser, Passes, Vocabulary
+from edged.engine.ports import MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import COPY_MIN, Slots, common
+from edged.engine.writer import Writer
 from edged.errors import EngineError, Refusal
 
 TEMPERATURE, TOP_P = 0.6, 0.95
@@ -36,17 +35,6 @@ LONG_PASS_ROWS = 16
 MOVE_MIN = 16
 """Answers that two questions must still have before them for one of them to be moved beside the other: a move
 costs as much as some passes."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the engine has done since its start."""
-
-    steps: int = 0
-    aborted: int = 0
-    written: int = 0
-    read: int = 0
-    rates: Rates = field(default_factory=Rates)
 
 
 class Scheduler:
@@ -72,7 +60,6 @@ class Scheduler:
         emit: Callable[[list[Report]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._vocabulary = vocabulary
         self._passes = passes
         self._make_chooser = make_chooser
         self._slots = Slots(passes, slots)
@@ -91,6 +78,7 @@ class Scheduler:
         self._reports: list[Report] = []
         self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
+        self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
         self.slots = slots
         self.paused = False
 
@@ -139,7 +127,7 @@ class Scheduler:
         """End a question wherever it stands; one that is over already is none of ours."""
         sequence = self._running.get(number) or self._waiting.get(number)
         if sequence is not None:
-            self._end(sequence, "cancelled", self._clock())
+            self._writer.end(sequence, "cancelled", self._clock())
             self._flush()
 
     def set_deadline(self, number: int, deadline: float | None) -> None:
@@ -154,7 +142,7 @@ class Scheduler:
         if sequence is not None:
             sequence.budget = 0
             if sequence.slot != NO_SLOT and not sequence.reading and sequence.text.thinking:
-                self._close_thinking(sequence, self._clock())
+                self._writer.close_thinking(sequence, self._clock())
 
     def limit(self, limits: SetLimits) -> None:
         """Obey new limits from the next step on; what runs keeps its slot."""
@@ -182,16 +170,14 @@ class Scheduler:
 
         From any thread: it reads copies, and an estimate may be a step old.
         """
-        rates = self.counters.rates
-        ahead = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
-        load_s = 0.0
-        for other in (*ahead, *tuple(self._running.values())):
-            write = min(other.room, int(rates.answer_tokens)) - other.written
-            load_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
-        read = sequence.prompt_tokens - self._known(sequence)
-        own_s = rates.work_s(read=read, write=min(sequence.room, int(rates.answer_tokens)))
-        in_line = max(0, len(ahead) + len(self._running) + 1 - self.slots)
-        return in_line, (load_s / self.slots + own_s) / self._pace.share
+        line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
+        ahead = (*line, *tuple(self._running.values()))
+        own = Left(sequence.prompt_tokens - self._known(sequence), sequence.room)
+        in_line = max(0, len(ahead) + 1 - self.slots)
+        return in_line, self._capacity().eta_s(map(_left, ahead), own)
+
+    def _capacity(self) -> Capacity:
+        return Capacity(self.counters.rates, self.slots, self._pace.share)
 
     def _known(self, sequence: Sequence, without: Container[int] = ()) -> int:
         """How many tokens of a prompt need not be computed, as things stand; some streams left out."""
@@ -209,39 +195,16 @@ class Scheduler:
         if deadline is None or self.counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
             return None
         line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
-        before = [s for s in line if self._goes_before(s, sequence)]
-        running = tuple(self._running.values())
-        wait_s = 0.0
-        if len(running) + len(before) >= self.slots:
-            for other in (*running, *before):
-                write = min(other.room, int(rates.answer_tokens)) - other.written
-                wait_s += rates.work_s(read=max(0, other.prompt_tokens - other.past), write=max(1, write))
+        ahead = [*tuple(self._running.values()), *(s for s in line if self._goes_before(s, sequence))]
         known = self.holds(sequence.tokens)
         if sequence.stored is not None:
             known = max(known, len(sequence.stored.tokens))
-        read_s = rates.work_s(read=max(1, sequence.prompt_tokens - known), write=1)
-        wait_s, read_s = wait_s / self.slots / self._pace.share, read_s / self._pace.share
-        left_s = deadline - now
-        if not hopeless(left_s, wait_s=wait_s, read_s=read_s):
-            return None
-        details = {
-            "eta_ms": round(1000 * self.estimate(sequence)[1]),
-            "deadline_ms": max(0, round(1000 * left_s)),
-        }
-        if hopeless(left_s, wait_s=0.0, read_s=read_s):
-            return Refusal(
-                "expired",
-                f"reading {sequence.prompt_tokens} tokens takes longer than the deadline leaves; allow a longer "
-                "deadline_ms, or ask with fewer tokens",
-                details=details,
-            )
-        return Refusal(
-            "busy",
-            f"{len(running) + len(before)} questions go first, and the deadline passes before this one's turn; ask "
-            "another node, or allow a longer deadline_ms",
-            retry_after_ms=max(1, round(1000 * wait_s)),
-            details=details,
-        )
+        own = Left(sequence.prompt_tokens - known, sequence.room)
+        first = [_left(other) for other in ahead] if len(ahead) >= self.slots else []
+        refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
+        if refusal is not None:
+            refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
+        return refusal
 
     def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
         rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
@@ -310,10 +273,7 @@ class Scheduler:
                 self._ledger.add(sequence.order.client, count)
             sequence.past += count
             if row is not None:
-                try:
-                    self._write(sequence, row, ended)
-                except OutgrownError as error:
-                    self._refuse_outgrown(sequence, error)
+                self._writer.write(sequence, row, ended)
         self._flush()
         return True
 
@@ -330,7 +290,7 @@ class Scheduler:
                     )
                 )
             else:
-                self._end(sequence, "deadline", now)
+                self._writer.end(sequence, "deadline", now)
 
     def _close_up(self) -> None:
         """Bring running answers side by side in the cache, where enough is still to come to be worth it."""
@@ -418,120 +378,6 @@ class Scheduler:
             self._reading_now = frozenset(s.number for s, count, _ in rows if count > 1)
         return rows, read
 
-    def _write(self, sequence: Sequence, row: int, now: float) -> None:
-        """Choose the next token of a sequence whose last token was just computed."""
-        if sequence.chooser is None:
-            raise EngineError("a running sequence has no sampler")
-        token = self._choose(sequence, sequence.chooser, row)
-        if sequence.written == 0:
-            sequence.first = now
-        if self._vocabulary.ends_answer(token):
-            if sequence.text.thinking and not sequence.closed and sequence.room > len(sequence.closing):
-                self._close_thinking(sequence, now)  # it stopped inside its thinking: an answer must come
-            else:
-                self._end(sequence, "stop", now)
-            return
-        data = self._vocabulary.piece(token)
-        if (
-            self._vocabulary.is_control(token)
-            and not data.strip().endswith(b"think>")
-            and (sequence.form is None or sequence.text.thinking)  # some models write calls with such tokens
-        ):
-            data = b""
-        pieces = sequence.write(token, data)
-        sequence.room -= 1
-        self.counters.written += 1
-        self._reports.extend(sequence.deltas(now, pieces))
-        constraint = None if sequence.text.thinking else sequence.constraint
-        if sequence.text.stopped or (constraint is not None and constraint.closed):
-            self._end(sequence, "stop", now)
-        elif sequence.room <= 0:
-            self._end(sequence, "length", now)
-        elif constraint is not None:
-            self._force(sequence, constraint, now)
-        elif sequence.text.thinking and not sequence.closed and sequence.reasoning_tokens >= sequence.budget:
-            self._close_thinking(sequence, now)
-
-    def _choose(self, sequence: Sequence, chooser: Chooser, row: int) -> int:
-        """The next token; where the answer is held to a schema, one that the schema allows.
-
-        The free choice is tried first: it nearly always fits, and a mask over the vocabulary costs more.
-        """
-        token = chooser.choose(row)
-        constraint = sequence.constraint
-        if constraint is None or sequence.text.thinking:
-            return token
-        if not constraint.allows(token):
-            token = chooser.choose_among(row, constraint.mask())
-        if not constraint.take(token):
-            raise EngineError("a token that the schema allows does not fit it")
-        return token
-
-    def _force(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
-        """Append what the schema leaves no choice about: one pass reads it all, instead of one for each token."""
-        forced = constraint.forced()
-        if len(forced) > sequence.room:  # the constraint counts them as written: only here is it seen
-            self._refuse_broken(sequence, "length")
-            return
-        for token in forced:
-            self._reports.extend(sequence.deltas(now, sequence.write(token, self._vocabulary.piece(token))))
-        sequence.room -= len(forced)
-        self.counters.written += len(forced)
-        if constraint.closed:
-            self._end(sequence, "stop", now)
-        elif sequence.room <= 0:
-            self._end(sequence, "length", now)
-
-    def _close_thinking(self, sequence: Sequence, now: float) -> None:
-        """Write the end of the thinking for the model; it goes on with the answer, where one has room."""
-        if sequence.room <= len(sequence.closing):
-            self._end(sequence, "length", now)
-            return
-        sequence.closed = True
-        sequence.tokens.extend(sequence.closing)
-        sequence.room -= len(sequence.closing)
-        sequence.reasoning_tokens += len(sequence.closing)
-        data = b"".join(map(self._vocabulary.piece, sequence.closing))
-        self._reports.extend(sequence.deltas(now, sequence.show(data)))
-
-    def _end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
-        if outcome != "cancelled" and sequence.broken:
-            self._refuse_broken(sequence, outcome)
-            return
-        self._forget(sequence)
-        self._reports.extend(sequence.deltas(now, sequence.finish_text(cut=outcome != "stop")))
-        if outcome != "cancelled" and sequence.text.calling:
-            outcome = "tool_calls"
-        self._reports.extend(sequence.piece(kind, text) for kind, text in sequence.chunker.flush(now))
-        if outcome in {"stop", "length", "tool_calls"}:
-            self.counters.rates.answered(sequence.written)
-        self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
-
-    def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
-        """Half a JSON value is of no use to a device: say what would make it whole."""
-        self._forget(sequence)
-        mend = {"length": "allow more max_tokens", "deadline": "allow a longer deadline_ms"}.get(
-            outcome, "leave out stop"
-        )
-        self._reports.append(
-            Refused(
-                sequence.number,
-                "expired" if outcome == "deadline" else "too_long",
-                f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
-                f"{sequence.written} tokens; {mend}, or ask for a smaller schema",
-                {
-                    "completion_tokens": sequence.written,
-                    "prompt_tokens": sequence.prompt_tokens,
-                    "context": sequence.context,
-                },
-            )
-        )
-
-    def _refuse_outgrown(self, sequence: Sequence, error: OutgrownError) -> None:
-        self._forget(sequence)
-        message = f"the schema became too complex in the midst of the answer ({error}); simplify it"
-        self._reports.append(Refused(sequence.number, "bad_request", message, {}))
-
     def _forget(self, sequence: Sequence) -> None:
         self._waiting.pop(sequence.number, None)
         if self._running.pop(sequence.number, None) is not None:
@@ -542,5 +388,11 @@ class Scheduler:
 
     def _flush(self) -> None:
         if self._reports:
-            reports, self._reports = self._reports, []
+            reports = self._reports.copy()
+            self._reports.clear()
             self._emit(reports)
+
+
+def _left(sequence: Sequence) -> Left:
+    """What a question has still before it."""
+    return Left(sequence.prompt_tokens - sequence.past, sequence.room, sequence.written)
