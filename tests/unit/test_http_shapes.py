@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from edged.adapters.http import ollama_shapes, openai_shapes
 from edged.adapters.http.errors import STATUS, HttpError, of_reply
@@ -185,6 +187,48 @@ def test_ollama_replies() -> None:
     assert told["message"]["tool_calls"] == [{"function": {"name": "lamp", "arguments": {"on": True}}}]
     assert (told["eval_duration"], told["prompt_eval_count"], told["done"]) == (300_000_000, 9, True)
     assert ollama_shapes.arguments_of("{broken") == {}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = sorted(
+    openai_shapes.PASSED
+    | openai_shapes.OWN
+    | openai_shapes.READ
+    | openai_shapes.HARMLESS
+    | openai_shapes.NEUTRAL.keys()
+    | ollama_shapes.CHAT
+    | ollama_shapes.GENERATE
+)
+TURN = st.dictionaries(
+    st.sampled_from(sorted(openai_shapes.MESSAGE | ollama_shapes.MESSAGE)), JSON, max_size=4
+)
+
+
+@example({"reasoning_effort": []}, None, None)
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5),
+    st.none() | st.lists(TURN, max_size=3),
+    st.none() | st.dictionaries(st.sampled_from(sorted(ollama_shapes.OPTIONS_NEUTRAL)) | st.text(), JSON),
+)
+def test_any_body(body: dict[str, Any], messages: list[Any] | None, options: dict[str, Any] | None) -> None:
+    """Any JSON is a question or a refusal."""
+    body |= {} if messages is None else {"messages": messages}
+    body |= {} if options is None else {"options": options}
+    for wish in (
+        openai_shapes.chat_wish,
+        openai_shapes.completion_wish,
+        ollama_shapes.chat_wish,
+        ollama_shapes.generate_wish,
+    ):
+        try:
+            wished = wish(body, None)
+        except Refusal:
+            continue
+        assert wished is None or msgspec.json.encode(wished.fields)
 
 
 def test_every_code_has_a_status() -> None:

@@ -128,7 +128,7 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     if most is not None:
         fields["max_tokens"] = most
     effort = body.get("reasoning_effort")
-    if effort is not None and effort in EFFORT_NONE:
+    if isinstance(effort, str) and effort in EFFORT_NONE:
         fields.setdefault("reasoning", {"budget": 0})
     return fields
 
