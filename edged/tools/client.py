@@ -156,7 +156,10 @@ class Toolbox:
     def _ask(self, ask: Ask) -> Told | None:
         if self._process is None or self._process.poll() is not None:
             self._end()
-            problem = self._begin().problem
+            try:
+                problem = self._begin().problem
+            except OSError as error:  # no memory, no file descriptor left: that passes
+                problem = f"the process cannot be started: {error.strerror or error}"
             if problem:
                 log.error("tools_failed", reason=problem)
                 return None
