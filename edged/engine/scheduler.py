@@ -244,7 +244,7 @@ class Scheduler:
         if not self.paused:
             self._close_up()
             self._admit(now)
-        self._flush()  # before the pass: should it crash the process, it must be known who ran
+        self._flush()
         shares = [] if self.paused or self._pace.rest_s(now) > 0 else self._plan()
         if not shares:
             return False
@@ -321,6 +321,9 @@ class Scheduler:
                 continue
             sequence = self._waiting.pop(chosen.number)
             order = sequence.order
+            # Told before llama.cpp moves what it holds: should that crash the process, it must be known for whom.
+            self._reports.append(Started(sequence.number))
+            self._flush()
             sequence.slot, sequence.past = self._slots.take(
                 sequence.tokens, reuse=order.reuse, talk=order.session, stored=sequence.stored
             )
@@ -335,7 +338,6 @@ class Scheduler:
                 seed=secrets.randbits(31) if order.seed is None else order.seed,
             )
             self._running[sequence.number] = sequence
-            self._reports.append(Started(sequence.number))
 
     def _awaits(self, sequence: Sequence) -> bool:
         """Whether a running question is just reading the same beginning: it is computed once, then copied."""

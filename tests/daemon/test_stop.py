@@ -163,7 +163,11 @@ def test_many_orderly_restarts_are_no_poison(
         else:
             node.kill()
         node.start()
+        since = asking.mark
         asking.wait_reply(job, "accepted", "error", count=count)
+        asking.wait_for(
+            f"/{job}", lambda h: h.json["type"] == "delta", since=since
+        )  # the run counts from here on
     assert asking.answer(job).check().last["attempt"] == 4
 
 
