@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edged.core.question import Properties
 
+JSON = "application/json"
+"""Content type of what a node sends, but for the answers in plain text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:

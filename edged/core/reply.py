@@ -133,6 +133,21 @@ def failed(job_id: str, seq: int, refusal: Refusal) -> Failed:
     )
 
 
+class _Head(msgspec.Struct, frozen=True):
+    id: str
+    type: str
+    seq: int = 0
+
+
+def in_place_of(payload: bytes, why: str) -> bytes | None:
+    """The `error` in place of a terminal message that the broker does not take; None where it is one already."""
+    told = msgspec.json.decode(payload, type=_Head)
+    if told.type == "error":
+        return None
+    message = f"the broker does not take the answer: {why}; ask for a shorter one with max_tokens"
+    return encode(Failed(id=told.id, seq=told.seq, code="too_large", message=message))
+
+
 def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """The value of an answer that was held to a schema.
 

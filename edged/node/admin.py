@@ -19,12 +19,11 @@ import structlog
 
 from edged.core import admin
 from edged.core.admin import Order, Result
-from edged.core.link import Arrived, Outgoing
+from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import Instant
 from edged.errors import Refusal, SettingsError
 from edged.node.desk import Desk
 from edged.node.pools import Membership
-from edged.node.replies import JSON
 from edged.node.supervision import Supervision
 
 DRAINING = "draining"

@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from edged.core.link import Delivered, Outgoing
+from edged.core.link import JSON, Delivered, Outgoing
 from edged.core.topics import Topics
 from edged.node.homeassistant import Discovery
 from edged.node.outbox import Line
-from edged.node.replies import JSON
 
 EXPIRY_INTERVALS = 3
 """Health that is older than this many intervals is no health: the broker drops it (contract)."""

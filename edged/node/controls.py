@@ -12,11 +12,10 @@ import structlog
 
 from edged.core import control, reply
 from edged.core.job import Job, State
-from edged.core.link import Arrived, Outgoing
+from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import SessionForgotten, StatusFound
 from edged.errors import Refusal
 from edged.node.desk import Desk
-from edged.node.replies import JSON
 
 log = structlog.get_logger()
 

@@ -13,10 +13,9 @@ from typing import Any, Protocol
 import msgspec
 
 from edged.core import homeassistant
-from edged.core.link import Arrived, Delivered, Outgoing
+from edged.core.link import JSON, Arrived, Delivered, Outgoing
 from edged.core.topics import Topics
 from edged.node.outbox import Line
-from edged.node.replies import JSON
 
 BORN = b"online"
 """Home Assistant's birth message; its last will is `offline`."""

@@ -18,7 +18,7 @@ import structlog
 from edged.core import admission, reply
 from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
-from edged.core.link import INSIDE, Arrived, Delivery, Outgoing
+from edged.core.link import INSIDE, JSON, Arrived, Delivery, Outgoing
 from edged.core.parsing import Address, Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.records import (
@@ -34,7 +34,6 @@ from edged.core.topics import is_name
 from edged.errors import Refusal
 from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
-from edged.node.replies import JSON
 
 JOURNAL_RETRY_S = 1.0
 

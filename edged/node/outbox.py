@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import structlog
 
-from edged.core.link import Delivered, Delivery, Outgoing, Undelivered
+from edged.core import reply
+from edged.core.link import JSON, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
 
 WINDOW = 64
@@ -129,7 +131,12 @@ class Outbox:
             case Answered(delivery):
                 self._line.acknowledge(delivery)
             case Owed(outbox_id):
-                self._under_way.pop(outbox_id, None)
+                publish = self._under_way.pop(outbox_id, None)
+                if event.refused is not None and publish is not None:
+                    error = _error_for(publish, event.refused)
+                    if error is not None:  # its device shall not wait for ever
+                        self._hand_over(outbox_id, error)
+                        return event.refused
                 self._known.discard(outbox_id)
                 self._journal.clear(outbox_id)
                 log.debug("answer_delivered", outbox_id=outbox_id)
@@ -144,3 +151,11 @@ class Outbox:
             publish = self._under_way.pop(event.token.outbox_id, None)
             if publish is not None:
                 self._waiting.appendleft((event.token.outbox_id, publish))
+
+
+def _error_for(publish: Publish, why: str) -> Publish | None:
+    """What its device is told where the broker does not take an answer; None for plain text, and for an error."""
+    if publish.properties.get("content_type") != JSON:
+        return None
+    payload = reply.in_place_of(publish.payload, why)
+    return None if payload is None else msgspec.structs.replace(publish, payload=payload)

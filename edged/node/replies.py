@@ -13,13 +13,12 @@ import structlog
 
 from edged.core import reply
 from edged.core.job import Job
-from edged.core.link import Outgoing
+from edged.core.link import JSON, Outgoing
 from edged.core.metrics import Latencies
 from edged.core.records import Publish
 from edged.core.topics import Topics
 from edged.node.outbox import Line
 
-JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 log = structlog.get_logger()

@@ -140,7 +140,7 @@ def test_larger_than_the_broker_takes(account: MakeAccount, version: int) -> Non
 
 
 def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaemon) -> None:
-    """A node keeps its connection when an answer is too large for the broker, and says so in the log."""
+    """A node keeps its connection when an answer is too large for the broker; device and log are told."""
     folder = tmp_path / "small"
     folder.mkdir()
     small = ShippedBroker(
@@ -151,7 +151,9 @@ def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaem
     try:
         node = start_node(daemon, small)
         asking.start()
-        asking.ask("tokens=1000")
+        last = asking.answer(asking.ask("tokens=1000")).last
+        assert (last["type"], last["code"]) == ("error", "too_large")
+        assert "3000 bytes" in last["message"]
         line = node.wait_log("reply_refused_by_broker")
         assert "3000 bytes" in line["reason"]
         assert asking.answer(asking.ask("x")).last["type"] == "done"
