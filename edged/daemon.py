@@ -213,6 +213,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
     log.info("starting", version=__version__, node=settings.node.id, cores=choice.reason)
     if recovered.set_aside:
         log.error("journal_set_aside", file=recovered.set_aside)
+    if recovered.unreadable:
+        log.error("answers_unreadable", count=recovered.unreadable)
     now = read_instant()
     desk.recover(recovered, now.boot_id, now.monotonic_s, is_passing)
     outbox.owe(recovered.outbox)

@@ -181,7 +181,7 @@ class Desk:
                 self.cancel(job)
             elif question is None:
                 self.course.fail(job, UNREADABLE)
-            elif old.attempts >= BEGUN_MAX:
+            elif old.attempts >= BEGUN_MAX and not recovered.stopped:
                 self._poison(job, f"was begun {old.attempts} times and never ended")
             else:
                 self._submit(job)

@@ -138,6 +138,21 @@ def test_poison_before_it_ran() -> None:
     assert (good.state, good.crashes) == (State.WAITING, 0)
 
 
+@pytest.mark.parametrize(
+    ("attempts", "stopped", "code"), [(9, False, None), (10, False, "poison"), (10, True, None)]
+)
+def test_begun_too_often(attempts: int, stopped: bool, code: str | None) -> None:  # noqa: FBT001 - a table
+    """What takes the whole board down each time is poison; a life that ended in order was not ended by it."""
+    rig = Rig()
+    asked = rig.ask(99).question
+    row = JobRow(
+        "d", "q1", b"d" * 32, msgspec.msgpack.encode(msgspec.structs.replace(asked, client="d")), 0.0
+    )
+    rig.desk.recover(Recovered(jobs=(RecoveredJob(1, attempts, row),), stopped=stopped), "boot", 0.0)
+    assert rig.journal.finished.get(1, {}).get("code") == code
+    assert (1 in rig.engine.submitted) == (code is None)
+
+
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x80", msgspec.msgpack.encode({"client": 7})])
 def test_a_question_that_cannot_be_read(body: bytes) -> None:
     """Another version of this node wrote it down: it ends, and the node starts."""
