@@ -31,11 +31,6 @@ class Notifier:
         self._watchdog_interval_s = _watchdog_interval_s(names)
 
     @property
-    def is_under_systemd(self) -> bool:
-        """Whether somebody listens."""
-        return self._address is not None
-
-    @property
     def watchdog_interval_s(self) -> float | None:
         """Seconds between two calls of `watchdog()`: half of `WatchdogSec=` (sd_watchdog_enabled(3)).
 

@@ -7,7 +7,6 @@ cut into other tokens, and only the very same ones continue what stands in the K
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -15,9 +14,6 @@ import msgspec
 from edged.core.question import Message, Question
 from edged.core.records import SessionTurn, StoredSession
 from edged.errors import Refusal
-
-Sampled = Mapping[int, tuple[int, ...]]
-"""Tokens of answers, by the place of their message."""
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True):

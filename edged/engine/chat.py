@@ -286,14 +286,6 @@ def _calling(count: int) -> list[Message]:
     return [Message("user", _ASKED), Message("assistant", None, tool_calls=calls)]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt in tokens. `thinking` tells that the answer starts inside the reasoning."""
-
-    tokens: list[int]
-    thinking: bool
-
-
 def opens_thinking(spans: Sequence[Span]) -> bool:
     """True when the prompt ends inside a reasoning block that the template opened."""
     tail = spans[-1].text if spans and spans[-1].special else ""

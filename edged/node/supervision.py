@@ -276,10 +276,6 @@ class Supervision:
             log.warning("context_lowered", before=self.setup.context, context=context)
             self.setup = msgspec.structs.replace(self.setup, context=context)
 
-    def next_tick(self) -> float | None:
-        """When `tick` has something to do; None for no fixed time."""
-        return self._next_start
-
     def _file_changed(self, now: float) -> bool:
         """True when the file differs from the one that failed, and has been still since the last look.
 

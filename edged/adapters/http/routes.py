@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from edged.core import exposition
 from edged.errors import Refusal
 
 from . import ollama_shapes, openai_shapes
@@ -252,7 +253,7 @@ class Routes:
 
     async def _metrics(self, request: Request) -> Response:
         del request
-        return PlainTextResponse(self._node.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self._node.metrics(), media_type=exposition.CONTENT_TYPE)
 
     async def _root(self, request: Request) -> Response:
         del request
