@@ -7,6 +7,7 @@ time, and no proxy, netrc or redirect of the machine is followed: the key goes t
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 import threading
 from collections.abc import Callable
@@ -145,13 +146,15 @@ class Upstream:
         if self._tasks.get(number) is task:
             del self._tasks[number]
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._emit(Broke(number, _words(error), ours=isinstance(error, _QuestionRefused)))
+            blamed, hasty = isinstance(error, _QuestionRefused), isinstance(error, _HastyError)
+            self._emit(Broke(number, _words(error), ours=blamed, hasty=hasty))
 
     async def _one(self, ask: Ask) -> None:
         stream = Stream()
-        begun = False
+        begun, asked_at = False, math.inf
         try:
             async with asyncio.timeout(ask.timeout_s), self._places:
+                asked_at = self._loop.time()
                 url = f"{self._link.url.rstrip('/')}/chat/completions"
                 headers = {"content-type": "application/json", "accept": "text/event-stream"}
                 async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:
@@ -160,6 +163,8 @@ class Upstream:
                     self._emit(Begun(ask.number))
                     await self._read(ask.number, response, stream)
         except TimeoutError:
+            if not begun and self._loop.time() - asked_at < self._link.connect_timeout_s:
+                raise _HastyError from None  # it waited for a place, or has little time: any server would fail it
             if not begun:
                 raise
             self._emit(Over(ask.number, "deadline", stream.usage))
@@ -178,6 +183,10 @@ class Upstream:
                 self._emit(Said(number, kind, text))
             if stream.ended:
                 return
+
+
+class _HastyError(TimeoutError):
+    pass
 
 
 class _QuestionRefused(Exception):  # noqa: N818 - a refusal, as elsewhere

@@ -123,11 +123,17 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """There will be no answer from there. `ours`: the server is well, it did not like the question."""
+    """There will be no answer from there.
+
+    Attributes:
+        ours: the server is well, it did not like the question.
+        hasty: the question's deadline came before a server that is well must have begun: nobody is to blame.
+    """
 
     number: int
     reason: str
     ours: bool = False
+    hasty: bool = False
 
 
 Event = Begun | Said | Over | Broke

@@ -201,7 +201,7 @@ class Away:
         now, run = self.clock(), self._runs.pop(event.number)
         self.failed += 1
         self.reason = event.reason
-        self.breaker = self.breaker.left() if event.ours else self.breaker.failed(now)
+        self.breaker = self.breaker.left() if event.ours or event.hasty else self.breaker.failed(now)
         if run.question.schema is not None:
             self.shapes = self.shapes.failed(now) if event.ours else self.shapes.left()
         log.warning(
