@@ -47,6 +47,7 @@ from .client import Bare, Client
 from .link import Link, tls_context, words
 from .subscriptions import Subscriptions
 from .translation import LastWord, properties_of, publish_properties
+from .window import Window
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
@@ -59,8 +60,6 @@ PACKET_BYTES_MAX = 268_435_460
 """Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
 PACKET_HEAD_BYTES = 64
 """More than a PUBLISH of ours has beside topic, payload and correlation data."""
-QUEUED_MAX = 1_000
-"""Messages that paho keeps for a slow broker; more are told to the node as not handed over."""
 TICK_S = 0.5
 
 log = structlog.get_logger()
@@ -80,11 +79,12 @@ class Mqtt:
     def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
         self._link = link
         self._emit = emit
-        self._out: deque[Outgoing | Delivery | Subscription] = deque()
+        self._out: deque[Outgoing] = deque()
+        self._orders: deque[Delivery | Subscription] = deque()  # these wait for no window
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._tokens: dict[int, object] = {}
+        self._window = Window()
         self._connection = 0
         self._connack_due = 0.0
         self._failures = 0
@@ -111,7 +111,8 @@ class Mqtt:
 
     def publish(self, message: Outgoing) -> None:
         """Send a message. Without a connection one of QoS 0 is dropped and one with a token comes back."""
-        self._put(message)
+        self._out.append(message)
+        self._wake()
 
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that we have a message; nothing happens if its connection is gone."""
@@ -138,8 +139,8 @@ class Mqtt:
         self._wake_out.close()
         return True
 
-    def _put(self, item: Outgoing | Delivery | Subscription) -> None:
-        self._out.append(item)
+    def _put(self, item: Delivery | Subscription) -> None:
+        self._orders.append(item)
         self._wake()
 
     def _wake(self) -> None:
@@ -160,7 +161,6 @@ class Mqtt:
             manual_ack=True,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(QUEUED_MAX)
         client.will_set(link.will_topic, link.will, qos=1, retain=True)
         if link.username is not None:
             client.username_pw_set(link.username, link.password)
@@ -266,18 +266,19 @@ class Mqtt:
         return code
 
     def _send_out(self) -> None:
-        while self._out:
-            item = self._out.popleft()
-            if isinstance(item, Delivery):
-                if self.connected and item.connection == self._connection:
-                    self._client.ack(item.mid, item.qos)
-                    log.debug("message_acknowledged", mid=item.mid)
-            elif isinstance(item, Subscription):
-                self._subscriptions.change(item, self._client if self.connected else None)
-            elif self.connected:
-                self._send(item)
-            elif item.token is not None:
-                self._emit(Undelivered(item.token))
+        while self._orders:
+            order = self._orders.popleft()
+            if isinstance(order, Subscription):
+                self._subscriptions.change(order, self._client if self.connected else None)
+            elif self.connected and order.connection == self._connection:
+                self._client.ack(order.mid, order.qos)
+                log.debug("message_acknowledged", mid=order.mid)
+        while self._out and not (self.connected and self._out[0].qos and self._window.full):
+            message = self._out.popleft()
+            if self.connected:
+                self._send(message)
+            elif message.token is not None:
+                self._emit(Undelivered(message.token))
 
     def _send(self, message: Outgoing) -> None:
         size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
@@ -299,23 +300,18 @@ class Mqtt:
             if message.token is not None:
                 self._emit(Delivered(message.token, refused=str(error)))
             return
-        if message.token is None:
-            return
-        if sent.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+        if message.qos and sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._window.sent(sent.mid, message.token)
+        elif message.token is not None:
             self._emit(Undelivered(message.token))
-        else:
-            self._tokens[sent.mid] = message.token  # kept over a reconnection: paho sends it again by itself
 
     def _finished(self) -> bool:
-        return not self._tokens or time.monotonic() >= self._stop_by or not self.connected
+        sent = not self._out and not self._window.owing
+        return sent or time.monotonic() >= self._stop_by or not self.connected
 
     def _drop_offline(self) -> None:
-        while self._out:
-            item = self._out.popleft()
-            if isinstance(item, Subscription):
-                self._subscriptions.change(item, None)
-            elif isinstance(item, Outgoing) and item.token is not None:
-                self._emit(Undelivered(item.token))
+        self.connected = False
+        self._send_out()
 
     def _wait_to_retry(self) -> None:
         self._failures += 1
@@ -382,6 +378,7 @@ class Mqtt:
         if reason.is_failure:
             self._failed(link_advice.on_refusal(str(reason), self._link.username))
             return
+        self._window.connected(properties)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         self._connection += 1
         self._connected_at = time.monotonic()
@@ -457,6 +454,6 @@ class Mqtt:
         reason: ReasonCode,
         _properties: PahoProperties,
     ) -> None:
-        token = self._tokens.pop(mid, None)
+        token = self._window.acknowledged(mid)
         if token is not None:
             self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))

@@ -1,0 +1,42 @@
+"""What was sent with QoS 1 and not acknowledged, and how much of that a broker takes. Belongs to the MQTT thread.
+
+A broker may cut the connection of who sends more at once than its Receive Maximum (MQTT 5, 3.2.2.3.3 and 4.9).
+paho does not look at it, and sends all that it has again on a new connection: so it is never given more.
+"""
+
+from __future__ import annotations
+
+from paho.mqtt.properties import Properties as PahoProperties
+
+MOST = 20
+"""Messages under way at once, where the broker takes as many: paho's own default, and Mosquitto's."""
+
+
+class Window:
+    """Messages under way, by packet identifier; kept over reconnections, for paho sends them again by itself."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, object] = {}
+        self._limit = MOST
+
+    def connected(self, properties: PahoProperties | None) -> None:
+        """A new connection, with what the broker says of itself."""
+        self._limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more may be sent before something is acknowledged."""
+        return len(self._tokens) >= self._limit
+
+    @property
+    def owing(self) -> bool:
+        """Whether somebody waits for an acknowledgement."""
+        return any(token is not None for token in self._tokens.values())
+
+    def sent(self, mid: int, token: object) -> None:
+        """A message is under way; `token` None where nobody wants to know."""
+        self._tokens[mid] = token
+
+    def acknowledged(self, mid: int) -> object:
+        """The broker has it, or refuses it; returns its token."""
+        return self._tokens.pop(mid, None)

@@ -1,0 +1,87 @@
+"""A broker's Receive Maximum (MQTT 5, 3.2.2.3.3), which paho does not look at: held to, also after a reconnection.
+
+Mosquitto does not enforce it for QoS 1, other brokers cut the connection. So here is one that counts.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edged.adapters.mqtt import Link, Mqtt
+from edged.core.link import Connected, Delivered, LinkEvent, Outgoing, Undelivered
+
+MAXIMUM, MESSAGES = 3, 10
+CONNECT, PUBLISH = 1, 3
+CONNACK = bytes([0x20, 6, 0, 0, 3, 0x21, 0, MAXIMUM])
+
+
+def read(line: socket.socket) -> tuple[int, bytes]:
+    """The next packet: its first byte, and what follows its length (below 16 KiB)."""
+    head = line.recv(1, socket.MSG_WAITALL)
+    if not head:
+        raise ConnectionError
+    length = line.recv(1)[0]
+    if length & 0x80:
+        length = (length & 0x7F) | line.recv(1)[0] << 7
+    return head[0], line.recv(length, socket.MSG_WAITALL) if length else b""
+
+
+def arrivals(line: socket.socket, quiet_s: float) -> list[int]:
+    """Packet identifiers of the messages that come until it is quiet."""
+    found: list[int] = []
+    line.settimeout(quiet_s)
+    try:
+        while True:
+            head, body = read(line)
+            if head >> 4 == PUBLISH and head & 6:
+                at = 2 + int.from_bytes(body[:2])
+                found.append(int.from_bytes(body[at : at + 2]))
+    except TimeoutError:
+        return found
+    finally:
+        line.settimeout(10)
+
+
+@contextmanager
+def connection(server: socket.socket) -> Iterator[socket.socket]:
+    """A client that was taken in."""
+    line, _ = server.accept()
+    with line:
+        line.settimeout(10)
+        head, _ = read(line)
+        assert head >> 4 == CONNECT
+        line.sendall(CONNACK)
+        yield line
+
+
+def test_no_more_is_under_way_than_the_broker_takes() -> None:
+    """Ten messages with a token, all at once: three at a time, in their order, and each arrives."""
+    told: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = Link("127.0.0.1", server.getsockname()[1], "n", 60, 60, 9, 9999, "will", b"", ())
+        mqtt = Mqtt(link, told.put)
+        mqtt.start()
+        with connection(server) as line:
+            assert isinstance(told.get(timeout=10), Connected)
+            for number in range(MESSAGES):
+                mqtt.publish(Outgoing("t", b"x", qos=1, token=number))
+            assert len(arrivals(line, 0.5)) == MAXIMUM
+        back: list[object] = []
+        with connection(server) as line:  # what was under way comes again by itself, the rest came back to us
+            while not isinstance(event := told.get(timeout=10), Connected):
+                back += [event.token] if isinstance(event, Undelivered) else []
+            for token in back:
+                mqtt.publish(Outgoing("t", b"x", qos=1, token=token))
+            got = 0
+            while got < MESSAGES:
+                some = arrivals(line, 0.5)
+                assert 0 < len(some) <= MAXIMUM
+                got += len(some)
+                for mid in some:
+                    line.sendall(b"\x40\x02" + mid.to_bytes(2))
+            delivered = [told.get(timeout=10) for _ in range(MESSAGES)]
+            assert delivered == [Delivered(number) for number in range(MESSAGES)]
+            assert mqtt.stop(5.0)
