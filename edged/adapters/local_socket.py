@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ READ_S = 5.0
 ANSWER_S = 900.0
 """Longest wait for an answer: a large model is hashed and loaded in minutes."""
 CONNECTIONS_MAX = 8
+PAUSE_S = 1.0
+"""Out of file descriptors nobody can be taken in, and accept(2) says so at once each time."""
 MODE = 0o660
 
 log = structlog.get_logger()
@@ -72,8 +75,13 @@ class LocalSocket:
             self._places.acquire()
             try:
                 connection, _ = listening.accept()
-            except OSError:
-                return  # closed by `stop`
+            except OSError as error:
+                self._places.release()
+                if self._listening is None:
+                    return  # closed by `stop`
+                log.warning("local_socket_waits", reason=error.strerror)
+                time.sleep(PAUSE_S)
+                continue
             threading.Thread(target=self._serve, args=(connection,), name="local-order", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
