@@ -363,7 +363,7 @@ class Node:
     def _go_online(self) -> None:
         self.bulletin.go_online()
         self.watchdog.ready()
-        self.watchdog.status(self.supervision.reason or f"answering with {self.desk.course.model}")
+        self._tell_systemd()
 
     # news -----------------------------------------------------------------------------------------------
 
@@ -392,7 +392,19 @@ class Node:
             **news.pools(self.membership),
         }
 
+    def _tell_systemd(self) -> None:
+        """For `systemctl status edged`: whether somebody who updates the board would interrupt an answer."""
+        running, jobs = self.desk.running, len(self.desk.roster)
+        doing = (
+            "draining"
+            if self.admin.draining
+            else self.supervision.reason or f"ready, {self.desk.course.model}"
+        )
+        self.watchdog.status(f"{doing}: {running} running, {jobs - running} waiting")
+
     def _tell_health(self) -> None:
+        if self.bulletin.online:
+            self._tell_systemd()
         self._told_at = self.clock()
         verdict = self.thermostat.verdict
         health = {

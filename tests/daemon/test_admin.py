@@ -284,6 +284,7 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
         good.replace("client_jobs = 4", "client_jobs = 1").replace("slots = 2", "slots = 1")
     )
     systemd.wait_for(b"READY=1")
+    assert systemd.wait_for(b"STATUS=").endswith(b": 0 running, 0 waiting")
     os.kill(node.pid, signal.SIGHUP)
     assert int(systemd.wait_for(b"RELOADING=1\nMONOTONIC_USEC=").split(b"=")[-1]) > 0
     systemd.wait_for(b"READY=1")
@@ -302,4 +303,8 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
     assert "limits.client_jobs" in failed["reason"]
     assert node.running
     node.wait_info(lambda info: info["limits"]["client_jobs"] == 1)
+    held = asking.ask("tokens=400 step_ms=20")
+    while not systemd.wait_for(b"STATUS=").endswith(b": 1 running, 0 waiting"):
+        pass  # each health brings one
+    asking.control("cancel", held)
     systemd.close()
