@@ -228,5 +228,5 @@ def test_schema_file_and_session_of_ask(broker: Mosquitto, node: DaemonProcess, 
     broken.write_text("{")
     refused = edged(broker, "ask", "tokens=2", "--schema", str(broken))
     assert refused.returncode == 2
-    assert "is no JSON" in " ".join(refused.stderr.split())
+    assert "is no JSON" in " ".join(refused.stderr.replace("│", " ").split())
     assert len(node.log("job_finished")) == 1
