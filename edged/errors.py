@@ -43,7 +43,7 @@ class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, n
 
     Attributes:
         code: one of the contract's codes.
-        message: one sentence that says what to change.
+        message: one sentence that says what to change; whatever it quotes, it is one line of printable characters.
         retry_after_ms: when asking again may help; None where waiting does not help.
         details: figures behind the sentence (`prompt_tokens`, `context`, ...).
     """
@@ -56,6 +56,8 @@ class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, n
         retry_after_ms: int | None = None,
         details: dict[str, Any] | None = None,
     ) -> None:
+        if not message.isprintable():
+            message = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in message)
         super().__init__(f"{code}: {message}")
         self.code: Code = code
         self.message = message

@@ -1,18 +1,24 @@
 """Damaged payloads, properties and topics: each gets an answer or is counted, and nothing else is raised.
 
 Seeded mutations of questions that are right, since random bytes rarely get past the first check: three quarters at
-the parser, a quarter at a running daemon. In the unit tests hypothesis searches the parser as well.
+the parser, a quarter at a running daemon. In the unit tests hypothesis searches the parser as well; under `--soak`
+atheris does, led by the branches that a payload takes.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 from broker import Mosquitto
 from device import Device
 from faults.nursery import MakeNode
@@ -28,6 +34,7 @@ from edged.core.topics import Topics
 from edged.errors import Refusal
 
 PARSED, SENT = 7_500, 2_500
+COVERAGE_FUZZ = Path(__file__).with_name("coverage_fuzz.py")
 BATCH = 250
 FAULT = "payload fuzz"
 ENDS = (b'{"type":"done"', b'{"type":"error"', b'{"type":"cancelled"')
@@ -195,6 +202,31 @@ def test_payload_fuzz(broker: Mosquitto, node: MakeNode, trial: Trial) -> None:
         "payloads at a daemon",
         also=f"{len(waiting)} answered, {dropped} counted drops, {controls} controls",
     )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("target", ["question", "control", "admin"])
+def test_coverage_fuzz(target: str, tmp_path: Path, trial: Trial) -> None:
+    """Nothing escapes a parser that a search led by its own branches finds, in ten seconds times the factor."""
+    limits = [f"-max_total_time={10 * trial.factor}", "-timeout=10", "-rss_limit_mb=2048", "-max_len=4096"]
+    ran = subprocess.run(
+        [
+            sys.executable,
+            COVERAGE_FUZZ,
+            target,
+            *limits,
+            f"-artifact_prefix={tmp_path}/found-",
+            str(tmp_path),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    done = re.search(r"Done (\d+) runs", ran.stderr)
+    assert done, ran.stderr[-4000:]
+    assert int(done[1]) > 1000
+    trial.note(f"{FAULT}, led by branches", int(done[1]), f"payloads at the parser of {target} messages")
 
 
 def _is_order(payload: bytes) -> bool:
