@@ -18,9 +18,15 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
-import structlog
 
-from edged import journald
+# structlog brings in rich where it finds it, for a renderer that is not ours: 4 MB of the daemon.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+import structlog  # noqa: E402 - under the line above
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
+
+from edged import journald  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping

@@ -58,6 +58,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
         raise ModelError(f"{error}{said}") from error
     loading = False
+    llama.give_back()  # what the loader and the tokenizer's making have freed: 2 MB with 49k tokens, 6 with 152k
     template = ChatTemplate(
         _template_source(setup, model), bos=model.special_text("bos"), eos=model.special_text("eos")
     )

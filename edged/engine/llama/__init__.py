@@ -5,6 +5,7 @@ sequence's choice of tokens). `Model`'s tokenizer may be called from any thread;
 model thread. Nothing here knows of questions, slots or policy. Symbols named here are those of llama.h.
 """
 
+from .bindings import give_back
 from .context import ABORTED, KV_TYPES, NO_SLOT, Context
 from .library import LogLine, start, system_info, version
 from .model import Model, Token, read_tokens
@@ -19,6 +20,7 @@ __all__ = [
     "Model",
     "Sampler",
     "Token",
+    "give_back",
     "read_tokens",
     "start",
     "system_info",

@@ -16,6 +16,10 @@ from edged.errors import ModelError
 from .bindings import C, give_back
 
 Token = int
+SLICES = [r'[^"\\\x00-\x1F\x7F]{1,30}', r'[^"\\\x00-\x1F\x7F]+']
+"""What strings in JSON are made of, for which llguidance keeps the tokens that fit. Of its own three the one for at
+most ten characters is left out: of 51 MiB of tables for 152k tokens that takes 18, of 16 for 49k 6, and the masks
+within an answer of 43 tokens take 5 ms in all instead of 3, were all of them asked for (x86)."""
 TOKEN_BYTES_MAX = 256
 """Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
 KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
@@ -187,6 +191,7 @@ class Model:
             vocab_ptr=self._vocab,
             tokenize_fptr=ctypes.cast(C._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001
             eos_token=ends,
+            slices=SLICES,
         )
         del pieces
         give_back()
