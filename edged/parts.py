@@ -21,10 +21,10 @@ from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import homeassistant
 from edged.core.calibration import Calibration
 from edged.core.heat.heat import Heat
-from edged.core.heat.margins import Margins
+from edged.core.heat.margins import of_section
 from edged.core.heat.policy import Ceiling
 from edged.core.topics import Topics
-from edged.core.topology import Choice, choose, format_cores, threads
+from edged.core.topology import Choice, affordable, choose, format_cores, threads
 from edged.core.upstream import Policy
 from edged.engine.messages import Configure
 from edged.errors import SettingsError
@@ -58,16 +58,18 @@ log = structlog.get_logger()
 def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, int], Speed]:
     """Who runs where, with how many threads for decode and prefill, and the speed to expect of that.
 
-    Counts are the settings', else the calibrated ones, else the board's default.
+    Counts are the settings', else the calibrated ones, else the board's default; within its cgroup's time, unless
+    the settings say otherwise.
     """
-    engine = settings.engine
+    engine, quota = settings.engine, reader.board().cpu_quota
     try:
         choice = choose(reader.topology(), frozenset(os.sched_getaffinity(0)), engine.core_set())
         calibration = _calibration(settings, reader, choice)
         decode, prefill = engine.decode_threads, engine.prefill_threads
         if calibration is not None:
-            decode, prefill = decode or calibration.decode_threads, prefill or calibration.prefill_threads
-        counts = threads(choice, decode, prefill)
+            decode = decode or affordable(calibration.decode_threads, quota)
+            prefill = prefill or affordable(calibration.prefill_threads, quota)
+        counts = threads(choice, decode, prefill, quota)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
     rates = None if calibration is None else calibration.rates(*counts)
@@ -85,6 +87,9 @@ def _calibration(settings: Settings, reader: VitalsReader, choice: Choice) -> Ca
     found, reason = calibration_file.fitting(settings.paths.state, key)
     if reason is not None:
         log.warning("calibration_ignored", reason=reason, mend="run edged calibrate again")
+    if found is not None and found.notes:
+        mend = "run edged calibrate again while the board rests"
+        log.warning("calibration_doubtful", notes=list(found.notes), mend=mend)
     return found
 
 
@@ -143,17 +148,14 @@ def thermostat(  # noqa: PLR0917 - the parts that it moves
     relieved: Callable[[], bool],
 ) -> Thermostat:
     """What acts on the heat of the board; `relieved`: a larger server answers what a hot board does not."""
-    heat, engine = settings.heat, settings.engine
-    margins = Margins(
-        heat.warm_c, heat.hot_c, heat.critical_c, heat.target_c, heat.hysteresis_c, heat.dwell_s
-    )
+    engine = settings.engine
 
     def ceiling() -> Ceiling:
         setup = supervision.setup
         threads = setup.decode_threads, setup.prefill_threads
         return Ceiling(setup.context, engine.context_min, setup.slots, *threads)
 
-    judge = Heat(margins, reader.topology().board, heat.trip_c)
+    judge = Heat(of_section(settings.heat), reader.topology().board, settings.heat.trip_c)
     return Thermostat(
         judge,
         ceiling,

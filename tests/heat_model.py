@@ -259,6 +259,7 @@ class Simulation:
         ambient_c: air around it; a function of the time where it changes.
         streams: questions that are always waiting.
         seed: of the sensor's noise.
+        held_c: a made-up trip, at which the kernel throttles as Linux does in place of the board's own way.
     """
 
     def __init__(
@@ -270,8 +271,9 @@ class Simulation:
         streams: int,
         *,
         seed: int = 1,
+        held_c: float | None = None,
     ) -> None:
-        self.board, self.cooling, self.policy = board, cooling, policy
+        self.board, self.cooling, self.policy, self._held_c = board, cooling, policy, held_c
         self._ambient = ambient_c if callable(ambient_c) else lambda _: ambient_c
         self._noise = random.Random(seed)  # noqa: S311 - noise
         self._clocks = sorted(board.volts)
@@ -326,10 +328,10 @@ class Simulation:
         Raspberry Pi's firmware lowers the clock step by step between 80 and 85 C (its documentation, "Frequency
         management and thermal control"); a straight line is assumed.
         """
-        rising, trip_c = self.chip_c > self._before_c, self.board.trip_c
+        rising, trip_c = self.chip_c > self._before_c, self._held_c or self.board.trip_c
         self._before_c = self.chip_c
         most = len(self._clocks) - 1
-        if self.board.firmware:
+        if self.board.firmware and self._held_c is None:
             self._throttle = min(most, max(0, round((self.chip_c - trip_c) / 5.0 * most)))
         elif self.chip_c >= trip_c and rising:
             self._throttle = min(most, self._throttle + 1)
@@ -391,11 +393,19 @@ class Simulation:
         self.sink_c += STEP_S * (across - away) / cooling.sink_j_per_c
 
 
-def policies(board: Board, streams: int) -> dict[str, Policy]:
-    """Those that are compared; the last one is edged where it may not write the caps of clocks."""
+AS_COOL = "kernel, as cool"
+
+
+def policies(board: Board, streams: int, margins: Margins) -> dict[str, Policy]:
+    """Those that are compared; `margins` are edged's.
+
+    The last but one is edged where it may not write the caps of clocks, the last one the kernel alone again, on a
+    board whose trip stands where edged holds the temperature (`held_c`).
+    """
     return {
         "kernel": NoPolicy(),
         "thresholds": Thresholds(board.trip_c),
-        "edged": Edged(board, streams),
-        "edged, no clocks": Edged(board, streams, clocks=False),
+        "edged": Edged(board, streams, margins),
+        "edged, no clocks": Edged(board, streams, margins, clocks=False),
+        AS_COOL: NoPolicy(),
     }

@@ -84,7 +84,7 @@ def _counts(site: Site, threads: int | None) -> tuple[int, int]:
     decode = threads or engine.decode_threads or (made.decode_threads if made else None)
     prefill = threads or engine.prefill_threads or (made.prefill_threads if made else None)
     try:
-        return settle(site.choice, decode, prefill)
+        return settle(site.choice, decode, prefill, site.board.cpu_quota)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
 

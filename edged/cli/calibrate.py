@@ -1,5 +1,6 @@
 """`edged calibrate`: times the configured model on this board and writes what the daemon then goes by."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -53,6 +54,8 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
     done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
     console = Console(stderr=True, highlight=False)
+    if svg is not None and not os.access(svg.parent, os.W_OK):
+        sys.exit(_failed(f"--svg {svg}: {svg.parent} is no folder that may be written; name another", 1))
     try:
         site = find(config, model)
         notes = check(site, CONTEXT, anyway=anyway)

@@ -10,9 +10,10 @@ import typer
 from .. import settings as configuration
 from ..adapters.note import Note
 from ..adapters.vitals import Caps, VitalsReader
+from ..core.heat.clocks import decode, in_words
 from ..core.topology import choose, format_cores
 from ..errors import SettingsError
-from ..node.clocks import NOTE, Clocks
+from ..node.clocks import NONE, NOTE, Clocks
 from ..settings import Paths, Settings
 from . import app
 
@@ -37,16 +38,19 @@ def clocks(
         sys.exit(0 if give_back(paths(config)) else 1)
     settings = configuration.load(config)
     caps, note = Caps(settings.paths.sys), Note(settings.paths.state / NOTE)
-    for one in caps.look(_cores(settings, VitalsReader(settings.paths.sys, settings.paths.proc))):
+    found = caps.look(_cores(settings, VitalsReader(settings.paths.sys, settings.paths.proc)))
+    if not found:
+        print(f"{NONE}: heat takes threads and time only")
+    for one in found:
         held = ", the kernel throttles" if one.held else ""
         may = "may be lowered" if one.writable else f"may not be lowered: {caps.right(one.name)}"
         print(
             f"{one.name}: cores {format_cores(one.cores)}, at most {one.cap_hz / 1e9:.2f} of "
             f"{one.highest_hz / 1e9:.2f} GHz{held}; {may}"
         )
-    left = note.read()
-    if left:
-        print(f"lowered by a daemon that runs, or was killed: {left}")
+    kept = decode(note.read())
+    if kept is not None:
+        print(f"a daemon that runs, or was killed, has lowered them; before: {in_words(kept.owners_hz)}")
 
 
 def paths(config: Path | None) -> Paths:

@@ -60,7 +60,7 @@ def schema() -> None:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """What is accepted but will not work, or not well, on this machine as it stands; one line each."""
-    mqtt, engine = settings.mqtt, settings.engine
+    mqtt = settings.mqtt
     files = {
         "model.path": settings.model.path,
         "model.chat_template": settings.model.chat_template,
@@ -79,11 +79,6 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield f"mqtt.tls: not set: the password travels to {mqtt.host} unencrypted"
     if mqtt.password_file is not None and mqtt.username is None:
         yield "mqtt.username: not set: brokers take a password only with a user name"
-    cores = engine.core_set()
-    threads = {"decode_threads": engine.decode_threads, "prefill_threads": engine.prefill_threads}
-    for key, count in threads.items():
-        if cores is not None and count is not None and count > len(cores):
-            yield f"engine.{key}: {count}: more than the {len(cores)} cores in engine.cores"
 
 
 def _loopback(host: str) -> bool:

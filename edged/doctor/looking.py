@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from edged.adapters import calibration_file, machine, model_file
 from edged.adapters.model_file import ModelFile
@@ -22,7 +23,9 @@ from edged.core.checks import node as node_checks
 from edged.core.checks.board import Library
 from edged.core.checks.node import Unit
 from edged.core.checks.verdict import Verdict, failure
+from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose
+from edged.core.vitals import Vitals
 from edged.engine.trial_client import library_sets
 from edged.errors import EngineError, ModelError, SettingsError
 from edged.node.clocks import NOTE
@@ -86,11 +89,22 @@ def _board(
     policies = caps.look(engine)
     mend = caps.right(policies[0].name if len(policies) == 1 else "policy*")
     yield board_checks.caps(policies, mend, wanted=settings is None or settings.heat.clocks == "auto")
-    yield board_checks.heat(vitals)
-    yield board_checks.trips(vitals)
+    yield from _heat(vitals, found, settings)
     supply = board_checks.supply(vitals)
     if supply is not None:
         yield supply
+
+
+def _heat(vitals: Vitals, found: Board, settings: Settings | None) -> Iterator[Verdict]:
+    """As the daemon will judge it."""
+    margins = Margins() if settings is None else of_section(settings.heat)
+    trip_c = None if settings is None else settings.heat.trip_c
+    vitals = replace(vitals, zones=with_known_trips(vitals.zones, found.name, trip_c))
+    yield board_checks.heat(vitals, margins)
+    silent = board_checks.sensors(vitals)
+    if silent is not None:
+        yield silent
+    yield board_checks.trips(vitals)
 
 
 def _library() -> Library:

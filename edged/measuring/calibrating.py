@@ -16,7 +16,7 @@ from edged.measuring.site import Others, Site, after_thoughts
 
 TOTAL_S, ROUNDS = 60.0, 3
 QUICK_TOTAL_S, QUICK_ROUNDS = 8.0, 2
-STEP_S = (0.25, 3.0)
+STEP_S, QUICK_STEP_S = (0.25, 3.0), (0.25, 1.0)
 """Bounds of a trial's length, seconds."""
 TOKENS_MAX = 1024
 CONTEXT = 1536
@@ -42,7 +42,8 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         )
     steps = calibration.plan(cores, site.board.allowed, QUICK_ROUNDS if quick else ROUNDS)
     timed = sum(step.kind != "memory" for step in steps)
-    step_s = min(STEP_S[1], max(STEP_S[0], (QUICK_TOTAL_S if quick else TOTAL_S) / timed))
+    least_s, most_s = QUICK_STEP_S if quick else STEP_S
+    step_s = min(most_s, max(least_s, (QUICK_TOTAL_S if quick else TOTAL_S) / timed))
     setup = LoadTrial(
         model_path=str(settings.model.path),
         sha256=settings.model.sha256,

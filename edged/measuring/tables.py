@@ -128,15 +128,20 @@ def calibration_svg(made: Calibration) -> str:
         chosen = made.decode_threads if kind == "decode" else made.prefill_threads
         panels.append(_panel(kind, line, chosen, 40 + place * 360))
     title = escape(f"{made.key.board or 'board'}, cores {format_cores(made.key.cores)}")
+    notes = [
+        f'<text x="40" y="{300 + 16 * row}" fill="#9a6700">doubtful: {escape(note)}</text>'
+        for row, note in enumerate(made.notes)
+    ]
+    height = 300 + 16 * len(notes)
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 300" font-family="sans-serif" font-size="12">'
-        f'<rect width="740" height="300" fill="white"/><text x="40" y="22" font-size="14">{title}</text>'
-        f"{''.join(panels)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="740" height="{height}" fill="white"/>'
+        f'<text x="40" y="22" font-size="14">{title}</text>{"".join(panels)}{"".join(notes)}</svg>\n'
     )
 
 
 def _panel(kind: str, line: tuple[Trial, ...], chosen: int, left: float) -> str:
-    width, top, height = 300.0, 60.0, 190.0
+    width, top, height = 300.0, 76.0, 170.0
     most = max((trial.rate for trial in line), default=1.0)
     last = max((trial.threads for trial in line), default=1)
     bottom = top + height
@@ -152,8 +157,11 @@ def _panel(kind: str, line: tuple[Trial, ...], chosen: int, left: float) -> str:
         marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" stroke="#1f6feb" fill="{fill}"/>')
         marks.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">{trial.rate:.1f}</text>')
         marks.append(f'<text x="{x:.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{trial.threads}</text>')
+    marks.append(
+        f'<text x="{left + width / 2:.0f}" y="{bottom + 32:.0f}" text-anchor="middle">threads</text>'
+    )
     return (
-        f'<text x="{left:.0f}" y="{top - 18:.0f}">{kind}, tokens/s over threads</text>'
+        f'<text x="{left:.0f}" y="{top - 28:.0f}">{kind}, tokens/s over threads; filled: chosen</text>'
         f'<path d="M{left:.0f},{top:.0f} V{bottom:.0f} H{left + width:.0f}" stroke="#888" fill="none"/>'
         f'<polyline points="{points}" stroke="#1f6feb" fill="none"/>{"".join(marks)}'
     )

@@ -321,7 +321,7 @@ class Node:
             self._go_online()
 
     def _vitals_read(self, vitals: Vitals) -> None:
-        self.vitals = vitals = self.thermostat.clocks.without_ours(vitals)
+        self.vitals = vitals = self.thermostat.heat.known(self.thermostat.clocks.without_ours(vitals))
         now = self.clock()
         changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
         clocks = self.thermostat.clocks.about()

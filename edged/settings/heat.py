@@ -10,6 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from .scalars import Section, refuse
 
+ROOM_C = 25.0
+"""Air around a board; none in a room is ever cooler than that."""
+
 Degrees = Annotated[float, Field(strict=True, ge=0.5, le=60)]
 
 
@@ -31,7 +34,8 @@ class Heat(Section):
     dwell_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = 30.0
     """How long the board must have been cooler before a level ends."""
     trip_c: Annotated[float, Field(strict=True, ge=40, le=120)] | None = None
-    """Temperature at which the board throttles, where its kernel does not tell; known for Raspberry Pis."""
+    """Temperature at which the board throttles, where its kernel does not tell; known for Raspberry Pis. It leaves
+    room for `warm_c` and `hysteresis_c` above 25 C."""
     clocks: Literal["auto", "off"] = "auto"
     """Whether heat lowers the clocks of the engine's cores first; `auto`: where their caps may be written."""
 
@@ -53,4 +57,17 @@ class Heat(Section):
             raise refuse(
                 f"more than heat.target_c ({target_c:g}) is accepted, or the board would hold it unseen"
             )
+        return value
+
+    @field_validator("trip_c")
+    @classmethod
+    def _ever_cool(cls, value: float | None, info: ValidationInfo) -> float | None:
+        warm_c, hysteresis_c = info.data.get("warm_c"), info.data.get("hysteresis_c")
+        if value is not None and warm_c is not None and hysteresis_c is not None:
+            least_c = ROOM_C + warm_c + hysteresis_c
+            if value < least_c:
+                raise refuse(
+                    f"{least_c:g} or more is accepted with heat.warm_c ({warm_c:g}) and heat.hysteresis_c "
+                    f"({hysteresis_c:g}), or the board would be warm for ever in a room of {ROOM_C:g} C"
+                )
         return value

@@ -77,7 +77,7 @@ class Engine(Section):
     prefill_threads: Threads | None = None
     """Threads while reading prompts; chosen for the board without it."""
     cores: Cores | None = None
-    """Cores for the engine, such as `4-7` or `0,2`; the big cores without it."""
+    """Cores for the engine, such as `4-7` or `0,2`, no fewer than its threads; the big cores without it."""
     reasoning_budget: Annotated[int, Field(strict=True, ge=0, le=131072)] | None = None
     """Tokens of reasoning before the answer is asked for; a third of the context without it."""
     delta_interval_ms: Annotated[int, Field(strict=True, ge=0, le=2000)] = 80
@@ -111,15 +111,26 @@ class Engine(Section):
                 raise refuse("core numbers and rising ranges, as in 4-7 or 0,2, are accepted")
         return value
 
+    @field_validator("cores")
+    @classmethod
+    def _enough(cls, value: str | None, info: ValidationInfo) -> str | None:
+        count = None if value is None else len(_core_numbers(value))
+        for name in ("decode_threads", "prefill_threads"):
+            if count is not None and (info.data.get(name) or 0) > count:
+                raise refuse(f"as many cores as engine.{name} ({info.data[name]}) or more are accepted")
+        return value
+
     def core_set(self) -> frozenset[int] | None:
         """The numbers in `cores`; None where the cores are to be found."""
-        if self.cores is None:
-            return None
-        numbers: set[int] = set()
-        for part in self.cores.split(","):
-            first, _, last = part.partition("-")
-            numbers.update(range(int(first), int(last or first) + 1))
-        return frozenset(numbers)
+        return None if self.cores is None else _core_numbers(self.cores)
+
+
+def _core_numbers(text: str) -> frozenset[int]:
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return frozenset(numbers)
 
 
 class Limits(Section):

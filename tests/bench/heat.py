@@ -1,11 +1,12 @@
 """What the heat policy costs and saves, on paper: simulated boards for hours, under edged and under its rivals.
 
-    python tests/bench/heat.py [--hours 1.5] [--plot]
+    python tests/bench/heat.py [--hours 1.5] [--target 2.5] [--hot 1] [--plot]
 
 Prints a table; `--plot` draws `.github/heat.png` as well (matplotlib). The boards are models with published
 figures, see tests/heat_model.py; the policy is the real one. Each board is asked without a pause, by one device or
 by four.
-(a) is the kernel alone, (b) three fixed thresholds, (c) edged, (d) edged without the right to lower clocks.
+(a) is the kernel alone, (b) three fixed thresholds, (c) edged, (d) edged without the right to lower clocks, (e) the
+kernel alone once more, had the board its trip where edged holds the temperature: what the margin itself costs.
 """
 
 from __future__ import annotations
@@ -13,15 +14,26 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from heat_model import COOLINGS, PI_5, ROCK_5B, Board, Result, Simulation, policies  # noqa: E402 - path above
+from heat_model import (  # noqa: E402 - path above
+    AS_COOL,
+    COOLINGS,
+    PI_5,
+    ROCK_5B,
+    Board,
+    Result,
+    Simulation,
+    policies,
+)
+
+from edged.core.heat.margins import Margins  # noqa: E402 - path above
 
 PLACES = (("no fan", 20.0), ("no fan", 30.0), ("no fan", 40.0), ("no fan", 45.0), ("fan", 40.0))
-NAMES = {"kernel": "a", "thresholds": "b", "edged": "c", "edged, no clocks": "d"}
+NAMES = {"kernel": "a", "thresholds": "b", "edged": "c", "edged, no clocks": "d", AS_COOL: "e"}
 PLOT = Path(__file__).parents[2] / ".github" / "heat.png"
 
 
@@ -35,6 +47,7 @@ class Case:
     streams: int
     policy: str
     hours: float
+    margins: Margins
 
     @property
     def place(self) -> tuple[str, str, float, int]:
@@ -44,20 +57,22 @@ class Case:
 
 def run(case: Case) -> Result:
     """Simulate a case."""
-    policy = policies(case.board, case.streams)[case.policy]
+    policy = policies(case.board, case.streams, case.margins)[case.policy]
     cooling = COOLINGS[case.board.name, case.cooling]
-    return Simulation(case.board, cooling, policy, case.ambient_c, case.streams).run(case.hours)
+    held_c = case.board.trip_c - case.margins.target_c if case.policy == AS_COOL else None
+    board = Simulation(case.board, cooling, policy, case.ambient_c, case.streams, held_c=held_c)
+    return board.run(case.hours)
 
 
 def table(results: dict[Case, Result]) -> str:
     """All runs in rows, a place after the other."""
-    columns = "board, cooling, air, devices|policy|tokens/h|of (a)|of (b)|highest C|above trip, s/h|changes/h"
-    heads = [*columns.split("|"), "longest answer, s"]
+    columns = "board, cooling, air, devices|policy|tokens/h|of (a)|of (b)|of (e)|highest C"
+    heads = [*columns.split("|"), "above trip, s/h", "changes/h", "longest answer, s"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     hourly = {(case.place, case.policy): result.tokens_per_hour for case, result in results.items()}
     for case, result in results.items():
         board, cooling, ambient_c, streams = case.place
-        of = [hourly[case.place, rival] for rival in ("kernel", "thresholds")]
+        of = [hourly[case.place, rival] for rival in ("kernel", "thresholds", AS_COOL)]
         lines.append(
             f"| {board}, {cooling}, {ambient_c:.0f} C, {streams} | ({NAMES[case.policy]}) {case.policy} "
             f"| {result.tokens_per_hour:.0f} "
@@ -85,7 +100,7 @@ def plot(results: dict[Case, Result]) -> None:
     for row, (board, ambient_c) in enumerate(((ROCK_5B, 40.0), (PI_5, 30.0))):
         left, right = axes[row]
         for case, result in results.items():
-            if case.place == (board.name, "no fan", ambient_c, 1):
+            if case.place == (board.name, "no fan", ambient_c, 1) and case.policy in colours:
                 minutes = [second / 60 for second in result.seconds]
                 left.plot(minutes, result.temps_c, color=colours[case.policy], label=case.policy, linewidth=1)
         left.axhline(board.trip_c, color="black", linestyle="--", linewidth=0.8, label="first trip")
@@ -117,9 +132,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The heat policy beside its rivals, on paper.")
     parser.add_argument("--hours", type=float, default=1.5, help="of each run; the second half counts")
     parser.add_argument("--plot", action="store_true", help=f"draw {PLOT.parent.name}/{PLOT.name}")
+    usual = Margins()
+    parser.add_argument("--target", type=float, default=usual.target_c, help="`heat.target_c` of edged")
+    parser.add_argument("--hot", type=float, default=usual.hot_c, help="`heat.hot_c` of edged")
     arguments = parser.parse_args()
+    margins = replace(usual, target_c=arguments.target, hot_c=arguments.hot)
     cases = [
-        Case(board, cooling, ambient_c, streams, policy, arguments.hours)
+        Case(board, cooling, ambient_c, streams, policy, arguments.hours, margins)
         for board in (ROCK_5B, PI_5)
         for streams in (1, 4)
         for cooling, ambient_c in PLACES

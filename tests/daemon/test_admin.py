@@ -281,7 +281,9 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
     node = daemon(broker, {"limits": {"client_jobs": 4}}, scripted=True, environment=environment).start()
     good = node.config.read_text()
     node.config.write_text(
-        good.replace("client_jobs = 4", "client_jobs = 1").replace("slots = 2", "slots = 1")
+        good.replace("client_jobs = 4", "client_jobs = 1").replace(
+            "slots = 2", "slots = 1\ncontext_max = 1280"
+        )
     )
     systemd.wait_for(b"READY=1")
     assert systemd.wait_for(b"STATUS=").endswith(b": 0 running, 0 waiting")
@@ -290,8 +292,12 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
     systemd.wait_for(b"READY=1")
     line = node.wait_log("reloaded")
     assert line["changed"] == {"limits.client_jobs": 1}
-    assert line["needs_restart"] == ["engine.slots"]
+    assert line["needs_restart"] == ["engine.slots", "engine.context_max"]
     node.wait_event("reloaded")
+    held = node.wait_health(since=node.watcher.mark)
+    assert (held["context"], held["heat"]["slots"]) == (2048, 2), (
+        "heat goes by what the engine was loaded with"
+    )
     asking = device(broker, "reload-dev")
     asking.wait_reply(asking.ask(SHORT), "accepted")
     assert asking.answer(asking.ask("x")).check().last["details"]["limit"] == 1

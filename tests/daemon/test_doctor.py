@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import rk3588_mainline, tree
+from boards import pi5, rk3588_mainline, set_temp_c, tree
 from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
@@ -167,6 +167,19 @@ def test_what_is_broken(daemon: MakeDaemon, broker: Mosquitto, small_model: Path
     assert found["hash"]["state"] == "failure"
     assert found["clocks"]["state"] == "warning"
     assert "Radxa ROCK 5B" in found["board"]["words"]
+
+
+def test_a_raspberry_pi_near_its_firmware_s_trip(
+    daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """No kernel tells that a Pi slows down at 80 C: the doctor knows, as the daemon does."""
+    root = pi5(tmp_path / "board")
+    set_temp_c(root, "cpu-thermal", 78.0)
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    found = checks("--quick", config=daemon(broker, {"paths": paths}).config)
+    assert found["heat"]["state"] == "warning"
+    assert "2.0 C below its passive trip of 80.0 C" in found["heat"]["words"]
+    assert found["trips"]["words"] == "cpu: passive 80, passive 85, critical 110 C"
 
 
 def test_wrong_settings(tmp_path: Path) -> None:

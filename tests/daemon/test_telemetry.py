@@ -55,6 +55,9 @@ def test_sensor_that_goes_away(broker: Mosquitto, daemon: MakeDaemon, tmp_path: 
     board = node.wait_health(lambda h: h["board"])["board"]
     assert board["under_voltage"] is False
     assert board["zones"]["cpu-thermal"]["temp_c"] == pytest.approx(52.35)
+    assert board["headroom_c"] == pytest.approx(27.65), (
+        "to the firmware's trip at 80 C, which no kernel tells"
+    )
     (root / "sys/class/thermal/thermal_zone0/temp").unlink()
     (root / "sys/class/hwmon/hwmon1/in0_lcrit_alarm").unlink()
     left = node.wait_health(

@@ -187,3 +187,66 @@ def test_this_machine() -> None:
     assert board.allowed == tuple(sorted(os.sched_getaffinity(0)))
     assert set(board.allowed) <= set(board.online)
     assert board.memory_total_bytes
+
+
+def in_a_line(board: Board) -> str:
+    """Name, zones with temperature and trips, what cools, other clocks, supply, memory."""
+    zones = [
+        f"{zone.name} {'?' if zone.temp_c is None else f'{zone.temp_c:.0f}'}"
+        + "".join(f" {trip.kind[0]}{trip.temp_c:.0f}" for trip in zone.trips)
+        for zone in board.zones
+    ]
+    parts = (
+        board.name or "-",
+        ", ".join(zones),
+        ", ".join(f"{one.name} {one.state}/{one.state_max}" for one in board.cooling),
+        ", ".join(f"{one.name} {(one.max_hz or 0) // 10**6}" for one in board.devfreq),
+        {None: "", True: "weak supply", False: "supply well"}[board.under_voltage],
+        f"{(board.memory_total_bytes or 0) // 2**20} MB",
+    )
+    return "; ".join(part for part in parts if part)
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (
+            rk3588_mainline,
+            (
+                "Radxa ROCK 5B; package-thermal 47 c115, bigcore0-thermal 48 p85 c115, "
+                "bigcore2-thermal 47 p85 c115, littlecore-thermal 47 p85 c115, center-thermal 46 c115, "
+                "gpu-thermal 45 p85 c115, npu-thermal 45 c115; cpufreq-cpu0 0/4, cpufreq-cpu4 0/4, "
+                "cpufreq-cpu6 0/4, pwm-fan 1/4; gpu 1000; 15934 MB"
+            ),
+        ),
+        (
+            rk3588_vendor,
+            (
+                "Orange Pi 5; soc-thermal 52 p75 p85 c115; thermal-cpufreq-0 0/4, thermal-cpufreq-1 0/4, "
+                "thermal-cpufreq-2 0/4; dmc 2112, gpu 1000, npu 1000; 7938 MB"
+            ),
+        ),
+        (
+            pi5,
+            (
+                "Raspberry Pi 5 Model B Rev 1.0; cpu-thermal 52 c110 a50 a60 a68 a75; pwm-fan 1/4; "
+                "supply well; 8061 MB"
+            ),
+        ),
+        (pi4, "Raspberry Pi 4 Model B Rev 1.4; cpu-thermal 55 c90; supply well; 3793 MB"),
+        (pi3b_plus, "Raspberry Pi 3 Model B Plus Rev 1.3; cpu-thermal 62 c90; weak supply; 909 MB"),
+        (broken, "-; thermal_zone10 52; Processor None/None; 0 MB"),
+        (
+            x86,
+            (
+                "NUC11PAHi5, 11th Gen Intel(R) Core(TM) i5; acpitz 28 c119 p95, acpitz-1 30 c119, "
+                "x86_pkg_temp 43; Processor 0/4, Processor 0/4, Processor 0/4, Processor 0/4, "
+                "intel_powerclamp None/4; 15787 MB"
+            ),
+        ),
+        (nothing, "-; 0 MB"),
+    ],
+)
+def test_all_that_each_board_tells(build: tree.Builder, told: str, tmp_path: Path) -> None:
+    """Each fixture board in a line."""
+    assert in_a_line(described(build(tmp_path / "board"))) == told

@@ -322,9 +322,16 @@ def test_words_and_plot() -> None:
     words = " ".join(tables.calibration_words(made()))
     assert "12.4 tokens/s with 2 threads" in words
     assert "83%" in words
-    root = ET.fromstring(tables.calibration_svg(made(key=msgspec.structs.replace(KEY, board="<&>"))))  # noqa: S314 - ours
+    odd = made(key=msgspec.structs.replace(KEY, board="<&>"), notes=("a <busy> machine",))
+    root = ET.fromstring(tables.calibration_svg(odd))  # noqa: S314 - ours
     filled = [one for one in root.iter("{http://www.w3.org/2000/svg}circle") if one.get("fill") != "white"]
     assert len(filled) == 2
+    heights = {
+        one.text or "": float(one.get("y", "0")) for one in root.iter("{http://www.w3.org/2000/svg}text")
+    }
+    heading = next(y for text, y in heights.items() if text.startswith("decode"))
+    assert min(heights["12.4"], heights["83.0"]) - heading >= 12, "figures stand clear of the heading"
+    assert "doubtful: a <busy> machine" in heights
 
 
 def test_faster_with_all_cores_is_said() -> None:

@@ -40,6 +40,7 @@ from edged.core.checks.model import Room
 from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
 from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
 from edged.core.gguf import Shape
+from edged.core.heat.margins import Margins, with_known_trips
 from edged.core.topology import Choice, big_cores
 from edged.core.vitals import Vitals
 from edged.doctor import screen
@@ -110,17 +111,43 @@ def test_each_board(build: tree.Builder, states: str, tmp_path: Path) -> None:
         board_checks.board(found),
         board_checks.cores(found, choice),
         *board_checks.clocks(found, choice.engine),
-        board_checks.heat(vitals),
+        board_checks.heat(vitals, Margins()),
         board_checks.trips(vitals),
     ]
     assert [verdict.state for verdict in verdicts] == states.split()
     assert all(verdict.words and "\n" not in verdict.words for verdict in verdicts)
 
 
-def test_trips_in_words(tmp_path: Path) -> None:
-    """Each zone's first trip with its hysteresis."""
-    _, vitals = read(rk3588_mainline, tmp_path)
-    assert "bigcore0 passive 85 -2" in board_checks.trips(vitals).words
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            rk3588_mainline,
+            (
+                "package, center, npu: critical 115; "
+                "bigcore0, bigcore2, littlecore, gpu: passive 85 -2, critical 115 C"
+            ),
+        ),
+        (rk3588_vendor, "soc: passive 75 -2, passive 85 -2, critical 115 -2 C"),
+        (pi5, "cpu: passive 80, passive 85, critical 110 C"),
+        (pi3b_plus, "cpu: passive 80, passive 85, critical 90 C"),
+        (broken, "no zone tells a trip point"),
+    ],
+)
+def test_trips_in_words(build: tree.Builder, words: str, tmp_path: Path) -> None:
+    """Zones with the same trips together, with hysteresis, and with what a Raspberry Pi's firmware does unsaid."""
+    found, vitals = read(build, tmp_path)
+    known = replace(vitals, zones=with_known_trips(vitals.zones, found.name, None))
+    assert board_checks.trips(known).words == words
+
+
+def test_silent_sensors(tmp_path: Path) -> None:
+    """Zones that should tell a temperature and do not are named, as long as others do."""
+    told = board_checks.sensors(read(stuck, tmp_path / "stuck")[1])
+    assert told is not None
+    assert (told.state, told.words.split(":")[0]) == ("warning", "bigcore0, gpu are silent or lie")
+    for build in (rk3588_mainline, pi5, nothing):
+        assert board_checks.sensors(read(build, tmp_path / build.__name__)[1]) is None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +157,8 @@ def test_heat(temp_c: float, state: State, tmp_path: Path) -> None:
     """Near the trip a warning, past it a failure, with what to do."""
     read(rk3588_mainline, tmp_path)
     set_temp_c(tmp_path, "bigcore0-thermal", temp_c)
-    verdict = board_checks.heat(VitalsReader(tmp_path / "sys", tmp_path / "proc").read())
+    vitals = VitalsReader(tmp_path / "sys", tmp_path / "proc").read()
+    verdict = board_checks.heat(vitals, Margins())
     assert verdict.state == state
     assert (verdict.mend is None) == (state == "ok")
 

@@ -81,10 +81,7 @@ def test_bad_variable() -> None:
 def test_check_warns(tmp_path: Path) -> None:
     """What is accepted but will not work here is told, a line each, and is no failure."""
     file = tmp_path / "edged.toml"
-    file.write_text(
-        '[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n'
-        '[engine]\ncores = "4-5"\nprefill_threads = 4\n'
-    )
+    file.write_text('[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n')
     done = edged("config", "check", str(file))
     first, *warnings = done.stdout.splitlines()
     assert (done.returncode, first) == (0, f"{file}: ok")
@@ -93,7 +90,6 @@ def test_check_warns(tmp_path: Path) -> None:
         "mqtt.password_file",
         "mqtt.tls",
         "mqtt.username",
-        "engine.prefill_threads",
     ]
 
 

@@ -477,7 +477,8 @@ def test_what_a_person_is_shown(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
     assert shown.exit_code == 0, shown.output
     assert "at most 1.20 of 1.80 GHz; may be lowered" in shown.output
-    assert "policy0=2400000000" in shown.output
+    assert "before: policy0 2.40 GHz" in shown.output
     own.file(0).unlink()
     shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
     assert "policy0:" not in shown.output
+    assert "tells no clocks" in shown.output

@@ -338,6 +338,14 @@ def test_a_zone_that_tells_keeps_its_word() -> None:
     assert with_known_trips(zones, "Raspberry Pi 9", 60.0) == zones
 
 
+def test_known_once_is_known() -> None:
+    """What is shown to people has the added trips, and judging that again adds none."""
+    heat = Heat(Margins(), "Raspberry Pi 5 Model B Rev 1.0")
+    shown = heat.known(Vitals(zones=(Zone("cpu-thermal", 60.0, SHUTDOWN),)))
+    assert [trip.temp_c for trip in shown.zones[0].trips] == [110.0, 80.0, 85.0]
+    assert heat.known(shown) == shown
+
+
 # when to come back --------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from heat_model import COOLINGS, PI_5, ROCK_5B, Board, Edged, NoPolicy, Simulation, Thresholds
 
+from edged.core.heat.margins import Margins
+
 COOL_AND_HOT = [(ROCK_5B, 20.0), (ROCK_5B, 40.0), (PI_5, 20.0), (PI_5, 40.0)]
 
 
@@ -19,6 +21,17 @@ def test_steady_load(board: Board, ambient_c: float) -> None:
     assert ours.changes_per_hour <= 4
     assert ours.tokens_per_hour >= 1.15 * theirs.tokens_per_hour
     assert ours.tokens_per_hour > 0
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_its_margin_is_all_it_costs(streams: int) -> None:
+    """Against a kernel that holds the same temperature nothing is lost: clocks go before threads and time."""
+    cooling = COOLINGS[ROCK_5B.name, "no fan"]
+    ours = Simulation(ROCK_5B, cooling, Edged(ROCK_5B, streams), 40.0, streams).run(1.0)
+    held_c = ROCK_5B.trip_c - Margins().target_c
+    theirs = Simulation(ROCK_5B, cooling, NoPolicy(), 40.0, streams, held_c=held_c).run(1.0)
+    assert theirs.highest_c == pytest.approx(held_c, abs=0.3)
+    assert ours.tokens_per_hour >= 0.97 * theirs.tokens_per_hour
 
 
 def test_a_cooled_board_is_left_alone() -> None:

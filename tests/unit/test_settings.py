@@ -108,14 +108,6 @@ def test_defaults(file: Path) -> None:
         ('[engine]\nkv_type = "f32"', "engine.kv_type", '"f16", "q8_0"'),
         ('[engine]\ncores = "7-4"', "engine.cores", "rising ranges"),
         ('[engine]\ncores = "all"', "engine.cores", "rising ranges"),
-        ("[engine]\ncontext_max = 512", "engine.context_min", "at most engine.context_max (512)"),
-        ("[limits]\nqueue_jobs = 8", "limits.client_jobs", "at most limits.queue_jobs (8)"),
-        ("[limits]\ndeadline_max_s = 60", "limits.deadline_default_s", "at most limits.deadline_max_s (60)"),
-        (
-            "[limits]\npayload_bytes = 65536\nqueue_bytes = 1024",
-            "limits.queue_bytes",
-            "at least limits.payload_bytes",
-        ),
         ('[node]\nid = "a/b"', "node.id", "1 to 64 of A-Z a-z 0-9 _ . -"),
         ('[node]\nid = "a\\n"', "node.id", "1 to 64 of A-Z a-z 0-9 _ . -"),
         ('[node]\npools = ["ok", "no#"]', "node.pools", "list, each 1 to 64 of"),
@@ -123,7 +115,6 @@ def test_defaults(file: Path) -> None:
         ('[node]\nprefix = "edged/+"', "node.prefix", "and / between levels"),
         ('[node]\nprefix = "edged/"', "node.prefix", "and / between levels"),
         ('[mqtt]\nhost = "two words"', "mqtt.host", "without spaces"),
-        ('[mqtt.tls]\nca = "ca.pem"\ncert = "c.pem"', "mqtt.tls.key", "cert and key are given together"),
         ("[mqtt.tls]", "mqtt.tls.ca", "missing"),
         ("mqtt = 5", "mqtt", "a section, written [mqtt], is accepted"),
         ("[[mqtt]]\nport = 1", "mqtt", "a section, written [mqtt], is accepted"),
@@ -139,6 +130,41 @@ def test_bad_value(file: Path, text: str, key: str, accepted: str) -> None:
     """A value that is not accepted gives one line with the file, the key and what is accepted."""
     text = text if "[model]" in text else f"{text}\n{LEAST}"
     line = complaint(written(file, text))
+    assert "\n" not in line
+    assert line.startswith(f"{file}: {key}: ")
+    assert accepted in line
+
+
+CONTRADICTIONS = [
+    ("[heat]\nhot_c = 6.0\ntarget_c = 4.0", "heat.target_c", "more than heat.hot_c (6)"),
+    ("[heat]\ntarget_c = 1.0", "heat.target_c", "more than heat.hot_c (1)"),
+    ("[heat]\ntarget_c = 20.0", "heat.warm_c", "more than heat.target_c (20)"),
+    ("[heat]\nwarm_c = 2.5", "heat.warm_c", "more than heat.target_c (2.5)"),
+    ("[heat]\ntrip_c = 42.0", "heat.trip_c", "43 or more is accepted with heat.warm_c (15)"),
+    ("[heat]\ntrip_c = 60.0\nwarm_c = 34.0", "heat.trip_c", "62 or more"),
+    ("[heat]\ntrip_c = 60.0\nhysteresis_c = 20.0\nwarm_c = 16.0", "heat.trip_c", "heat.hysteresis_c (20)"),
+    ("[engine]\ncontext_max = 512", "engine.context_min", "at most engine.context_max (512)"),
+    ('[engine]\ncores = "4-5"\ndecode_threads = 4', "engine.cores", "engine.decode_threads (4) or more"),
+    ('[engine]\ncores = "0,2"\nprefill_threads = 3', "engine.cores", "engine.prefill_threads (3) or more"),
+    ("[limits]\nqueue_jobs = 8", "limits.client_jobs", "at most limits.queue_jobs (8)"),
+    ("[limits]\ndeadline_max_s = 60", "limits.deadline_default_s", "at most limits.deadline_max_s (60)"),
+    (
+        "[limits]\npayload_bytes = 65536\nqueue_bytes = 1024",
+        "limits.queue_bytes",
+        "at least limits.payload_bytes",
+    ),
+    ("[sessions]\nper_client = 300", "sessions.total", "at least sessions.per_client (300)"),
+    ('[upstream]\nurl = "http://gpu/v1"', "upstream.model", "the name of a model"),
+    ('[http]\nenabled = true\nhost = "0.0.0.0"', "http.key_file", "loopback"),
+    ('[mqtt.tls]\nca = "ca.pem"\ncert = "c.pem"', "mqtt.tls.key", "cert and key are given together"),
+]
+"""Settings of which each is accepted, but not beside the other."""
+
+
+@pytest.mark.parametrize(("text", "key", "accepted"), CONTRADICTIONS)
+def test_contradictions(file: Path, text: str, key: str, accepted: str) -> None:
+    """Two settings that contradict each other are refused: one line names the key and the other's value."""
+    line = complaint(written(file, f"{text}\n{LEAST}"))
     assert "\n" not in line
     assert line.startswith(f"{file}: {key}: ")
     assert accepted in line

@@ -251,6 +251,16 @@ def test_explicit_threads_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("quota", "expected"), [(None, (2, 4)), (4.0, (2, 4)), (3.9, (2, 3)), (1.5, (1, 1)), (0.2, (1, 1))]
+)
+def test_a_cgroup_s_time_bounds_the_defaults(quota: float | None, expected: tuple[int, int]) -> None:
+    """No more threads than can compute all the time; settings may ask for more."""
+    choice = Choice((0, 1, 2, 3), (0, 1, 2, 3), "test", decode_threads=2)
+    assert threads(choice, quota=quota) == expected
+    assert threads(choice, 4, 4, quota) == (4, 4)
+
+
+@pytest.mark.parametrize(
     ("decode", "prefill", "sentence"),
     [
         (5, None, r"decode_threads is 5, but the engine is pinned to 4 cores \(4-7\): choose 1 to 4"),

@@ -8,8 +8,18 @@ from dataclasses import dataclass
 from edged.core.board import Board, Cluster, cores_in_words
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
 from edged.core.heat.clocks import Found
+from edged.core.heat.margins import Margins
 from edged.core.topology import Choice, format_cores
-from edged.core.vitals import Vitals, headroom_c, level, nearest_trip, plausible_c
+from edged.core.vitals import (
+    Trip,
+    Vitals,
+    Zone,
+    headroom_c,
+    level,
+    nearest_trip,
+    plausible_c,
+    plausible_trip,
+)
 
 SLEEPY = frozenset({"powersave", "conservative", "userspace"})
 DYNAMIC_DRIVERS = ("intel_pstate", "amd-pstate", "amd_pstate")
@@ -39,7 +49,8 @@ class Library:
 
 def board(found: Board) -> Verdict:
     """Its name and cores; cores that are switched off."""
-    words = ", ".join(word for word in (found.name, f"cores {cores_in_words(found)}") if word)
+    cores = cores_in_words(found)
+    words = ", ".join(word for word in (found.name, f"cores {cores}" if found.clusters else cores) if word)
     if not found.clusters:
         return unknown("board", words)
     if found.offline:
@@ -114,8 +125,8 @@ def caps(found: Sequence[Found], mend: str, *, wanted: bool) -> Verdict:
     return ok(name, f"heat may lower {', '.join(one.name for one in found)}")
 
 
-def heat(vitals: Vitals) -> Verdict:
-    """The hottest zone against its own trips."""
+def heat(vitals: Vitals, margins: Margins) -> Verdict:
+    """The hottest zone against its own trips; `vitals` with the trips that only edged knows."""
     room_c = headroom_c(vitals.zones)
     read = [zone for zone in vitals.zones if plausible_c(zone.temp_c) is not None]
     if not vitals.zones:
@@ -124,23 +135,47 @@ def heat(vitals: Vitals) -> Verdict:
         return warning("heat", "every sensor is silent or lies", "look into dmesg for thermal errors")
     if room_c is None:
         hottest = max(read, key=lambda zone: zone.temp_c or 0.0)
-        return warning("heat", f"{hottest.name} is at {hottest.temp_c:.1f} C; no zone tells a trip point")
-    heat_level, reason = level(vitals)
+        words = f"{hottest.name} is at {hottest.temp_c:.1f} C; no zone tells a trip point"
+        return warning("heat", words, "[heat] trip_c = where this board throttles, by its maker's word")
+    heat_level, reason = level(
+        vitals, warm_c=margins.warm_c, hot_c=margins.hot_c, critical_c=margins.critical_c
+    )
     if heat_level == "cool":
         return ok("heat", reason)
     mend = "give it a larger heatsink or a fan, and air"
     return failure("heat", reason, mend) if heat_level == "critical" else warning("heat", reason, mend)
 
 
+def sensors(vitals: Vitals) -> Verdict | None:
+    """Zones that have a trip and tell no temperature, while others do; None where there is none."""
+    zones = [zone for zone in vitals.zones if nearest_trip(zone) is not None]
+    silent = [_short(zone) for zone in zones if plausible_c(zone.temp_c) is None]
+    if not silent or len(silent) == len(vitals.zones):
+        return None
+    words = (
+        f"{', '.join(silent)} {'is' if len(silent) == 1 else 'are'} silent or lie{'s' * (len(silent) == 1)}"
+    )
+    return warning("sensors", f"{words}: heat goes by the others", "look into dmesg for thermal errors")
+
+
 def trips(vitals: Vitals) -> Verdict:
-    """All zones with the trip that each meets first, and its hysteresis."""
-    told = []
+    """The trips that slow the board down or switch it off, with their hysteresis; zones with the same together."""
+    told: dict[str, list[str]] = {}
     for zone in vitals.zones:
-        trip = nearest_trip(zone)
-        if trip is not None:
-            back = f" -{trip.hysteresis_c:g}" if trip.hysteresis_c else ""
-            told.append(f"{zone.name.removesuffix('-thermal')} {trip.kind} {trip.temp_c:g}{back}")
-    return ok("trips", ", ".join(told) + " C") if told else unknown("trips", "no zone tells a trip point")
+        if nearest_trip(zone) is not None:
+            heating = [trip for trip in zone.trips if trip.kind != "active" and plausible_trip(trip)]
+            found = [_trip(trip) for trip in sorted(heating, key=lambda trip: trip.temp_c)]
+            told.setdefault(", ".join(found), []).append(_short(zone))
+    words = "; ".join(f"{', '.join(zones)}: {trips}" for trips, zones in told.items())
+    return ok("trips", f"{words} C") if told else unknown("trips", "no zone tells a trip point")
+
+
+def _short(zone: Zone) -> str:
+    return zone.name.removesuffix("-thermal")
+
+
+def _trip(trip: Trip) -> str:
+    return f"{trip.kind} {trip.temp_c:g}{f' -{trip.hysteresis_c:g}' if trip.hysteresis_c else ''}"
 
 
 def supply(vitals: Vitals) -> Verdict | None:
@@ -149,7 +184,9 @@ def supply(vitals: Vitals) -> Verdict | None:
         return None
     if vitals.under_voltage:
         return failure(
-            "supply", "the voltage is too low: the board slows down and may crash", "use a 27 W supply"
+            "supply",
+            "the voltage is too low: the board slows down and may crash",
+            "use the supply that its maker names (Raspberry Pi 5: 27 W, 4: 15 W) and a short cable",
         )
     return ok("supply", "the voltage holds")
 

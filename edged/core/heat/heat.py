@@ -90,17 +90,21 @@ class Heat:
         self._throttled, self._throttles = False, 0
         self._low, self._lows, self._low_at = False, 0, -math.inf
 
+    def known(self, vitals: Vitals) -> Vitals:
+        """The reading with the trips that the kernel does not tell, for whoever shows it; twice is as once."""
+        return replace(vitals, zones=with_known_trips(vitals.zones, self._board, self._trip_c))
+
     def step(self, vitals: Vitals, now: float, *, busy: bool) -> Verdict:
         """Judge one reading.
 
         Args:
-            vitals: as read.
+            vitals: as read, or as `known` gives it.
             now: monotonic seconds, later than the time before.
             busy: whether the engine computed since then.
         """
         margins = self._margins
         before = self._sensors.states
-        zones = with_known_trips(vitals.zones, self._board, self._trip_c)
+        zones = self.known(vitals).zones
         believed = replace(vitals, zones=self._sensors.look(zones, now, busy=busy))
         states, blind = self._sensors.states, self._sensors.blind
         near = nearest(believed.zones, margins.critical_c)

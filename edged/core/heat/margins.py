@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from edged.core.vitals import Trip, Zone, nearest_trip, plausible_c, span
 
@@ -58,6 +58,11 @@ class Nearest:
     def excess_c(self) -> float:
         """Degrees beyond the trip; negative below it."""
         return self.temp_c - self.trip_c
+
+
+def of_section(section: object) -> Margins:
+    """The margins of a section of settings, which names them alike."""
+    return Margins(**{one.name: getattr(section, one.name) for one in fields(Margins)})
 
 
 def with_known_trips(zones: Sequence[Zone], board: str | None, trip_c: float | None) -> tuple[Zone, ...]:
