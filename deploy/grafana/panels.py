@@ -123,7 +123,7 @@ SPEED = (
 HEAT = (
     Panel(
         "Temperatures against their trip points",
-        "Lines are zones; dashed are the trip points at which the board's own kernel throttles or switches off.",
+        "Lines are zones; dashed are the trip points at which the board throttles or switches off.",
         (
             Query(f"edged_temperature_celsius{NODE}", "{{instance}} {{zone}}"),
             Query(

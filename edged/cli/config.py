@@ -1,6 +1,5 @@
 """`edged config`: checks a settings file, shows what is in effect, prints the schema. Starts nothing."""
 
-import ipaddress
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import typer
 
 from ..errors import SettingsError
 from ..settings import Settings, load, toml_text
+from ..settings.http import is_loopback
 from . import app
 
 config = typer.Typer(no_args_is_help=True)
@@ -75,14 +75,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         mqtt.password()
     except SettingsError as error:
         yield str(error)
-    if mqtt.password_file is not None and mqtt.tls is None and not _loopback(mqtt.host):
+    if mqtt.password_file is not None and mqtt.tls is None and not is_loopback(mqtt.host):
         yield f"mqtt.tls: not set: the password travels to {mqtt.host} unencrypted"
     if mqtt.password_file is not None and mqtt.username is None:
         yield "mqtt.username: not set: brokers take a password only with a user name"
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -21,7 +21,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Trip(Shape, frozen=True):
-    """A trip point of a zone, degrees Celsius.
+    """A trip point of a zone, degrees Celsius; a Raspberry Pi's firmware's, and `heat.trip_c`, are among them.
 
     Attributes:
         kind: the kernel's word: `active` starts a fan, `passive` throttles, `hot` warns, `critical` switches off.

@@ -30,6 +30,7 @@ from edged.engine.trial_client import library_sets
 from edged.errors import EngineError, ModelError, SettingsError
 from edged.node.clocks import NOTE
 from edged.settings import Settings
+from edged.settings.http import is_loopback
 
 Tell = Callable[[str], None]
 """Called with what is being looked at."""
@@ -169,7 +170,9 @@ def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
         log_in=may_log_in,
     )
     yield node_checks.broker(f"{mqtt.host}:{mqtt.port}", answer, mqtt.host)
-    if mqtt.tls is not None:
+    if mqtt.tls is None:
+        yield node_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
+    else:
         files = [path for path in (mqtt.tls.ca, mqtt.tls.cert) if path is not None]
         found = [one for path in files for one in machine.certificates(path)]
         for one in [*([] if answer.server is None else [answer.server]), *found]:

@@ -80,6 +80,7 @@ def test_a_node_that_is_down(node: DaemonProcess) -> None:
     assert "sha256 = " in found["hash"]["mend"]
     assert found["daemon"]["state"] == "warning"
     assert found["disk"]["state"] == "ok"
+    assert found["TLS"]["state"] == "ok"
     assert found["calibration"]["mend"] == "edged calibrate"
 
 

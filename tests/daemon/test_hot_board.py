@@ -75,7 +75,7 @@ def test_critical_pauses_and_nothing_is_lost(
     root = tmp_path / "board"
     node = hot_node(broker, daemon, root, engine={"slots": 2, "hang_s": 5.0})
     asking, other = device(broker, "d1"), device(broker, "d2")
-    job, cancelled, late = asking.ask(ANSWER), other.ask(ANSWER), other.ask(ANSWER, deadline_ms=8000)
+    job, cancelled, late = asking.ask(ANSWER), other.ask(ANSWER), other.ask(ANSWER, deadline_ms=6500)
     asking.wait_reply(job, "delta", count=3)
     other.wait_reply(cancelled, "delta", count=3)
     heat_to(node, root, 86.0, "critical")

@@ -57,34 +57,10 @@ def two_cores() -> tuple[int, int]:
 def test_named_cores(
     broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, small_model: Path, two_cores: tuple[int, int]
 ) -> None:
-    """All of the engine's threads stay on the chosen core, all of the daemon's on the others; info says so."""
-    _, chosen = two_cores
-    others = tuple(sorted(os.sched_getaffinity(0) - {chosen}))
-    engine = {"cores": str(chosen), "slots": 2}
-    node = daemon(broker, {"model": {"path": str(small_model)}, "engine": engine}).start()
-    asking = device(broker, "c1")
-    job = asking.ask("Count from one to one hundred.", max_tokens=200)
-    asking.wait_reply(job, "delta")
-    engine_threads, daemon_threads = cores_of_threads(node.engine_pid()), cores_of_threads(node.pid)
-    assert set(engine_threads.values()) == {(chosen,)}
-    assert set(daemon_threads.values()) == {others}
-    assert len(daemon_threads) >= 4
-    asking.control("cancel", job)
-    asking.answer(job).check()
-    info = node.wait_info()
-    assert info["cores"]["engine"] == [chosen]
-    assert info["cores"]["daemon"] == list(others)
-    assert info["cores"]["reason"]
-    assert (info["decode_threads"], info["prefill_threads"]) == (1, 1)
-    assert node.wait_log("engine_ready")["cores"] == [chosen]
+    """Reading a long prompt, a schema's tables, several answers at once: no thread ever strays; info says so.
 
-
-def test_under_load(
-    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, small_model: Path, two_cores: tuple[int, int]
-) -> None:
-    """Reading a long prompt, a schema's tables, several answers at once: no thread ever strays.
-
-    That takes in what starts threads of its own: OpenMP in llama.cpp, numpy, llguidance, paho, SQLite's writer.
+    All of the engine's stay on the chosen core, all of the daemon's on the others. That takes in what starts
+    threads of its own: OpenMP in llama.cpp, numpy, llguidance, paho, SQLite's writer.
     """
     _, chosen = two_cores
     others = tuple(sorted(os.sched_getaffinity(0) - {chosen}))
@@ -107,8 +83,15 @@ def test_under_load(
     engine_masks, daemon_masks = masks_until([node.engine_pid(), node.pid], over)
     assert engine_masks == {(chosen,)}
     assert daemon_masks == {others}
+    assert len(cores_of_threads(node.pid)) >= 4
     for job in jobs:
         asking.answer(job).check()
+    info = node.wait_info()
+    assert info["cores"]["engine"] == [chosen]
+    assert info["cores"]["daemon"] == list(others)
+    assert info["cores"]["reason"]
+    assert (info["decode_threads"], info["prefill_threads"]) == (1, 1)
+    assert node.wait_log("engine_ready")["cores"] == [chosen]
 
 
 def test_a_narrow_cpuset(

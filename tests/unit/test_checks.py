@@ -299,6 +299,13 @@ def test_brokers(kind: str) -> None:
         assert words in verdict.words
 
 
+def test_without_tls() -> None:
+    """Needless on this machine; over a network everybody reads along."""
+    assert node_checks.plain("127.0.0.1", local=True).state == "ok"
+    told = node_checks.plain("broker.example", local=False)
+    assert (told.state, "broker.example" in told.words) == ("warning", True)
+
+
 def test_daemons(tmp_path: Path) -> None:
     """The process that holds the journal is found; none is a warning."""
     assert [node_checks.daemon(*one).state for one in ((7, False), (None, True), (None, False))] == [

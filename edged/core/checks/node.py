@@ -93,6 +93,14 @@ def broker(address: str, answer: BrokerAnswer, host: str) -> Verdict:
     return failure("broker", f"{address}: {answer.reason}", mends.get(answer.kind))
 
 
+def plain(host: str, *, local: bool) -> Verdict:
+    """A broker that is spoken to without TLS; `local`: it is on this machine."""
+    if local:
+        return ok("TLS", "none, and none needed: the broker is on this machine")
+    words = f"none: questions and answers travel to {host} for all to read"
+    return warning("TLS", words, "[mqtt.tls] ca = ... here, and a listener as in configs/mosquitto there")
+
+
 def daemon(pid: int | None, unsure: bool) -> Verdict:  # noqa: FBT001 - a reading
     """Whether a daemon has these settings' journal open.
 
