@@ -81,12 +81,12 @@ class Listener:
             CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion(version), **extra
         )
         self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = self._on_connect
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
 
     def start(self) -> Self:
         """Connect, and return when subscribed."""
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
         options: dict[str, Any] = {}
         if self.version == 5:
             properties = Properties(PacketTypes.CONNECT)
@@ -99,10 +99,15 @@ class Listener:
         return self
 
     def stop(self) -> None:
-        """Disconnect and end the thread."""
+        """Disconnect and end the thread.
+
+        The callbacks go, for they hold us and we hold the client: in such a ring the garbage collector may come to
+        paho's pair of sockets before it comes to the client that closes it, and warns.
+        """
         self.listening = False
         self._client.disconnect()
         self._client.loop_stop()
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
 
     def publish(
         self,
