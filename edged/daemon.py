@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from edged import __version__, parts, tuning
-from edged.adapters.journal import Journal, JournalError, read_instant
+from edged.adapters.journal import Journal, JournalBusyError, JournalError, read_instant
 from edged.adapters.local_socket import LocalSocket
 from edged.adapters.mqtt import Mqtt
 from edged.adapters.note import Note
@@ -28,7 +28,7 @@ from edged.core.answer_cache import AnswerCache
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.engine.client import COMMAND, EngineClient
-from edged.errors import EngineError, SettingsError
+from edged.errors import EngineError, NotNowError, SettingsError
 from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
@@ -74,6 +74,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
 
     Raises:
         SettingsError: something in the settings does not fit this machine.
+        NotNowError: the journal or the tools cannot be had just now.
     """
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     choice, (decode_threads, prefill_threads), speed = parts.cores(settings, reader)
@@ -100,6 +101,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
     )
     try:
         recovered = journal.open()
+    except JournalBusyError as error:
+        raise NotNowError(f"paths.state: {error}") from error
     except JournalError as error:
         raise SettingsError(f"paths.state: {error}") from error
     line = Mqtt(parts.link(settings, topics, password), inbox.put)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
+EX_TEMPFAIL = 75  # sysexits.h; systemd starts us again
 EX_CONFIG = 78  # sysexits.h; systemd: RestartPreventExitStatus=78
 
 Code = Literal[
@@ -36,6 +37,10 @@ class EdgedError(Exception):
 
 class SettingsError(EdgedError):
     """A file, key or value of the configuration is wrong; the text names all three and what is accepted."""
+
+
+class NotNowError(EdgedError):
+    """What the daemon needs for its start is not to be had just now: it ends with exit code 75 (EX_TEMPFAIL)."""
 
 
 class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, not a fault

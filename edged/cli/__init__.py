@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from .. import __version__
-from ..errors import EX_CONFIG, SettingsError
+from ..errors import EX_CONFIG, EX_TEMPFAIL, NotNowError, SettingsError
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -52,8 +52,8 @@ def load_commands(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
-    Exit codes: 0 done, 2 wrong usage, 78 wrong configuration (the error's lines stand on standard error), 130
-    interrupted; commands may have others of their own.
+    Exit codes: 0 done, 2 wrong usage, 75 not now, 78 wrong configuration (the error's lines stand on standard
+    error), 130 interrupted; commands may have others of their own.
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(EX_CONFIG)
+    except NotNowError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
     sys.exit(0)

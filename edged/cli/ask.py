@@ -19,9 +19,9 @@ from rich.text import Text
 
 from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
 from ..core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply
+from ..errors import EX_TEMPFAIL
 from . import EX_INTERRUPTED, app, broker
 
-EX_TEMPFAIL = 75
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
 CANCEL_S = 5.0

@@ -9,10 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..client.local import DEFAULT, NoDaemonError, order
+from ..errors import EX_TEMPFAIL
 from . import app
 
 EX_UNAVAILABLE = 69  # sysexits.h: there is no daemon
-EX_TEMPFAIL = 75  # sysexits.h: not idle in time
 LOOK_S = 0.5
 
 Socket = Annotated[

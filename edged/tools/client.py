@@ -20,7 +20,7 @@ import structlog
 
 from edged.core.tools import Call, Tool
 from edged.engine.channel import Channel
-from edged.errors import EngineError, SettingsError
+from edged.errors import EngineError, NotNowError, SettingsError
 from edged.tools.messages import Ask, Frame, Loaded, Told
 
 START_S = 30.0
@@ -74,10 +74,14 @@ class Toolbox:
 
         Raises:
             SettingsError: one is not installed, or does not load.
+            NotNowError: they do not load in time.
         """
         if not self._names:
             return
         loaded = self._begin()
+        if loaded is None:
+            self._end()
+            raise NotNowError(f"tools.enabled: the tools did not load within {START_S:g} s")
         if loaded.problem:
             self._end()
             raise SettingsError(f"tools.enabled: {loaded.problem}")
@@ -100,7 +104,8 @@ class Toolbox:
         if process is not None:
             process.wait()
 
-    def _begin(self) -> Loaded:
+    def _begin(self) -> Loaded | None:
+        """Start the process; None where it does not load the tools in time."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -112,7 +117,7 @@ class Toolbox:
             )
         self._socket = ours
         told = self._receive(START_S)
-        return told if isinstance(told, Loaded) else Loaded(problem="the tools do not load in time")
+        return told if isinstance(told, Loaded) else None
 
     def _receive(self, limit_s: float) -> Frame | None:
         """The process's next word; None when it says none in time, or is gone."""
@@ -157,7 +162,8 @@ class Toolbox:
         if self._process is None or self._process.poll() is not None:
             self._end()
             try:
-                problem = self._begin().problem
+                loaded = self._begin()
+                problem = "the tools do not load in time" if loaded is None else loaded.problem
             except OSError as error:  # no memory, no file descriptor left: that passes
                 problem = f"the process cannot be started: {error.strerror or error}"
             if problem:

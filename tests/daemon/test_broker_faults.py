@@ -216,6 +216,6 @@ def test_two_daemons_of_one_state_folder(broker: Mosquitto, daemon: MakeDaemon) 
     first = daemon(broker, scripted=True).start()
     second = daemon(broker, {"paths": {"state": str(first.config.parent / "state")}})
     second.launch()
-    assert second.wait_end() == 78
+    assert second.wait_end() == 75  # systemd tries again: its predecessor may be on its way out
     assert b"another edged" in b"".join(second.raw)
     assert first.running

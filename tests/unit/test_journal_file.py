@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import threading
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from journals import answer, desk, row
 
-from edged.adapters.journal import Journal, JournalError, JournalVersionError
-from edged.adapters.journal.schema import MIGRATIONS, connect, migrate
+from edged.adapters.journal import Journal, JournalBusyError, JournalError, JournalVersionError
+from edged.adapters.journal.schema import MIGRATIONS, connect, migrate, unusable
 from edged.core.records import (
     Accepted,
     Broken,
@@ -189,11 +190,27 @@ def test_newer_version_is_left_alone(path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["journal.db"]
 
 
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [
+        (errno.ENOSPC, True),
+        (errno.EROFS, True),
+        (errno.EIO, True),
+        (errno.EACCES, False),
+        (errno.ENOTDIR, False),
+    ],
+)
+def test_what_the_next_start_may_find_mended(number: int, passes: bool) -> None:  # noqa: FBT001 - a table
+    """A full disk is no mistake in the settings: systemd shall try again."""
+    found = unusable(OSError(number, "x"), "x")
+    assert isinstance(found, JournalBusyError) is passes
+
+
 def test_second_process_is_refused(path: Path) -> None:
     """Two writers would spoil the journal: the second one is told so and the file stays."""
     with desk(path) as d:
         d.accepted(row("a"))
-        with pytest.raises(JournalError, match="is another edged running"):
+        with pytest.raises(JournalBusyError, match="is another edged running"):
             Journal(path, lambda _: None).open()
         d.accepted(row("b"))
 

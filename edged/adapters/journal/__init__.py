@@ -5,6 +5,6 @@ SQLite is named in this package only. `Journal` is all that others use; its thre
 
 from .clock import read_instant
 from .front import Journal
-from .schema import JournalError, JournalVersionError
+from .schema import JournalBusyError, JournalError, JournalVersionError
 
-__all__ = ["Journal", "JournalError", "JournalVersionError", "read_instant"]
+__all__ = ["Journal", "JournalBusyError", "JournalError", "JournalVersionError", "read_instant"]

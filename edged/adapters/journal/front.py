@@ -29,7 +29,7 @@ from edged.core.records import (
 
 from .clock import read_instant
 from .commands import Accept, Attempt, Clear, Close, Command, Finish, Forget, Status
-from .schema import DamagedError, JournalError, connect, passing, reason, set_aside
+from .schema import DamagedError, JournalError, connect, passing, reason, set_aside, unusable
 from .sessions import Sessions
 from .store import Store, encoded
 from .upkeep import Upkeep
@@ -82,7 +82,8 @@ class Journal:
 
         Raises:
             JournalVersionError: a newer edged wrote the file.
-            JournalError: the file cannot be used just now (permissions, disk full, another process has it).
+            JournalBusyError: it cannot be used just now (disk full, another process has it).
+            JournalError: it cannot be used (permissions).
         """
         aside: Path | None = None
         try:
@@ -96,9 +97,9 @@ class Journal:
                 store, upkeep, recovered = self._read()
         except sqlite3.Error as error:
             hint = "; is another edged running?" if "locked" in str(error) else ""
-            raise JournalError(f"{self._path}: {reason(error)}{hint}") from error
+            raise unusable(error, f"{self._path}: {reason(error)}{hint}") from error
         except (DamagedError, OSError) as error:
-            raise JournalError(f"{self._path}: {error}") from error
+            raise unusable(error, f"{self._path}: {error}") from error
         self._store = store
         self._writer = Writer(self._commands, self._emit, store, upkeep, self._clock)
         # A daemon thread: a process that ends without close() loses nothing that was reported, and must end.

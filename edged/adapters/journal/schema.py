@@ -8,6 +8,7 @@ The promise to later versions, which read it before they understand anything els
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import suppress
@@ -90,6 +91,21 @@ _UNREADABLE = frozenset(
 )
 
 
+_NOT_NOW = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+_NOT_NOW_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+)
+"""What may be over at the next start; the rest (rights, a folder in the file's place) somebody has to mend."""
+
+
 _BEFORE_READING = (
     "busy_timeout = 2000",  # milliseconds; a predecessor may still be closing
     "locking_mode = EXCLUSIVE",  # one process, one connection; also spares the -shm file
@@ -111,6 +127,10 @@ class JournalError(EdgedError):
     """The journal cannot be used; the text names the file and says why."""
 
 
+class JournalBusyError(JournalError):
+    """It cannot be used just now: the disk is full or fails, or another process has it."""
+
+
 class JournalVersionError(JournalError, SettingsError):
     """The file was written by a newer edged: the operator's to mend, so the process ends with EX_CONFIG."""
 
@@ -123,6 +143,14 @@ def passing(error: sqlite3.Error) -> bool:
     """Tell whether waiting may help (disk full, I/O, read-only), or the file itself is damaged."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # absent: text that is no UTF-8
     return (code & 0xFF) in _PASSING and code not in _UNREADABLE
+
+
+def unusable(error: Exception, text: str) -> JournalError:
+    """What `error` means for a journal that is being opened; `text` says it."""
+    passes = isinstance(error, OSError) and error.errno in _NOT_NOW_ERRNO
+    if isinstance(error, sqlite3.Error):
+        passes = getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW
+    return JournalBusyError(text) if passes else JournalError(text)
 
 
 def reason(error: sqlite3.Error) -> str:
