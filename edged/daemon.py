@@ -36,6 +36,7 @@ from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
+from edged.node.feeding import Feeding
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
@@ -197,14 +198,13 @@ def run(  # noqa: C901, PLR0915 - one line a part
         membership=membership,
         admin=admin,
         reload=tunes.reload,
-        watchdog=notifier,
+        feeding=Feeding(notifier, notifier.watchdog_interval_s or 10.0),
         about=about,
         slots=settings.engine.slots,
         journal_depth=journal.depth,
         link_beat=lambda: line.beat,
         link_limit_s=max(LOOKUP_S, 2.0 * settings.mqtt.keepalive_s) + 10.0,
         daemon_rss=memory,
-        watchdog_every_s=notifier.watchdog_interval_s or 10.0,
         speed=speed,
         meter=meter,
     )

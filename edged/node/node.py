@@ -11,7 +11,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -51,6 +51,7 @@ from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
 from edged.node.desk import Desk
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
+from edged.node.feeding import Feeding
 from edged.node.heat import Thermostat
 from edged.node.intake import Intake
 from edged.node.meter import Meter
@@ -64,36 +65,12 @@ from edged.tools.client import ToolsRan
 TICK_S = 0.25
 GRACE_S = 4.0
 """After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
-START_MORE_S = 60.0
-"""More time that systemd is asked for, again and again, while the model loads; the engine has its own limit."""
 HEALTH_SLACK_S = 0.1
 """Health goes out with a reading of the board; one that comes a little early is not left for the next."""
 FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
 
 log = structlog.get_logger()
-
-
-class Watchdog(Protocol):
-    """systemd, as far as the node needs it."""
-
-    def ready(self) -> bool:
-        """The node answers."""
-
-    def watchdog(self) -> bool:
-        """The node is well."""
-
-    def extend_start(self, seconds: float) -> bool:
-        """The node is still starting, and well."""
-
-    def status(self, text: str) -> bool:
-        """One line for `systemctl status`."""
-
-    def reloading(self) -> bool:
-        """The node reads its settings again; `ready` ends that."""
-
-    def stopping(self) -> bool:
-        """The node is on its way out."""
 
 
 class DiedError(EdgedError):
@@ -106,6 +83,7 @@ class Node:
 
     Attributes:
         inbox: events from everywhere.
+        feeding: tells systemd how the node is.
         reload: reads the settings file again, and applies what can change.
         about: who this node is, as far as it is known without the engine; the start of `info`.
         journal_depth: counters of the journal, for health.
@@ -124,20 +102,18 @@ class Node:
     membership: Membership
     admin: Admin
     reload: Callable[[], None]
-    watchdog: Watchdog
+    feeding: Feeding
     about: dict[str, Any]
     slots: int
     journal_depth: Callable[[], records.Depth]
     link_beat: Callable[[], float]
     link_limit_s: float
     daemon_rss: Callable[[], dict[str, int]]
-    watchdog_every_s: float
     meter: Meter = field(default_factory=Meter)
     speed: Speed = field(default_factory=Speed)
     clock: Callable[[], float] = time.monotonic
     vitals: Vitals = field(default_factory=Vitals)
     _started: float = field(default_factory=time.monotonic)
-    _beat_at: float = 0.0
     _told_at: float = -math.inf
 
     def serve(self) -> int:
@@ -161,7 +137,7 @@ class Node:
         """The orderly end: no new questions, a grace for running answers, then what is owed to the broker."""
         self.membership.leave("stopping")  # so that the broker deals to others what it would keep for us
         self.intake.closed = True
-        self.watchdog.stopping()
+        self.feeding.watchdog.stopping()
         log.info("stopping", running=self.desk.running, jobs=len(self.desk.roster))
         self._serve_until(self.clock() + GRACE_S, lambda: self.desk.running == 0)
         self.supervision.stopping = True
@@ -344,25 +320,20 @@ class Node:
         self.intake.tick(now)
         self.membership.look(self.intake.filling)
         self.admin.tick()
-        # What is not well is looked at again at once: half of systemd's patience is gone by then.
-        due = now - self._beat_at >= self.watchdog_every_s
-        if due and now - self.link_beat() <= self.link_limit_s and self.supervision.healthy():
-            self._beat_at = now
-            self.watchdog.watchdog()
-            if not self.bulletin.online:
-                self.watchdog.extend_start(START_MORE_S)
+        well = now - self.link_beat() <= self.link_limit_s and self.supervision.healthy()
+        self.feeding.tick(now, well=well, online=self.bulletin.online)
 
     def _reload(self) -> None:
         # Before `online` the start is not over for systemd, and READY=1 would end it.
-        told = self.bulletin.online and self.watchdog.reloading()
+        told = self.bulletin.online and self.feeding.watchdog.reloading()
         self.reload()
         self._tell_info()
         if told:
-            self.watchdog.ready()
+            self.feeding.watchdog.ready()
 
     def _go_online(self) -> None:
         self.bulletin.go_online()
-        self.watchdog.ready()
+        self.feeding.watchdog.ready()
         self._tell_systemd()
 
     # news -----------------------------------------------------------------------------------------------
@@ -400,7 +371,7 @@ class Node:
             if self.admin.draining
             else self.supervision.reason or f"ready, {self.desk.course.model}"
         )
-        self.watchdog.status(f"{doing}: {running} running, {jobs - running} waiting")
+        self.feeding.watchdog.status(f"{doing}: {running} running, {jobs - running} waiting")
 
     def _tell_health(self) -> None:
         if self.bulletin.online:
