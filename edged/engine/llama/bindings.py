@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -32,11 +32,18 @@ def _declarations() -> ModuleType:
         del sys.modules[PACKAGE]
 
 
+def _version() -> str:
+    """The package's, as its own text has it: importlib.metadata brings `email` and `zipfile` along, 2 MB."""
+    text = (FOLDER / "__init__.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
 C = _declarations()
 """Every function, type and constant of llama.h, by its name there."""
 FOLDER = Path(str(C.__file__)).parent
 """Where the package and its libraries are."""
-VERSION = version("llama-cpp-python")
+VERSION = _version()
 
 
 def give_back() -> None:
