@@ -36,7 +36,7 @@ def _version() -> str:
     """The package's, as its own text has it: importlib.metadata brings `email` and `zipfile` along, 2 MB."""
     text = (FOLDER / "__init__.py").read_text("utf-8")
     found = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
-    return found[1] if found else "unknown"
+    return found[1] if found else importlib.import_module("importlib.metadata").version("llama-cpp-python")
 
 
 C = _declarations()
