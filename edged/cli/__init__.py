@@ -5,6 +5,7 @@ file of the command that was asked for, so `edged ask` does not wait for what `e
 imports all. No command lives here.
 """
 
+import inspect
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from .. import __version__
 from ..errors import EX_CONFIG, EX_TEMPFAIL, NotNowError, SettingsError
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+OVER_MQTT, ON_THE_BOARD = "Over MQTT, from anywhere", "On the board"
+"""Under which words the help lists the commands."""
 
 app = typer.Typer(
     name="edged",
@@ -49,6 +52,19 @@ def load_commands(arguments: Sequence[str]) -> None:
         import_module(f"{__name__}.{name}")
 
 
+def reflow(text: str) -> str:
+    """A docstring as a help text: the breaks of our lines are not the terminal's."""
+    return "\n\n".join(" ".join(each.split()) for each in inspect.cleandoc(text).split("\n\n"))
+
+
+def _reflow_all(group: typer.Typer) -> None:
+    for command in group.registered_commands:
+        command.help = reflow(command.help or getattr(command.callback, "__doc__", None) or "")
+    for below in group.registered_groups:
+        if below.typer_instance is not None:
+            _reflow_all(below.typer_instance)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
@@ -58,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         load_commands(given)
+        _reflow_all(app)
         app(given, prog_name="edged")
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -20,20 +20,22 @@ from rich.text import Text
 from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
 from ..core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply
 from ..errors import EX_TEMPFAIL
-from . import EX_INTERRUPTED, app, broker
+from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
 CANCEL_S = 5.0
 
 
-@app.command()
+@app.command(rich_help_panel=OVER_MQTT)
 def ask(  # noqa: PLR0917 - typer gives them by name
     question: Annotated[str, typer.Argument(help="What to ask; - reads standard input.")],
     node: Annotated[
-        str | None, typer.Option(help="Board to ask; not needed where one alone is online.")
+        str | None, typer.Option(metavar="NAME", help="Board to ask; not needed where one alone is online.")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="Pool of boards to ask, whichever is free.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Pool of boards to ask, whichever is free.")
+    ] = None,
     host: broker.Host = broker.HOST,
     port: broker.Port = broker.PORT,
     username: broker.Username = None,
@@ -43,17 +45,29 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     key: broker.Key = None,
     name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
-    session: Annotated[str | None, typer.Option(help="Go on with this conversation, or begin it.")] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Go on with this conversation, or begin it.")
+    ] = None,
     schema: Annotated[
         Path | None,
-        typer.Option(help="JSON schema that the answer must follow.", exists=True, dir_okay=False),
+        typer.Option(
+            metavar="FILE", help="JSON schema that the answer must follow.", exists=True, dir_okay=False
+        ),
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0: always the likeliest.")] = None,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 600.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0, max=2, help="0: always the likeliest; else 0.6.")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait.")
+    ] = 600.0,
     as_json: broker.AsJson = False,
 ) -> None:
     """Ask a question over MQTT and print the answer as it comes.
+
+    Thinking is dimmed on a terminal and left out in a pipe. Ctrl-C takes the question back.
 
     Exit codes: 0 answered, 1 refused or failed, 2 usage, 75 not now (busy, hot, loading, draining, offline, no
     answer in time), 130 interrupted.
@@ -101,7 +115,8 @@ def follow(answer: Answer, *, as_json: bool = False) -> int:
         wait_cancelled(answer)
         note("cancelled")
         return EX_INTERRUPTED
-    column.close()
+    finally:
+        column.close()  # what is said next begins a line of its own
     if isinstance(answer.terminal, Failed):
         raise AnswerError(answer.terminal)
     if not as_json:
@@ -140,6 +155,8 @@ def closing(answer: Answer) -> str:
 def complain(who: str, error: Exception) -> int:
     """Say in one line what went wrong and what to do; returns the exit code."""
     text, temporary = str(error), isinstance(error, AnswerTimeoutError | UnreachableError)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
     if isinstance(error, AnswerError):
         temporary = error.code in TEMPORARY
         if error.retry_after_ms is not None:

@@ -16,13 +16,13 @@ from ..measuring import tables
 from ..measuring.benching import Bench
 from ..measuring.benching import bench as run_tests
 from ..measuring.site import NotNowError, Site, check, find
-from . import app
-from .calibrate import EX_NOT_NOW, AnywayOption, ConfigOption, JsonOption, ModelOption
+from . import ON_THE_BOARD, app, settings_file
+from .calibrate import EX_NOT_NOW, AnywayOption, JsonOption, ModelOption
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def bench(  # noqa: PLR0917 - typer gives them by name
-    config: ConfigOption = None,
+    config: settings_file.Option = None,
     model: ModelOption = None,
     prompt: Annotated[
         int, typer.Option("--prompt", "-p", min=0, max=32_768, help="Tokens to read; 0: no test.")
@@ -37,17 +37,19 @@ def bench(  # noqa: PLR0917 - typer gives them by name
         int | None,
         typer.Option("--threads", "-t", min=1, max=256, help="For both; else as the daemon chooses."),
     ] = None,
-    repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, max=100)] = 5,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", "-r", min=1, max=100, help="Times that each is measured.")
+    ] = 5,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the configured model as llama-bench does: pp512 and tg128, with their spread.
+    """Measure the model as llama-bench does: pp512 and tg128.
 
     Exit codes: 0 done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
     console = Console(stderr=True, highlight=False)
     try:
-        site = find(config, model)
+        site = find(lambda: settings_file.load(config), model)
         counts = _counts(site, threads)
         notes = check(site, depth + max(prompt, generate, 1) + 512, anyway=anyway)
         columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())

@@ -5,6 +5,7 @@ The environment names the same settings as for the daemon, so a shell on a board
 
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,33 +13,57 @@ import typer
 
 from ..client import Client, ClientError, UnreachableError
 
-Host = Annotated[str, typer.Option(envvar="EDGED_MQTT__HOST", help="The broker.")]
-Port = Annotated[int, typer.Option(envvar="EDGED_MQTT__PORT", min=1, max=65535)]
-Username = Annotated[str | None, typer.Option(envvar="EDGED_MQTT__USERNAME", help="User name at the broker.")]
+PANEL = "The broker (environment: EDGED_MQTT__HOST and so on)"
+_options = partial(typer.Option, rich_help_panel=PANEL, show_envvar=False)
+
+Host = Annotated[str, _options(metavar="HOST", envvar="EDGED_MQTT__HOST", help="Where the broker is.")]
+Port = Annotated[
+    int,
+    _options(metavar="PORT", envvar="EDGED_MQTT__PORT", min=1, max=65535, help="Its port; 8883 with TLS."),
+]
+Username = Annotated[
+    str | None, _options(metavar="NAME", envvar="EDGED_MQTT__USERNAME", help="User name there.")
+]
 PasswordFile = Annotated[
     Path | None,
-    typer.Option(envvar="EDGED_MQTT__PASSWORD_FILE", help="File with the password.", dir_okay=False),
+    _options(
+        metavar="FILE",
+        envvar="EDGED_MQTT__PASSWORD_FILE",
+        help="File with the password.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 CaFile = Annotated[
     Path | None,
-    typer.Option(
-        envvar="EDGED_MQTT__TLS__CA", help="CA of the broker; switches TLS on.", exists=True, dir_okay=False
+    _options(
+        metavar="FILE",
+        envvar="EDGED_MQTT__TLS__CA",
+        help="Who signed its certificate (PEM); switches TLS on.",
+        exists=True,
+        dir_okay=False,
     ),
 ]
 Cert = Annotated[
     Path | None,
-    typer.Option(
-        envvar="EDGED_MQTT__TLS__CERT", help="Own certificate, where the broker asks for one.", exists=True
+    _options(
+        metavar="FILE",
+        envvar="EDGED_MQTT__TLS__CERT",
+        help="Own certificate, where it asks for one.",
+        exists=True,
     ),
 ]
 Key = Annotated[
-    Path | None, typer.Option(envvar="EDGED_MQTT__TLS__KEY", help="The certificate's key.", exists=True)
+    Path | None,
+    _options(metavar="FILE", envvar="EDGED_MQTT__TLS__KEY", help="The certificate's key.", exists=True),
 ]
 Name = Annotated[
     str | None,
-    typer.Option(help="Own name in the topics: with --cert its common name; the user name without it."),
+    _options(metavar="NAME", help="Own name in topics; else the user name, or a random one."),
 ]
-Prefix = Annotated[str, typer.Option(envvar="EDGED_NODE__PREFIX", help="First level of the topics.")]
+Prefix = Annotated[
+    str, _options(metavar="TOPIC", envvar="EDGED_NODE__PREFIX", help="First level of every topic.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
 
 HOST, PORT, PREFIX = "127.0.0.1", 1883, "edged"
@@ -108,7 +133,16 @@ def _tls(cafile: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLCon
         if cert is not None or key is not None:
             raise typer.BadParameter("--cert and --key need --cafile, which switches TLS on")
         return None
-    context = ssl.create_default_context(cafile=str(cafile))
+    try:
+        context = ssl.create_default_context(cafile=str(cafile))
+    except ssl.SSLError:
+        raise typer.BadParameter(f"{cafile} holds no certificate in PEM", param_hint="--cafile") from None
     if cert is not None:
-        context.load_cert_chain(cert, key)
+        try:
+            context.load_cert_chain(cert, key)
+        except ssl.SSLError as error:
+            raise typer.BadParameter(
+                f"{cert} and {key or 'no --key'} are no certificate and its key in PEM: {error.reason}",
+                param_hint="--cert",
+            ) from None
     return context

@@ -19,14 +19,10 @@ from ..measuring import tables
 from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
 from ..measuring.site import NotNowError, Site, check, find
-from . import app
+from . import ON_THE_BOARD, app, settings_file
 
 EX_NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", envvar="EDGED_CONFIG", help="TOML file; see `edged config schema`."),
-]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", "-m", help="Measure this GGUF file in place of the configured one.")
 ]
@@ -36,9 +32,9 @@ AnywayOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="The figures as JSON on standard output.")]
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def calibrate(  # noqa: PLR0917 - typer gives them by name
-    config: ConfigOption = None,
+    config: settings_file.Option = None,
     model: ModelOption = None,
     quick: Annotated[bool, typer.Option("--quick", help="Some ten seconds in place of a minute.")] = False,
     anyway: AnywayOption = False,
@@ -48,16 +44,17 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         bool, typer.Option("--dry", help="Measure and show, but write nothing for the daemon.")
     ] = False,
 ) -> None:
-    """Find the thread counts that suit this board and model, and the speed to expect of them.
+    """Find the thread counts that suit this board, and its speed.
 
-    Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on. Exit codes: 0
-    done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
+    Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on.
+
+    Exit codes: 0 done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
     console = Console(stderr=True, highlight=False)
     if svg is not None and not os.access(svg.parent, os.W_OK):
         sys.exit(_failed(f"--svg {svg}: {svg.parent} is no folder that may be written; name another", 1))
     try:
-        site = find(config, model)
+        site = find(lambda: settings_file.load(config), model)
         notes = check(site, CONTEXT, anyway=anyway)
         made = _measured(console, site, notes, quick=quick)
         written = None if dry else calibration_file.write(site.state, made)

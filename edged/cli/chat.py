@@ -4,6 +4,7 @@
 question back.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -14,8 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from ..client import Client, ClientError
-from . import app, broker
+from . import OVER_MQTT, app, broker
 from .ask import complain, follow, note
+
+with contextlib.suppress(ImportError):
+    import readline  # noqa: F401 - gives input() its arrows and its memory
 
 PROMPT = "> "
 _FORGOTTEN = {
@@ -25,12 +29,13 @@ _FORGOTTEN = {
 }
 
 
-@app.command()
+@app.command(rich_help_panel=OVER_MQTT)
 def chat(  # noqa: PLR0917 - typer gives them by name
     node: Annotated[
-        str | None, typer.Option(help="Board to talk to; not needed where one alone is online.")
+        str | None,
+        typer.Option(metavar="NAME", help="Board to talk to; not needed where one alone is online."),
     ] = None,
-    session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    session: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with this conversation.")] = None,
     host: broker.Host = broker.HOST,
     port: broker.Port = broker.PORT,
     username: broker.Username = None,
@@ -40,10 +45,20 @@ def chat(  # noqa: PLR0917 - typer gives them by name
     key: broker.Key = None,
     name: broker.Name = None,
     prefix: broker.Prefix = broker.PREFIX,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for an answer.")] = 600.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait.")
+    ] = 600.0,
+    as_json: broker.AsJson = False,
 ) -> None:
-    """Talk with a node; it remembers the conversation. /new begins anew, /forget forgets it, /quit ends."""
+    """Talk with a node, which remembers what was said.
+
+    /new begins anew, /forget has the node forget it, /quit or Ctrl-D ends, Ctrl-C stops an answer.
+
+    Exit codes: 0 ended, 1 refused, 75 not now.
+    """
     try:
         # A session belongs to its client: the same person on the same machine must have the same name again.
         name = name or username or own_name()
@@ -51,14 +66,22 @@ def chat(  # noqa: PLR0917 - typer gives them by name
             chosen = broker.choose(client, node)
             if sys.stdin.isatty():
                 note(f"talking with {chosen}; /new begins anew, /forget forgets what was said, /quit ends")
-            converse(client, chosen, session or new_session(), max_tokens, timeout_s)
+            converse(client, chosen, session or new_session(), max_tokens, timeout_s, as_json=as_json)
         code = 0
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged chat", error)
     sys.exit(code)
 
 
-def converse(client: Client, node: str, session: str, max_tokens: int | None, timeout_s: float) -> None:
+def converse(
+    client: Client,
+    node: str,
+    session: str,
+    max_tokens: int | None,
+    timeout_s: float,
+    *,
+    as_json: bool = False,
+) -> None:
     """Ask what is typed, until the input ends."""
     given: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     while True:
@@ -83,7 +106,7 @@ def converse(client: Client, node: str, session: str, max_tokens: int | None, ti
                 line, node=node, session=session, overflow="trim_history", timeout_s=timeout_s, **given
             )
             try:
-                follow(answer)
+                follow(answer, as_json=as_json)
             except ClientError as error:
                 complain("edged chat", error)
 

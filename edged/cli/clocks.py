@@ -15,14 +15,12 @@ from ..core.topology import choose, format_cores
 from ..errors import SettingsError
 from ..node.clocks import NONE, NOTE, Clocks
 from ..settings import Paths, Settings
-from . import app
+from . import ON_THE_BOARD, app, settings_file
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def clocks(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", envvar="EDGED_CONFIG", help="TOML file.")
-    ] = None,
+    config: settings_file.Option = None,
     restore: Annotated[
         bool,
         typer.Option(
@@ -30,13 +28,15 @@ def clocks(
         ),
     ] = False,
 ) -> None:
-    """Show the caps of the engine's clocks, or give them back; the service does that after every end by itself.
+    """Show the caps of the engine's clocks, or give them back.
+
+    The service gives them back after every end by itself.
 
     Exit codes: 0 done, 1 caps that could not be given back, 78 wrong configuration.
     """
     if restore:
-        sys.exit(0 if give_back(paths(config)) else 1)
-    settings = configuration.load(config)
+        sys.exit(0 if give_back(paths(settings_file.chosen(config))) else 1)
+    settings = settings_file.load(config)
     caps, note = Caps(settings.paths.sys), Note(settings.paths.state / NOTE)
     found = caps.look(_cores(settings, VitalsReader(settings.paths.sys, settings.paths.proc)))
     if not found:

@@ -11,10 +11,10 @@ import typer
 from ..errors import SettingsError
 from ..settings import Settings, load, toml_text
 from ..settings.http import is_loopback
-from . import app
+from . import ON_THE_BOARD, app
 
 config = typer.Typer(no_args_is_help=True)
-app.add_typer(config, name="config", help="Check and show the configuration.")
+app.add_typer(config, name="config", help="Check and show the settings.", rich_help_panel=ON_THE_BOARD)
 
 CertainFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="Settings file (TOML).", show_default=False)
@@ -30,9 +30,15 @@ PossibleFile = Annotated[
 
 
 @config.command()
-def check(file: CertainFile) -> None:
-    """Check FILE together with the environment; exit code 78 where something is wrong."""
+def check(
+    file: CertainFile,
+    as_json: Annotated[bool, typer.Option("--json", help="The warnings as JSON on standard output.")] = False,
+) -> None:
+    """Check FILE and the environment; exit code 78 where it is wrong."""
     settings = load(file)
+    if as_json:
+        print(json.dumps({"file": str(file), "ok": True, "warnings": list(warnings(settings))}))
+        return
     print(f"{file}: ok")
     for warning in warnings(settings):
         print(f"{file}: warning: {warning}")

@@ -47,7 +47,7 @@ def demo(
         str | None, typer.Option(metavar="QUESTION", help="Answer this on standard output, and end.")
     ] = None,
 ) -> None:
-    """Show edged at work on this machine: a broker, the daemon, a real model, a question over MQTT.
+    """Show edged at work here: a broker, the daemon, a real model.
 
     Exit codes: 0 answered, 1 failed, 75 not now, 130 interrupted.
     """

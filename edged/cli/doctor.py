@@ -17,31 +17,23 @@ from ..doctor import screen
 from ..doctor.looking import look
 from ..errors import SettingsError
 from ..settings import Settings
-from . import app
+from . import ON_THE_BOARD, app, settings_file
 from .config import warnings
 
-USUAL_FILE = Path("/etc/edged/edged.toml")
 
-
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def doctor(
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", "-c", envvar="EDGED_CONFIG", help=f"TOML file; else {USUAL_FILE}, where it is there."
-        ),
-    ] = None,
+    config: settings_file.Option = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not hash the model, nor load llama.cpp.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The verdicts and the board as JSON.")] = False,
 ) -> None:
-    """Look at the board, the model, the broker and the service, and say what mends what is wrong.
+    """Look at board, model, broker and service, and say what mends.
 
     Exit codes: 0 all is well, 1 warnings, 2 failures.
     """
-    file = config if config is not None or not USUAL_FILE.is_file() else USUAL_FILE
-    settings, told = _settings(file)
+    settings, told = _settings(settings_file.chosen(config))
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         with console.status("looking at the board", spinner="dots") as status:

@@ -10,17 +10,17 @@ from rich.console import Console
 from rich.text import Text
 
 from ..client import ClientError, Happened
-from . import EX_INTERRUPTED, app, broker
-from .ask import complain, printable
+from . import EX_INTERRUPTED, OVER_MQTT, app, broker
+from .ask import complain, note, printable
 
 ALARMING = ("critical", "hot", "failed", "gone", "under_voltage", "set_aside", "slow")
 """Words in an event or its level that a person should see at once."""
 
 
-@app.command()
+@app.command(rich_help_panel=OVER_MQTT)
 def events(  # noqa: PLR0917 - typer gives them by name
-    node: Annotated[str | None, typer.Option(help="Of this node alone.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="Of this node alone.")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after so many.")] = None,
     host: broker.Host = broker.HOST,
     port: broker.Port = broker.PORT,
     username: broker.Username = None,
@@ -32,10 +32,15 @@ def events(  # noqa: PLR0917 - typer gives them by name
     prefix: broker.Prefix = broker.PREFIX,
     as_json: broker.AsJson = False,
 ) -> None:
-    """Follow what happens to the nodes, until interrupted."""
+    """Follow what happens to the nodes, until interrupted.
+
+    Exit codes: 0 so many came, 1 refused, 75 no broker, 130 interrupted.
+    """
     out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     try:
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
+            if broker.interactive():
+                note(f"waiting for what happens to {node or 'the nodes'} of {host}:{port}; Ctrl-C ends")
             for number, event in enumerate(client.events(node), 1):
                 if as_json:
                     told = {"node": event.node, "event": event.event, **event.fields}

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from ..client import NodeView
-from ..core.news import Health, Info
+from ..core.news import Health, Info, Membership
+from ..core.topology import format_cores
 from ..core.vitals import LEVELS
 from .ask import printable
 
 STYLES = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold white on red"}
 STALE_S = 60.0
 """Health that came so long ago is shown dimmed: intervals are 15 s unless set otherwise."""
+ROOMY = 100
+"""Columns of a terminal from which all is shown; a narrower one shows what changes, and less of the names."""
+NAME_WIDTH = 20
 ORDERS = ("name", "heat", "queue", "speed")
 """What the lines can be sorted by."""
 
@@ -35,41 +39,72 @@ def ordered(views: Sequence[NodeView], by: str) -> list[NodeView]:
     return sorted(views, key=key)
 
 
-def fleet_table(views: Sequence[NodeView], selected: str | None = None) -> Table:
-    """One line a node; the selected one is marked."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("node", "", "level", "temp", "queue", "active", "tokens/s", "context", "model", "version"):
-        right = name in {"temp", "queue", "active", "tokens/s", "context"}
-        table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
-    for view in views:
-        table.add_row(*_cells(view), style="reverse" if view.name == selected else None)
-    return table
+class FleetTable:
+    """One line a node, as wide as the terminal lets it be; the selected one is marked."""
+
+    def __init__(self, views: Sequence[NodeView], selected: str | None = None) -> None:
+        self._views, self._selected = views, selected
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the table for this terminal."""
+        roomy = options.max_width >= ROOMY
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        names = ["node", "", "level", "temp", "queue", "active", "tokens/s"]
+        names += ["context", "model", "version"] if roomy else ["model"]
+        for name in names:
+            right = name in {"temp", "queue", "active", "tokens/s", "context"}
+            table.add_column(
+                name,
+                justify="right" if right else "left",
+                # What may be wrapped gives way first: of all columns the model's, which cuts its text then.
+                no_wrap=name != "model",
+                overflow="ellipsis",
+                max_width=NAME_WIDTH if name == "node" and not roomy else None,
+            )
+        for view in self._views:
+            cells = _cells(view)
+            row = [*cells, _model(view), _version(view)] if roomy else [*cells[:7], _model(view)]
+            table.add_row(*row, style="reverse" if view.name == self._selected else None)
+        yield table
 
 
 def _cells(view: NodeView) -> list[Text]:
-    info, health = view.info, view.health
-    online = view.status == "online"
-    cells = [Text(printable(view.name), "bold"), Text(view.status, "" if online else "red")]
-    if health is None or not online:
-        cells += [Text("")] * 6
-    else:
-        old = "dim" if (view.health_age_s or 0.0) > STALE_S else ""
-        speed = health.decode_tokens_per_s
-        cells += [
-            Text(health.level, STYLES.get(health.level, "")),
-            Text(temperature(view), old),
-            Text(str(health.queue), old),
-            Text(str(health.active), old),
-            Text("" if speed is None else f"{speed:.1f}", old),
-            Text("" if health.context is None else str(health.context), old),
-        ]
-    model = "" if info is None or info.model is None else info.model.name
-    if info is not None and info.model is None and online:
-        cells.append(Text(info.engine, "yellow"))
-    else:
-        cells.append(Text(printable(model)))
-    cells.append(Text("" if info is None else printable(info.version), "dim"))
-    return cells
+    health = view.health
+    cells = [Text(printable(view.name), "bold"), standing(view)]
+    if health is None or view.status != "online":
+        return cells + [Text("")] * 6
+    old = "dim" if (view.health_age_s or 0.0) > STALE_S else ""
+    speed = health.decode_tokens_per_s
+    return [
+        *cells,
+        Text(health.level, STYLES.get(health.level, "")),
+        Text(temperature(view), old),
+        Text(str(health.queue), old),
+        Text(str(health.active), old),
+        Text("" if speed is None else f"{speed:.1f}", old),
+        Text("" if health.context is None else str(health.context), old),
+    ]
+
+
+def standing(view: NodeView) -> Text:
+    """Whether it answers, in one word: its status, or why it takes no questions although it is there."""
+    if view.status == "online" and view.health is not None and view.health.draining:
+        return Text("draining", "yellow")
+    if view.status == "unknown" and view.info is not None:
+        return Text("starting", "yellow")  # who it is it says first, `online` once its model is loaded
+    return Text(printable(view.status), "" if view.status == "online" else "red")
+
+
+def _model(view: NodeView) -> Text:
+    info = view.info
+    if info is not None and info.model is None and view.status != "offline":
+        return Text(info.engine, "yellow")
+    name = "" if info is None or info.model is None else info.model.name
+    return Text(printable(name), no_wrap=True, overflow="ellipsis")
+
+
+def _version(view: NodeView) -> Text:
+    return Text("" if view.info is None else printable(view.info.version), "dim")
 
 
 def temperature(view: NodeView) -> str:
@@ -87,20 +122,29 @@ def closer(view: NodeView) -> RenderableType:
     grid.add_column(style="dim")
     grid.add_column()
     if view.info is not None:
-        _add_info(grid, view.info)
+        membership = view.info.membership if view.health is None else view.health.membership
+        _add_info(grid, view.info, membership)
     if view.health is not None:
         _add_health(grid, view.health)
     return Group(Text(f"\n{printable(view.name)}", "bold"), grid)
 
 
-def _add_info(grid: Table, info: Info) -> None:
+def _pools(pools: Sequence[str], membership: Membership | None) -> Text:
+    names = printable(", ".join(pools))
+    if membership is None or not membership.out:
+        return Text(names)
+    return Text(f"{names} (out of them: {printable(', '.join(membership.reasons)) or 'leaving'})", "yellow")
+
+
+def _add_info(grid: Table, info: Info, membership: Membership | None) -> None:
     grid.add_row("board", printable(info.board or "unknown"))
     if info.model is not None:
         grid.add_row("model", printable(f"{info.model.name}, {info.model.quantisation}"))
     if info.cores is not None:
-        grid.add_row("cores", f"engine {info.cores.engine}, daemon {info.cores.daemon}")
+        engine, daemon = format_cores(info.cores.engine), format_cores(info.cores.daemon)
+        grid.add_row("cores", f"engine {engine}, daemon {daemon}")
     if info.pools:
-        grid.add_row("pools", printable(", ".join(info.pools)))
+        grid.add_row("pools", _pools(info.pools, membership))
     if info.reason:
         grid.add_row("engine", Text(printable(info.reason), "yellow"))
 

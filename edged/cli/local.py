@@ -10,34 +10,42 @@ import typer
 
 from ..client.local import DEFAULT, NoDaemonError, order
 from ..errors import EX_TEMPFAIL
-from . import app
+from . import ON_THE_BOARD, app
 
 EX_UNAVAILABLE = 69  # sysexits.h: there is no daemon
 LOOK_S = 0.5
 
 Socket = Annotated[
-    Path, typer.Option("--socket", envvar="EDGED_SOCKET", help="The daemon's socket; see admin.socket.")
+    Path,
+    typer.Option(
+        "--socket", metavar="FILE", envvar="EDGED_SOCKET", help="The daemon's socket; see admin.socket."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def status(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
-    """Tell where the daemon on this machine stands. Exit codes: 0, or 69 where none answers."""
+    """Tell where the daemon on this machine stands.
+
+    Exit codes: 0, or 69 where none answers.
+    """
     _print(_order(socket, "status"), as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def drain(
     socket: Socket = DEFAULT,
     timeout: Annotated[
-        float, typer.Option(help="Longest wait, in seconds, until all is answered; 0 does not wait.")
+        float, typer.Option(metavar="SECONDS", min=0, help="Longest wait; 0 does not wait.")
     ] = 600.0,
     as_json: AsJson = False,
 ) -> None:
-    """Take no new questions, leave the pools, and wait until everything that was taken on is answered.
+    """Take no new questions, and wait until the others are answered.
 
-    The node stays drained until `edged undrain` or its next start. Exit codes: 0 it is idle, 69 no daemon
+    The node leaves its pools, and stays drained until `edged undrain` or its next start.
+
+    Exit codes: 0 it is idle, 69 no daemon
     answers, 75 it was not idle in time.
     """
     _order(socket, "drain")
@@ -54,9 +62,12 @@ def drain(
         sys.exit(EX_TEMPFAIL)
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def undrain(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
-    """Take questions on again. Exit codes: 0, or 69 where no daemon answers."""
+    """Take questions on again.
+
+    Exit codes: 0, or 69 where no daemon answers.
+    """
     _order(socket, "undrain")
     _print(_order(socket, "status"), as_json=as_json)
 

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import app
+from . import ON_THE_BOARD, app
 
 EX_UNAVAILABLE, EX_NOPERM = 69, 77
 PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
@@ -21,7 +21,7 @@ PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
 UNIT = "edged"
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def logs(  # noqa: PLR0917 - typer gives them by name
     job: Annotated[
         list[str] | None, typer.Option(help="Of this question, by its id; more than one: any.")

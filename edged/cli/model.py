@@ -21,31 +21,40 @@ from rich.table import Table
 
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
-from . import app, broker
+from . import EX_INTERRUPTED, ON_THE_BOARD, app, broker
 
 model = typer.Typer(no_args_is_help=True)
-app.add_typer(model, name="model", help="The models of a folder: add, list, verify, use, remove.")
+app.add_typer(
+    model,
+    name="model",
+    help="The models of a folder: add, list, verify, use, remove.",
+    rich_help_panel=ON_THE_BOARD,
+)
 
 Folder = Annotated[
     Path,
-    typer.Option(envvar="EDGED_MODELS", help="Folder of the models.", file_okay=False),
+    typer.Option(metavar="FOLDER", envvar="EDGED_MODELS", help="Folder of the models.", file_okay=False),
 ]
 FOLDER = Path("/var/lib/edged/models")
 Name = Annotated[str, typer.Argument(help="As `edged model list` shows it.", show_default=False)]
 
 
 @model.command()
-def add(
+def add(  # noqa: PLR0917 - typer gives them by name
     source: Annotated[str, typer.Argument(help="URL (http, https) or file.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="File name to keep it under.")] = None,
-    sha256: Annotated[str | None, typer.Option(help="What the source must hash to.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="FILE", help="File name to keep it under.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HASH", help="What the source must hash to.")] = None,
     q4_0: Annotated[bool, typer.Option("--q4-0", help="Quantise to Q4_0 first; takes minutes.")] = False,
     folder: Folder = FOLDER,
+    as_json: broker.AsJson = False,
 ) -> None:
-    """Bring a model, verify it, keep it. Interrupted, the same command goes on where it ended."""
+    """Bring a model, verify it, keep it.
+
+    Interrupted, the same command goes on where it ended. Exit codes: 0 it is there, 1 not, 130 interrupted.
+    """
     with failing("add"), _progress() as tell:
         added = Shelf(folder).add(source, tell, name=name, sha256=sha256, to_q4_0=q4_0)
-    print(f"{folder / added.name}\nsha256 {added.sha256}")
+    _told(as_json, f"{folder / added.name}\nsha256 {added.sha256}", added)
 
 
 @model.command("list")
@@ -63,41 +72,54 @@ def list_(folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
 
 
 @model.command()
-def verify(name: Name, folder: Folder = FOLDER) -> None:
-    """Hash a model again and compare; exit code 1 where it has changed."""
+def verify(name: Name, folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
+    """Hash a model again; exit code 1 where it has changed."""
     with failing("verify"):
         intact = Shelf(folder).verify(name)
-    print(
-        f"{name}: {'as it was added' if intact else 'CHANGED since it was added; remove it and add it again'}"
-    )
+    word = "as it was added" if intact else "CHANGED since it was added; remove it and add it again"
+    _told(as_json, f"{name}: {word}", {"name": name, "intact": intact})
     sys.exit(0 if intact else 1)
 
 
 @model.command()
-def use(name: Name, folder: Folder = FOLDER) -> None:
-    """Make a model the current one: `model.path` in the settings names the link, or is told here how to."""
+def use(name: Name, folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
+    """Make a model the current one, which a link names."""
     with failing("use"):
         Shelf(folder).use(name)
-    print(f"{folder / CURRENT} is {name} now; edged loads it at its next start (systemctl restart edged)")
-    print(f'the settings name the link: [model] path = "{folder / CURRENT}"')
+    link = folder / CURRENT
+    _told(
+        as_json,
+        f"{link} is {name} now; edged loads it at its next start (systemctl restart edged)\n"
+        f'the settings name the link: [model] path = "{link}"',
+        {"name": name, "link": str(link)},
+    )
 
 
 @model.command()
-def remove(name: Name, folder: Folder = FOLDER) -> None:
+def remove(name: Name, folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
     """Take a model off the folder; not the one in use."""
     with failing("remove"):
         Shelf(folder).remove(name)
-    print(f"{name}: removed")
+    _told(as_json, f"{name}: removed", {"name": name, "removed": True})
 
 
 @contextmanager
 def failing(command: str) -> Iterator[None]:
-    """What goes wrong is one line on standard error and exit code 1."""
+    """What goes wrong is one line on standard error and exit code 1; an interrupt 130."""
     try:
         yield
+    except KeyboardInterrupt:
+        print(
+            f"edged model {command}: interrupted; the same command goes on with what is here", file=sys.stderr
+        )
+        sys.exit(EX_INTERRUPTED)
     except ModelError as error:
         print(f"edged model {command}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _told(as_json: bool, words: str, told: object) -> None:
+    print(msgspec.json.encode(told).decode() if as_json else words)
 
 
 def _table(models: list[Model]) -> Table:
@@ -121,8 +143,14 @@ def _table(models: list[Model]) -> Table:
 def _progress() -> Iterator[Callable[[int, int | None], None]]:
     """A bar on a terminal; nothing elsewhere."""
     figures = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
     with Progress(
-        TextColumn("bringing it"), BarColumn(), *figures, console=Console(stderr=True), transient=True
+        TextColumn("bringing it"),
+        BarColumn(),
+        *figures,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,12 +6,12 @@ import msgspec
 from rich.console import Console
 
 from ..client import ClientError, UnreachableError
-from . import app, broker
+from . import OVER_MQTT, app, broker
 from .ask import complain
-from .fleet_table import fleet_table
+from .fleet_table import FleetTable
 
 
-@app.command()
+@app.command(rich_help_panel=OVER_MQTT)
 def nodes(  # noqa: PLR0917 - typer gives them by name
     host: broker.Host = broker.HOST,
     port: broker.Port = broker.PORT,
@@ -37,7 +37,7 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
             for view in found:
                 print(msgspec.json.encode(view.as_json()).decode())
         else:
-            Console().print(fleet_table(found))
+            Console().print(FleetTable(found))
         code = 0 if any(view.status == "online" for view in found) else 75
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged nodes", error)

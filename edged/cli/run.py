@@ -1,25 +1,21 @@
 """`edged run`: the daemon in the foreground, as systemd wants it."""
 
 import sys
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from .. import logs, settings
-from . import app
+from . import ON_THE_BOARD, app, settings_file
 
 
-@app.command()
+@app.command(rich_help_panel=ON_THE_BOARD)
 def run(
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", "-c", envvar="EDGED_CONFIG", help="TOML file; see `edged config schema`."),
-    ] = None,
+    config: settings_file.Option = None,
 ) -> None:
-    """Answer questions until told to stop."""
+    """Answer questions until told to stop; the daemon itself.
+
+    Exit codes: 0 told to stop, 70 something broke that a new start may mend, 78 wrong configuration.
+    """
     from .. import daemon  # noqa: PLC0415 - the other commands need not wait for it
 
-    loaded = settings.load(config)
+    loaded, file = settings_file.load(config), settings_file.chosen(config)
     logs.configure(loaded.log.level, loaded.log.format)
-    sys.exit(daemon.run(loaded, load=lambda: settings.load(config)))
+    sys.exit(daemon.run(loaded, load=lambda: settings.load(file)))

@@ -14,16 +14,16 @@ from rich.live import Live
 from rich.text import Text
 
 from ..client import Client, ClientError, NodeView
-from . import app, broker
+from . import OVER_MQTT, app, broker
 from .ask import complain
-from .fleet_table import ORDERS, closer, fleet_table, ordered
+from .fleet_table import ORDERS, FleetTable, closer, ordered
 from .keys import key_within, single_keys
 
 REDRAW_S = 1.0
 ADMIN_S = 5.0
 
 
-@app.command()
+@app.command(rich_help_panel=OVER_MQTT)
 def top(  # noqa: PLR0917 - typer gives them by name
     host: broker.Host = broker.HOST,
     port: broker.Port = broker.PORT,
@@ -36,7 +36,9 @@ def top(  # noqa: PLR0917 - typer gives them by name
     prefix: broker.Prefix = broker.PREFIX,
     as_json: broker.AsJson = False,
 ) -> None:
-    """Watch the fleet: level, temperature, queue, speed. Without a terminal: once, and that is all.
+    """Watch the fleet: level, temperature, queue, speed.
+
+    Without a terminal it is printed once.
 
     Keys: arrows choose, enter looks closer, s sorts, d drains, u undrains, q ends.
     """
@@ -47,7 +49,7 @@ def top(  # noqa: PLR0917 - typer gives them by name
                 for view in client.fleet():
                     print(msgspec.json.encode(view.as_json()).decode())
             elif not broker.interactive():
-                Console().print(fleet_table(ordered(client.fleet(), "heat")))
+                Console().print(FleetTable(ordered(client.fleet(), "heat")))
             else:
                 watch(client)
     except KeyboardInterrupt:
@@ -82,17 +84,21 @@ class Watching:
             self.word = "choose a node first, with the arrow keys"
         return None
 
-    def draw(self, views: list[NodeView], clock: str) -> RenderableType:
+    def draw(self, views: list[NodeView], clock: str, *, connected: bool = True) -> RenderableType:
         """The screen."""
         online = sum(view.status == "online" for view in views)
         head = Text(f"edged top  {clock}  {online} of {len(views)} nodes online, by {self.by}", "bold")
         keys = Text("arrows choose · enter closer · s sort · d drain · u undrain · q quit", "dim")
-        parts: list[RenderableType] = [head, fleet_table(views, self.selected)]
+        parts: list[RenderableType] = [head, FleetTable(views, self.selected)]
         if not views:
             parts.append(Text("no node has ever been at this broker; start one with edged run", "yellow"))
         chosen = next((view for view in views if view.name == self.selected), None)
         if self.near and chosen is not None:
             parts.append(closer(chosen))
+        if not connected:
+            parts.append(
+                Text("the broker is away: this is how it was; it is tried again and again", "yellow")
+            )
         if self.word:
             parts.append(Text(self.word, "yellow"))
         return Group(*parts, keys)
@@ -109,12 +115,20 @@ def watch(client: Client) -> None:
     with single_keys(), Live(screen=True, auto_refresh=False) as live:
         while client.alive():
             views = ordered(client.fleet(settle=False), state.by)
-            live.update(state.draw(views, time.strftime("%H:%M:%S")), refresh=True)
+
+            def draw(shown: list[NodeView] = views) -> None:
+                screen = state.draw(shown, time.strftime("%H:%M:%S"), connected=client.connected())
+                live.update(screen, refresh=True)
+
+            draw()
             key = key_within(REDRAW_S)
             if key == "q":
                 return
             if key is not None and (op := state.press(key, views)) is not None:
-                state.word = _carry_out(client, op, state.selected or "")
+                node = state.selected or ""
+                state.word = f"{node}: {op} is asked for"
+                draw()
+                state.word = _carry_out(client, op, node)
     raise ClientError("the connection to the broker has ended; start again")
 
 

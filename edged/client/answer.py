@@ -130,7 +130,12 @@ class Answer:
             # Back before the node is: a restarted broker may have forgotten its subscriptions.
             self._ask_again = True
         elif reason == NO_SUBSCRIBER:
-            self.put(UnreachableError("nobody listens there: the broker knows no such node or pool just now"))
+            self.put(
+                UnreachableError(
+                    "nobody listens there: the broker knows no such node or pool just now; "
+                    "`edged nodes` lists those that it knows"
+                )
+            )
 
     def put(self, item: Reply | ClientError) -> None:
         """Hand over a reply that is due, or the reason why none will come. Network thread."""

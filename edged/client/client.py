@@ -118,6 +118,10 @@ class Client:
         """Whether replies can still come."""
         return self._line.alive()
 
+    def connected(self) -> bool:
+        """Whether there is a connection just now; a lost one comes back by itself."""
+        return self._line.connected()
+
     # questions ------------------------------------------------------------------------------------------
 
     def ask(

@@ -97,15 +97,17 @@ class Line:
         try:
             self._paho.connect(self._host, self._port, KEEPALIVE_S, clean_start=True, properties=properties)
         except (ConnectionRefusedError, TimeoutError) as error:
-            raise UnreachableError(f"no broker at {place}: {_words(error)}") from None
+            raise UnreachableError(f"no broker at {place}: {_words(error)}; {_MEND}") from None
         except (OSError, ValueError) as error:
-            raise ClientError(f"no broker at {place}: {_words(error)}") from None
+            raise ClientError(f"no broker at {place}: {_words(error)}; {_mend(error)}") from None
         self._paho.loop_start()
         in_time = self._taken_in.wait(CONNECT_S)
         if not in_time or self._refused:
             self.close()
             if self._refused:
-                raise ClientError(f"the broker at {place} refused us: {self._refused}")
+                raise ClientError(
+                    f"the broker at {place} refused us: {self._refused}; see user name, password and its ACL"
+                )
             raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
 
     def close(self) -> None:
@@ -117,6 +119,10 @@ class Line:
     def alive(self) -> bool:
         """Whether messages can still come: it is not closed and the network thread lives."""
         return not self._closed and (self._network is None or self._network.is_alive())
+
+    def connected(self) -> bool:
+        """Whether there is a connection just now."""
+        return self._paho.is_connected()
 
     def subscribe(self, topic: str) -> None:
         """Subscribe from now on; once is enough."""
@@ -188,6 +194,15 @@ def _prompt(_paho: paho.Client, _userdata: object, sock: object) -> None:
     """Send small packets at once: an acknowledgement that waits for company delays the broker's next by 40 ms."""
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+_MEND = "start the broker, or correct host and port"
+
+
+def _mend(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "give the CA that signed it, and the host by a name that stands in it"
+    return "does that port speak TLS?" if isinstance(error, ssl.SSLError) else _MEND
 
 
 def _words(error: Exception) -> str:

@@ -42,4 +42,8 @@ def order(path: Path, op: str, *, timeout_s: float = 30.0, **fields: Any) -> Res
         return _decoder.decode(answer)
     except (OSError, msgspec.DecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise NoDaemonError(f"{path}: no daemon answers here: {reason}") from None
+        if isinstance(error, PermissionError):
+            mend = "root and the service's group may: use sudo"
+        else:
+            mend = "start edged, or name its socket (admin.socket, else control.sock in paths.state)"
+        raise NoDaemonError(f"{path}: no daemon answers here: {reason}; {mend}") from None

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged import settings as configuration
 from edged.adapters import model_file
 from edged.adapters.model_file import ModelFile
 from edged.adapters.vitals import VitalsReader, processes
@@ -49,7 +49,7 @@ class Site:
         return self.settings.paths.state
 
 
-def find(config: Path | None, model: Path | None) -> Site:
+def find(load: Callable[[], Settings], model: Path | None) -> Site:
     """Read settings, board and the model's head; `model` is measured in place of the configured one.
 
     Raises:
@@ -58,7 +58,7 @@ def find(config: Path | None, model: Path | None) -> Site:
     """
     if model is not None:
         os.environ["EDGED_MODEL__PATH"] = str(model)  # as an operator would override it
-    settings = configuration.load(config)
+    settings = load()
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     allowed = frozenset(os.sched_getaffinity(0))
     try:

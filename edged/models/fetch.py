@@ -49,6 +49,8 @@ def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE
     """
     origin = part.with_name(f"{part.name}.from")
     try:
+        if not is_url(source) and not Path(source).is_file():
+            raise ModelError(f"{source}: no such file; give a path, or an address with http:// or https://")
         if not (part.exists() and origin.exists() and origin.read_text().partition("\n")[0] == source):
             part.unlink(missing_ok=True)
             origin.write_text(f"{source}\n")
@@ -93,6 +95,7 @@ def _download(url: str, part: Path, origin: Path, progress: Progress, pause_s: f
             tries = 1 if brought > before else tries + 1
             if tries >= TRIES:
                 reason = getattr(error, "reason", error)
+                reason = getattr(reason, "strerror", None) or reason
                 raise ModelError(
                     f"{url}: {reason}; {brought} bytes are here, the same command goes on with them"
                 ) from error

@@ -132,6 +132,14 @@ def test_version_and_help() -> None:
     assert edged("confg").returncode == 2
 
 
+@pytest.mark.parametrize("command", ["run", "calibrate", "bench", "clocks"])
+def test_no_settings_file_is_told_with_the_way_to_give_one(command: str) -> None:
+    """Where nothing says which model, the last line says how to name a file."""
+    refused = edged(command)
+    assert refused.returncode == 78
+    assert refused.stderr.splitlines()[-1].startswith("no settings file: give one with --config FILE")
+
+
 def test_interrupt_exits_130() -> None:
     """Ctrl-C during a command ends with 130 and no traceback."""
     program = (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.cli.events import line
-from edged.cli.fleet_table import closer, fleet_table, ordered, temperature
+from edged.cli.fleet_table import FleetTable, closer, ordered, temperature
 from edged.cli.top import Watching
 from edged.client.fleet import NodeView, happened, views
 from edged.core.news import Board, Health, Trip, Zone
@@ -44,9 +44,9 @@ def view(name: str, level: str = "cool", room_c: float | None = None, queue: int
     )
 
 
-def text(thing: object) -> str:
-    """As it stands on a wide terminal without colours."""
-    console = Console(width=120, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+def text(thing: object, width: int = 120) -> str:
+    """As it stands on a terminal without colours, a wide one unless told otherwise."""
+    console = Console(width=width, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115, PTH123
     with console.file:
         console.print(thing)
         return console.export_text()
@@ -77,7 +77,7 @@ def test_nothing_that_a_topic_holds_breaks_the_view(payload: bytes, what: str) -
     """A stranger's payload is a node that said nothing, never an error."""
     topic = f"edged/v1/node/a/{what}"
     for each in views("edged", {topic: payload}, {}, 0.0):
-        assert text(fleet_table([each]))
+        assert text(FleetTable([each]))
     happened("edged", topic, payload)
 
 
@@ -121,13 +121,54 @@ def test_table_shows_one_line_a_node() -> None:
         **said("attic", status=b"online", info={**INFO, "model": MODEL}, health={"level": "hot", "queue": 7}),
         **said("shed", status=b"offline", info=INFO, health={"level": "cool", "queue": 5}),
     }
-    shown = text(fleet_table(views("edged", latest, {}, 0.0)))
+    shown = text(FleetTable(views("edged", latest, {}, 0.0)))
     attic, shed = (row for row in shown.splitlines() if row.startswith(("attic", "shed")))
     assert "hot" in attic
     assert " 7 " in attic
     assert "R1" in attic
     assert "offline" in shed
     assert " 5 " not in shed
+
+
+@pytest.mark.parametrize("width", [66, 80, 100, 120])
+def test_a_narrow_terminal_shortens_the_model_alone(width: int) -> None:
+    """Where a long model name does not fit it is cut; what changes stays whole, in one line a node."""
+    model = {"name": "DeepSeek R1 Distill Qwen 1.5B " * 4, "architecture": "qwen2", "quantisation": "Q4_0"}
+    health = {"level": "critical", "queue": 12, "active": 4, "decode_tokens_per_s": 123.4}
+    latest = said("press-hall", status=b"online", info={**INFO, "model": model}, health=health)
+    head, row = text(FleetTable(views("edged", latest, {}, 0.0)), width).splitlines()
+    assert head.split()[:6] == ["node", "level", "temp", "queue", "active", "tokens/s"]
+    assert row.split()[:6] == ["press-hall", "online", "critical", "12", "4", "123.4"]
+    assert "…" in row
+    assert len(row) <= width
+    assert ("version" in head) == (width >= 100)
+
+
+def test_a_node_that_drains_or_starts_is_told_apart() -> None:
+    """Who takes no questions is not called online, and who is about to be not unknown."""
+    latest = {
+        **said("a", status=b"online", info=INFO, health={"draining": True}),
+        **said("b", info={**INFO, "engine": "starting"}, health={}),
+    }
+    rows = text(FleetTable(views("edged", latest, {}, 0.0))).splitlines()[1:]
+    assert rows[0].split()[:2] == ["a", "draining"]
+    assert rows[1].split() == ["b", "starting", "starting", "1.2"]
+
+
+def test_a_closer_look_tells_why_a_node_is_out_of_its_pools() -> None:
+    """The reasons stand beside the pools, and cores in the short form."""
+    health = {"membership": {"in": [], "out": ["hall"], "reasons": ["hot", "full"]}}
+    info = {**INFO, "cores": {"engine": [4, 5, 6, 7], "daemon": [0, 1], "reason": "x", "allowed": "0-7"}}
+    (one,) = views("edged", said("a", status=b"online", info=info, health=health), {}, 0.0)
+    shown = text(closer(one))
+    assert "hall (out of them: hot, full)" in shown
+    assert "engine 4-7, daemon 0-1" in shown
+
+
+def test_top_says_that_the_broker_is_away() -> None:
+    """What is drawn then is old, and the screen says so."""
+    assert "the broker is away" in text(Watching().draw([view("a")], "12:00:00", connected=False))
+    assert "the broker is away" not in text(Watching().draw([view("a")], "12:00:00"))
 
 
 def test_a_closer_look_names_zones_and_counts() -> None:
@@ -146,7 +187,7 @@ def test_a_closer_look_names_zones_and_counts() -> None:
 def test_a_hostile_name_cannot_steer_the_terminal() -> None:
     """Control characters in what nodes say do not reach the screen."""
     latest = said("a\x1b[2J", status=b"online", info={**INFO, "version": "\x1b[31m1"})
-    shown = text(fleet_table(views("edged", latest, {}, 0.0)))
+    shown = text(FleetTable(views("edged", latest, {}, 0.0)))
     assert "\x1b" not in shown
 
 

@@ -157,7 +157,7 @@ def test_what_is_not_as_it_should_be_is_not_kept(server: Server, shelf: Shelf) -
     server.content = b"<html>not found</html>"
     with pytest.raises(ModelError, match="is no model in GGUF"):
         shelf.add(server.url, quiet)
-    with pytest.raises(ModelError, match="No such file"):
+    with pytest.raises(ModelError, match="no such file"):
         shelf.add("/nowhere/x.gguf", quiet)
     assert shelf.models() == []
 

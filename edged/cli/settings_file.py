@@ -1,0 +1,41 @@
+"""Which settings file a command reads that is given none: that of the service, where it exists. No command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import settings as configuration
+from ..errors import SettingsError
+from ..settings import Settings
+
+USUAL = Path("/etc/edged/edged.toml")
+"""What the unit names."""
+Option = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="EDGED_CONFIG", help=f"Settings (TOML); else {USUAL}, where it exists."
+    ),
+]
+
+
+def chosen(given: Path | None) -> Path | None:
+    """The file to read; None where none was given and the usual one is not there."""
+    return given if given is not None or not USUAL.is_file() else USUAL
+
+
+def load(given: Path | None) -> Settings:
+    """The settings of that file and the environment.
+
+    Raises:
+        SettingsError: as `settings.load` has it; without a file its last line says how to give one.
+    """
+    file = chosen(given)
+    try:
+        return configuration.load(file)
+    except SettingsError as error:
+        if file is None:
+            raise SettingsError(
+                f"{error}\nno settings file: give one with --config FILE; configs/ has some to start from"
+            ) from None
+        raise

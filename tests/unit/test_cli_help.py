@@ -1,0 +1,85 @@
+"""What a person reads who asks the command line for help: one line a command, every option explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from typer.core import TyperOption
+from typer.main import get_command
+
+from edged import cli
+from edged.cli import app, load_commands, reflow
+from edged.cli.ask import follow
+from edged.client import Answer, ClientError
+from edged.core.reply import Accepted, Delta
+
+SUMMARY_MAX = 64
+"""Columns that rich leaves beside a command's name in a terminal of 80."""
+
+
+def commands() -> Iterator[tuple[str, object]]:
+    """Every command with its path, as in `model add`."""
+    load_commands([])
+    cli._reflow_all(app)  # noqa: SLF001 - what `main` does first
+    top = get_command(app)
+    for name, command in top.commands.items():  # type: ignore[attr-defined] # a group
+        yield name, command
+        for below, inner in getattr(command, "commands", {}).items():
+            yield f"{name} {below}", inner
+
+
+COMMANDS = dict(commands())
+
+
+def test_all_commands_are_looked_at() -> None:
+    """The list below is that of the help."""
+    assert {"ask", "top", "run", "model add", "config check"} <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_told_in_one_line(name: str) -> None:
+    """The list of commands does not wrap at 80 columns; each says what it does in a sentence."""
+    summary = (COMMANDS[name].help or "").partition("\n")[0]  # type: ignore[attr-defined] # a command
+    assert summary.endswith("."), summary
+    assert len(summary) <= SUMMARY_MAX, summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    """No option stands there by its name alone."""
+    for option in COMMANDS[name].params:  # type: ignore[attr-defined] # a command
+        if isinstance(option, TyperOption):
+            assert option.help, option.opts
+
+
+def test_a_docstring_is_set_anew_for_the_terminal() -> None:
+    """Lines of a paragraph become one, paragraphs stay."""
+    assert reflow("One.\n\n    Two\n    three.\n    ") == "One.\n\nTwo three."
+
+
+class Nobody:
+    """Whom an answer tells that nobody waits for it any more."""
+
+    def cancel(self, answer: Answer) -> None:
+        """Nothing runs."""
+
+    def forget(self, answer: Answer) -> None:
+        """Nothing is remembered."""
+
+    def alive(self) -> bool:
+        """It lives as long as the test."""
+        return True
+
+
+def test_an_error_in_mid_answer_begins_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said after half an answer does not stick to its last word."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(
+        Accepted(id="1", seq=0, node="shed", position=0, eta_ms=1, prompt_tokens=3, context=64, deadline_ms=1)
+    )
+    answer.put(Delta(id="1", seq=1, text="The bearing"))
+    answer.put(ClientError("the connection has ended"))
+    with pytest.raises(ClientError):
+        follow(answer)
+    assert capsys.readouterr().out == "The bearing\n"
