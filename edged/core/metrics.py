@@ -46,18 +46,21 @@ class Latencies:
 
 def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool) -> str:
     """The node's metrics in Prometheus' text format."""
-    return text(
-        [
-            *_node(info, health, online=online),
-            *_questions(health),
-            *_latencies(latencies),
-            *_upstream(health.upstream),
-            *_engine(health),
-            *_board(health.board),
-            *_heat(health.heat),
-            *_processes(health),
-        ]
-    )
+    return text(families(info, health, latencies, online=online))
+
+
+def families(info: Info, health: Health, latencies: Latencies, *, online: bool) -> list[Family]:
+    """All that the node can tell, also those without a sample."""
+    return [
+        *_node(info, health, online=online),
+        *_questions(health),
+        *_latencies(latencies),
+        *_upstream(health.upstream),
+        *_engine(health),
+        *_board(health.board),
+        *_heat(health.heat),
+        *_processes(health),
+    ]
 
 
 def _node(info: Info, health: Health, *, online: bool) -> Iterable[Family]:
@@ -159,9 +162,9 @@ def _engine(health: Health) -> Iterable[Family]:
         "Of one question alone, as calibrated.",
         health.calibrated_decode_tokens_per_s,
     )
+    yield _one("edged_calibrated_ratio", "Share of that rate reached lately.", health.calibrated_share)
     yield _one("edged_slow", "Whether a cool board is far below its calibrated rate.", health.slow)
     yield _one("edged_prefill_tokens_per_second", "Prompt tokens read lately.", health.prefill_tokens_per_s)
-    yield _one("edged_calibrated_ratio", "Share of that rate reached lately.", health.calibrated_share)
 
 
 def _board(board: Board) -> Iterable[Family]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from typer.main import get_command
+
+from edged.cli import app, load_commands
 from edged.core.control import Control
 from edged.core.heat import policy
 from edged.core.question import Question
@@ -46,6 +49,33 @@ def test_every_control_is_named() -> None:
     ops = Control.__annotations__["op"]
     for op in re.findall(r'"(\w+)"', str(ops)):
         assert f"`{op}`" in README or f'"{op}"' in README
+
+
+def test_the_contents_lead_to_what_is_there() -> None:
+    """Each anchor of the contents is a heading's, as GitHub makes them; none but three is missing there."""
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    made = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    linked = set(re.findall(r"\]\(#([a-z0-9-]+)\)", README))
+    assert linked <= made
+    assert made - linked <= {"the-same-question-again", "specification", "licence"}
+
+
+def test_every_command_is_named_and_every_named_one_exists() -> None:
+    """What a person is told to type is there, and nothing is there that no one is told of."""
+    load_commands([])
+    group = get_command(app)
+    known = set(group.commands)  # type: ignore[attr-defined] # a group
+    named = set(re.findall(r"(?<![\w./-])edged ([a-z]+)\b(?!\.)", "\n".join(code_of(README))))
+    assert named - known == set()
+    assert known - named == set()
+
+
+def code_of(text: str) -> list[str]:
+    """Blocks and spans of code that are commands: those that begin with edged, or lines of a block that do."""
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [
+        one.strip() for one in lines + re.findall(r"`([^`\n]+)`", text) if one.strip().startswith("edged ")
+    ]
 
 
 def test_every_path_that_is_named_exists() -> None:

@@ -68,3 +68,9 @@ def test_the_dashboards_are_those_that_the_code_makes() -> None:
     assert {path.name for path in (DEPLOY / "grafana").glob("*.json")} == {"node.json", "fleet.json"}
     code, said = run(sys.executable, str(DEPLOY / "grafana" / "dashboards.py"), "--check")
     assert code == 0, said
+
+
+def test_the_list_of_metrics_is_the_one_that_the_code_makes() -> None:
+    """Whoever writes a rule of their own reads names, labels and meanings as they are."""
+    code, said = run(sys.executable, str(DEPLOY / "prometheus" / "metrics.py"), "--check")
+    assert code == 0, said
