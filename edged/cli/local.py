@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ..client.local import DEFAULT, NoDaemonError, order
+from ..client.local import PLACES, NoDaemonError, order, usual
 from ..errors import EX_TEMPFAIL
 from . import ON_THE_BOARD, app
 
@@ -16,16 +16,19 @@ EX_UNAVAILABLE = 69  # sysexits.h: there is no daemon
 LOOK_S = 0.5
 
 Socket = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        "--socket", metavar="FILE", envvar="EDGED_SOCKET", help="The daemon's socket; see admin.socket."
+        "--socket",
+        metavar="FILE",
+        envvar="EDGED_SOCKET",
+        help=f"The daemon's socket; else {' or '.join(map(str, PLACES))}.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)
-def status(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
+def status(socket: Socket = None, as_json: AsJson = False) -> None:
     """Tell where the daemon on this machine stands.
 
     Exit codes: 0, or 69 where none answers.
@@ -35,7 +38,7 @@ def status(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel=ON_THE_BOARD)
 def drain(
-    socket: Socket = DEFAULT,
+    socket: Socket = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="Longest wait; 0 does not wait.")
     ] = 600.0,
@@ -63,7 +66,7 @@ def drain(
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)
-def undrain(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
+def undrain(socket: Socket = None, as_json: AsJson = False) -> None:
     """Take questions on again.
 
     Exit codes: 0, or 69 where no daemon answers.
@@ -72,9 +75,9 @@ def undrain(socket: Socket = DEFAULT, as_json: AsJson = False) -> None:
     _print(_order(socket, "status"), as_json=as_json)
 
 
-def _order(socket: Path, op: str) -> dict[str, Any]:
+def _order(socket: Path | None, op: str) -> dict[str, Any]:
     try:
-        result = order(socket, op)
+        result = order(socket or usual(), op)
     except NoDaemonError as error:
         _end(str(error))
     if result.status == "error":

@@ -12,13 +12,18 @@ import msgspec
 from edged.core.admin import Result
 from edged.errors import EdgedError
 
-DEFAULT = Path("/run/edged/control.sock")
-"""Where the daemon listens as a service."""
+PLACES = (Path("/run/edged/control.sock"), Path("/var/lib/edged/control.sock"))
+"""Where the daemon listens as a service, and where it does from a terminal unless its settings say otherwise."""
 _decoder = msgspec.json.Decoder(Result)
 
 
 class NoDaemonError(EdgedError):
     """Nobody listens there, or we may not ask."""
+
+
+def usual() -> Path:
+    """The place where a socket is, else the service's."""
+    return next((place for place in PLACES if place.exists()), PLACES[0])
 
 
 def order(path: Path, op: str, *, timeout_s: float = 30.0, **fields: Any) -> Result:  # noqa: ANN401 - JSON values
