@@ -192,7 +192,7 @@ def upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upstr
             f"upstream.url: the package {error.name} is missing; install edged with its extra: edged[http]"
         ) from error
     key = wanted.key()
-    if key is not None and wanted.url.startswith("http:"):
+    if key is not None and wanted.in_clear:
         log.warning("upstream_without_tls", host=wanted.host, reason="the key goes over the network in clear")
     way = Way(wanted.url, key, wanted.ca, wanted.connect_timeout_s, wanted.silence_timeout_s, wanted.jobs)
     server = Upstream(way, inbox.put)

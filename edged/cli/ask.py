@@ -54,6 +54,10 @@ def ask(  # noqa: PLR0917 - typer gives them by name
             metavar="FILE", help="JSON schema that the answer must follow.", exists=True, dir_okay=False
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="`large`: the larger server's, where the board has one."),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
     ] = None,
@@ -74,7 +78,7 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     """
     if node is not None and pool is not None:
         raise typer.BadParameter("give --node or --pool, not both")
-    fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session}
+    fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session, "model": model}
     given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if schema is not None:
         given["response_format"] = {"type": "json_schema", "json_schema": {"schema": _schema(schema)}}
@@ -146,7 +150,9 @@ def closing(answer: Answer) -> str:
     parts.append(f"{timings.decode_tokens_per_s:.1f} tokens/s")
     if answer.first_s is not None:
         parts.append(f"first piece after {answer.first_s:.2f} s")
-    parts.append(f"by {last.node}")
+    parts.append(
+        f"by {last.node}" if last.upstream is None else f"by {last.upstream}, sent on by {last.node}"
+    )
     if last.finish_reason in {"length", "deadline"}:
         parts.append("cut at the token limit" if last.finish_reason == "length" else "cut at the deadline")
     return " · ".join(parts)

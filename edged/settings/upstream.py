@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from ..errors import SettingsError
+from .http import is_loopback
 from .leaves import Accepts
 from .network import secret
 from .scalars import ModelName, Place, Section, refuse
@@ -49,6 +51,12 @@ class Upstream(Section):
     def host(self) -> str:
         """Name and port in `url`."""
         return "" if self.url is None else self.url.partition("://")[2].split("/")[0]
+
+    @property
+    def in_clear(self) -> bool:
+        """Whether what is sent there can be read on the way: no TLS, and not this machine."""
+        host = urlsplit(self.url or "").hostname or ""
+        return self.url is not None and self.url.startswith("http:") and not is_loopback(host)
 
     def key(self) -> str | None:
         """The key in `key_file`, less white space around it; None where no file is set.

@@ -214,6 +214,65 @@ def test_tls_is_verified(tmp_path: Path, large: dict[str, Any]) -> None:
         Upstream(Link(large["url"], None, tmp_path / "ca.key", 5.0, 10.0, 1), print)
 
 
+def test_a_server_that_falls_silent() -> None:
+    """It takes no connection, or ends its answer in the middle without hanging up: each has its own limit."""
+    with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for one in (first, second):  # the queue of a server that accepts nobody is full then (listen(2))
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        assert failure(Link(url, None, None, 0.5, 600.0, 1)).reason == "it does not answer"
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            held.append(server.accept()[0])
+            held[0].sendall(HALF)
+
+        talking = threading.Thread(target=talk, daemon=True)
+        talking.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        assert failure(Link(url, None, None, 5.0, 0.5, 1)).reason == "it does not answer"
+        talking.join()
+        held[0].close()
+
+
+def test_over_tls_with_the_key_as_a_credential(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, tmp_path: Path
+) -> None:
+    """A server with a certificate of one's own authority, its key handed over by systemd: both ends are ours."""
+    for folder in ("ca", "credentials"):
+        (tmp_path / folder).mkdir()
+    authority = Authority(tmp_path / "ca")
+    pair = authority.server()
+    (tmp_path / "credentials" / "upstream_key").write_text(f"{KEY}\n")
+    (tmp_path / "http-key").write_text(KEY)
+    port = free_port()
+    larger: dict[str, dict[str, Any]] = {
+        "node": {"id": "large"},
+        "http": {"enabled": True, "port": port, "key_file": str(tmp_path / "http-key")},
+        "http.tls": {"cert": str(pair.cert), "key": str(pair.key)},
+    }
+    daemon(broker, larger, scripted=True).start()
+    url = f"https://localhost:{port}/v1"
+    upstream: dict[str, Any] = {
+        "url": url,
+        "model": "scripted",
+        "key_file": "upstream_key",
+        "ca": str(authority.pem),
+    }
+    credentials = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    board = daemon(broker, {"upstream": upstream}, scripted=True, environment=credentials).start()
+    press = device(broker, "press", node=board.node)
+    last = press.answer(press.ask("tokens=3", model="large")).check().last
+    assert (last["text"], last["node"], last["attempt"]) == ("w0 w1 w2 ", board.node, 1)
+    assert last["upstream"]
+    board.terminate()
+    assert KEY not in b"".join(board.raw).decode()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "ours"),
     [

@@ -6,7 +6,9 @@ them. What a device needs to live with any node's death is its own deadline and 
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -110,6 +112,37 @@ def test_a_node_dies_in_mid_answer(
         lambda: next((r for r in asking.answers()[job].terminals if r["node"] == victim.node), None)
     )
     assert again["text"] == done["text"]
+
+
+def test_nodes_die_one_after_the_other(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """Devices ask a pool of three without a pause while each node is killed in mid-answer: all are answered."""
+    nodes = [member(daemon, broker, name) for name in ("d1", "d2", "d3")]
+    over = threading.Event()
+    told: list[dict[str, Any]] = []
+
+    def live(number: int) -> None:
+        asking = device(broker, f"die-{number}", version=5 if number % 2 else 4)
+        for turn in itertools.count():
+            told.append(ask_until_answered(asking, f"d-{number}-{turn}", "tokens=40 step_ms=20"))
+            if over.is_set():
+                return
+
+    devices = [threading.Thread(target=live, args=(number,), daemon=True) for number in range(6)]
+    for one in devices:
+        one.start()
+    for node in nodes:
+        node.wait_health(lambda health: health["active"] > 0, since=node.watcher.mark)
+        node.kill()
+        since = node.watcher.mark
+        node.start()
+        node.wait_info(lambda info: info.get("membership", {}).get("in") == [POOL], since=since)
+    over.set()
+    for one in devices:
+        one.join(4 * WAIT_S)
+        assert not one.is_alive()
+    assert len(told) >= len(devices)
+    assert {done["type"] for done in told} == {"done"}
+    assert {len(done["text"].split()) for done in told} == {40}
 
 
 def test_a_full_node_leaves_and_comes_back(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from edged.errors import SettingsError
 from edged.settings import Settings, load, markdown_table, table, toml_text
+from edged.settings.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -468,3 +469,19 @@ def test_any_variable(folder: Path, text: str) -> None:
         for name in ("MQTT__PORT", "ENGINE__HANG_S", "NODE__POOLS", "ENGINE__CORES", "MODEL__CHAT_TEMPLATE"):
             patch.setenv(f"EDGED_{name}", text)
         judge(file, "EDGED_")
+
+
+@pytest.mark.parametrize(
+    ("url", "in_clear"),
+    [
+        ("http://gpu.example:8000/v1", True),
+        ("http://192.0.2.1/v1", True),
+        ("https://gpu.example/v1", False),
+        ("http://127.0.0.1:8001/v1", False),
+        ("http://localhost:8001/v1", False),
+        ("http://[::1]:8001/v1", False),
+    ],
+)
+def test_a_key_in_clear_is_known(url: str, in_clear: bool) -> None:  # noqa: FBT001 - a table
+    """Without TLS it can be read on the way, unless there is no way."""
+    assert Upstream(url=url, model="big").in_clear is in_clear
