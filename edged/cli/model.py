@@ -36,7 +36,17 @@ Folder = Annotated[
     typer.Option(metavar="FOLDER", envvar="EDGED_MODELS", help="Folder of the models.", file_okay=False),
 ]
 FOLDER = Path("/var/lib/edged/models")
-Name = Annotated[str, typer.Argument(help="As `edged model list` shows it.", show_default=False)]
+
+
+def names(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell: the models that begin so."""
+    folder = context.params.get("folder") or FOLDER
+    return sorted(each.name for each in Path(folder).glob("*.gguf") if each.name.startswith(incomplete))
+
+
+Name = Annotated[
+    str, typer.Argument(help="As `edged model list` shows it.", show_default=False, autocompletion=names)
+]
 
 
 @model.command()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
+import pytest
 from typer.main import get_command
 
 from edged.cli import app, load_commands
-from edged.core.control import Control
+from edged.core.control import Control, Status
 from edged.core.heat import policy
 from edged.core.question import Question
+from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ToolCall
 from edged.errors import CODES
 from edged.settings import markdown_table
 
@@ -42,6 +45,25 @@ def test_every_field_of_a_question_is_named() -> None:
     fields = set(Question.__struct_fields__) - internal
     missing = {field for field in fields if f"`{field}`" not in README}
     assert not missing
+
+
+@pytest.mark.parametrize("shape", [Accepted, Delta, ToolCall, Done, Cancelled, Failed, Status])
+def test_every_field_of_a_reply_is_named(shape: type[msgspec.Struct]) -> None:
+    """What a device can be told stands in the row of its type, but for what all replies carry."""
+    fields = {field.encode_name for field in msgspec.structs.fields(shape)} - {"id", "seq", "type"}
+    kind = shape.__struct_config__.tag
+    (row,) = (row for row in README.splitlines() if re.match(rf"\| (`\w+`, )*`{kind}`[^|]*\| [01] \|", row))
+    missing = {field for field in fields if f"`{field}`" not in row}
+    assert not missing
+
+
+def test_every_example_is_listed() -> None:
+    """Each file of the examples stands in their list, and nothing else does."""
+    folder = ROOT / "deploy" / "examples"
+    files = {str(path.relative_to(folder)) for path in folder.glob("*/*.*")}
+    assert (
+        set(re.findall(r"^\| `([\w./-]+)`", (folder / "README.md").read_text("utf-8"), re.MULTILINE)) == files
+    )
 
 
 def test_every_control_is_named() -> None:
