@@ -105,9 +105,10 @@ class Line:
         if not in_time or self._refused:
             self.close()
             if self._refused:
-                raise ClientError(
-                    f"the broker at {place} refused us: {self._refused}; see user name, password and its ACL"
-                )
+                mend = "see user name, password and its ACL"
+                if self._refused == "Unsupported protocol version":
+                    mend = "it has no MQTT 5, which this client speaks"
+                raise ClientError(f"the broker at {place} refused us: {self._refused}; {mend}")
             raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
 
     def close(self) -> None:

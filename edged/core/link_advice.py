@@ -7,6 +7,7 @@ once, so a change needs a restart.
 from __future__ import annotations
 
 WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca"
+MQTT_5 = "nodes need a broker of MQTT 5, such as Mosquitto from 1.6 on; devices may speak 3.1.1"
 OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key"
 
 BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (
@@ -75,6 +76,8 @@ def on_closing(reason: str, *, tls: bool, certificate: bool) -> str:
 def on_refusal(reason: str, username: str | None) -> str:
     """The broker answered CONNECT with a refusal; `reason` is MQTT's word for it."""
     told = f"the broker refused us: {reason}"
+    if reason == "Unsupported protocol version":
+        return f"{told}; {MQTT_5}"
     if reason not in {"Not authorized", "Bad user name or password"}:
         return told
     if username is None:

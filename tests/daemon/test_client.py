@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -162,6 +163,22 @@ def test_no_broker() -> None:
     """Without a broker connecting fails in one sentence."""
     with pytest.raises(ClientError, match="nothing listens there"):
         Client(port=1).connect()
+
+
+def test_a_broker_without_mqtt_5() -> None:
+    """One of 3.1.1 alone answers with return code 1 (MQTT 3.1.1, 3.2.2.3); that is said in words."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            with server.accept()[0] as line:
+                line.recv(4096)
+                line.sendall(b"\x20\x02\x00\x01")
+
+        refusing = threading.Thread(target=refuse, daemon=True)
+        refusing.start()
+        with pytest.raises(ClientError, match="it has no MQTT 5"):
+            Client("127.0.0.1", server.getsockname()[1]).connect()
+        refusing.join()
 
 
 def test_same_id_is_answered_once(client: Client) -> None:

@@ -48,3 +48,8 @@ def test_refusals() -> None:
     assert "set mqtt.username" in on_refusal("Not authorized", None)
     assert "'n1'" in on_refusal("Bad user name or password", "n1")
     assert on_refusal("Server busy", "n1") == "the broker refused us: Server busy"
+
+
+def test_a_broker_without_mqtt_5_is_told_as_such() -> None:
+    """What the board needs is said where the broker says what it does not have."""
+    assert "need a broker of MQTT 5" in on_refusal("Unsupported protocol version", None)
