@@ -7,8 +7,10 @@ time, broker or node not there; 130 interrupted, the question then is cancelled.
 `edged demo` shows answers and errors with the functions here.
 """
 
+import os
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
+EX_NO_READER = 141  # 128 + SIGPIPE, as shells count
 CANCEL_S = 5.0
 
 
@@ -119,8 +122,12 @@ def follow(answer: Answer, *, as_json: bool = False) -> int:
         wait_cancelled(answer)
         note("cancelled")
         return EX_INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # rich makes the second of the first
+        wait_cancelled(answer)
+        raise
     finally:
-        column.close()  # what is said next begins a line of its own
+        with suppress(BrokenPipeError):
+            column.close()  # what is said next begins a line of its own
     if isinstance(answer.terminal, Failed):
         raise AnswerError(answer.terminal)
     if not as_json:
@@ -160,6 +167,9 @@ def closing(answer: Answer) -> str:
 
 def complain(who: str, error: Exception) -> int:
     """Say in one line what went wrong and what to do; returns the exit code."""
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as behind `| head`: nothing to complain of
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_NO_READER
     text, temporary = str(error), isinstance(error, AnswerTimeoutError | UnreachableError)
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
@@ -225,6 +235,9 @@ class _Column:
 
 def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema
     try:
-        return msgspec.json.decode(file.read_bytes())
+        told = msgspec.json.decode(file.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} is no JSON: {error}", param_hint="--schema") from error
+    if isinstance(told, dict) and isinstance(told.get("schema"), dict) and "type" not in told:
+        return told["schema"]  # as OpenAI has it, with a name around it
+    return told

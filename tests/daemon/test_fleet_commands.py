@@ -230,3 +230,26 @@ def test_schema_file_and_session_of_ask(broker: Mosquitto, node: DaemonProcess, 
     assert refused.returncode == 2
     assert "is no JSON" in " ".join(refused.stderr.replace("│", " ").split())
     assert len(node.log("job_finished")) == 1
+    wrapped = tmp_path / "wrapped.json"
+    wrapped.write_text(json.dumps({"name": "v", "strict": True, "schema": {"type": "integer", "maximum": 3}}))
+    shaped = edged(broker, "ask", "tokens=2", "--schema", str(wrapped), "--json")
+    assert json.loads(shaped.stdout.splitlines()[-1])["type"] in {"done", "error"}
+
+
+def test_a_reader_that_goes_takes_the_question_back(broker: Mosquitto, node: DaemonProcess) -> None:
+    """Behind `| head` nobody reads on: the question is cancelled, and nothing is complained of."""
+    asking = subprocess.Popen(
+        command("ask", "tokens=400 step_ms=20", "--json", "--port", str(broker.port)),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert asking.stdout is not None
+    assert b"accepted" in asking.stdout.readline()
+    asking.stdout.close()
+    assert asking.stderr is not None
+    assert asking.stderr.read() == b""
+    asking.stderr.close()
+    assert asking.wait(WAIT_S) == 141
+    node.wait_log("job_cancelled")
