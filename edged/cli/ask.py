@@ -32,7 +32,7 @@ CANCEL_S = 5.0
 
 @app.command(rich_help_panel=OVER_MQTT)
 def ask(  # noqa: PLR0917 - typer gives them by name
-    question: Annotated[str, typer.Argument(help="What to ask; - reads standard input.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask; - reads standard input.")],
     node: Annotated[
         str | None, typer.Option(metavar="NAME", help="Board to ask; not needed where one alone is online.")
     ] = None,

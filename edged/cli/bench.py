@@ -25,20 +25,26 @@ def bench(  # noqa: PLR0917 - typer gives them by name
     config: settings_file.Option = None,
     model: ModelOption = None,
     prompt: Annotated[
-        int, typer.Option("--prompt", "-p", min=0, max=32_768, help="Tokens to read; 0: no test.")
+        int,
+        typer.Option("--prompt", "-p", metavar="N", min=0, max=32_768, help="Tokens to read; 0: no test."),
     ] = 512,
     generate: Annotated[
-        int, typer.Option("--generate", "-n", min=0, max=32_768, help="Tokens to write; 0: no test.")
+        int,
+        typer.Option("--generate", "-n", metavar="N", min=0, max=32_768, help="Tokens to write; 0: no test."),
     ] = 128,
     depth: Annotated[
-        int, typer.Option("--depth", "-d", min=0, max=131_072, help="Tokens in the cache before.")
+        int,
+        typer.Option("--depth", "-d", metavar="N", min=0, max=131_072, help="Tokens in the cache before."),
     ] = 0,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", "-t", min=1, max=256, help="For both; else as the daemon chooses."),
+        typer.Option(
+            "--threads", "-t", metavar="N", min=1, max=256, help="For both; else as the daemon chooses."
+        ),
     ] = None,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", min=1, max=100, help="Times that each is measured.")
+        int,
+        typer.Option("--repetitions", "-r", metavar="N", min=1, max=100, help="Times that each is measured."),
     ] = 5,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,

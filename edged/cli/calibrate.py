@@ -24,7 +24,10 @@ from . import ON_THE_BOARD, app, settings_file
 EX_NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h
 
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", "-m", help="Measure this GGUF file in place of the configured one.")
+    Path | None,
+    typer.Option(
+        "--model", "-m", metavar="FILE", help="Measure this GGUF file in place of the configured one."
+    ),
 ]
 AnywayOption = Annotated[
     bool, typer.Option("--anyway", help="Measure although another engine computes on the same cores.")

@@ -24,22 +24,31 @@ UNIT = "edged"
 @app.command(rich_help_panel=ON_THE_BOARD)
 def logs(  # noqa: PLR0917 - typer gives them by name
     job: Annotated[
-        list[str] | None, typer.Option(help="Of this question, by its id; more than one: any.")
+        list[str] | None, typer.Option(metavar="ID", help="Of this question; more than one: any.")
     ] = None,
-    client: Annotated[list[str] | None, typer.Option(help="Of this device; more than one: any.")] = None,
+    client: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Of this device; more than one: any.")
+    ] = None,
     event: Annotated[
-        list[str] | None, typer.Option(help="Of this name, such as job_finished; more than one: any.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Of this name, such as job_finished; more than one: any."),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="From this time on: yesterday, -2h, '2026-01-31 08:00'; systemd.time(7)."),
+        typer.Option(
+            metavar="TIME", help="From this time on: yesterday, -2h, '2026-01-31 08:00'; systemd.time(7)."
+        ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     priority: Annotated[
-        str | None, typer.Option("--priority", "-p", help="This and worse: err, warning, info, debug.")
+        str | None,
+        typer.Option("--priority", "-p", metavar="LEVEL", help="This and worse: err, warning, info, debug."),
     ] = None,
     directory: Annotated[
-        Path | None, typer.Option("--directory", help="A journal from elsewhere: that of a card in a reader.")
+        Path | None,
+        typer.Option(
+            "--directory", metavar="FOLDER", help="A journal from elsewhere: that of a card in a reader."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with all fields.")] = False,
 ) -> None:

@@ -45,13 +45,18 @@ def names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 Name = Annotated[
-    str, typer.Argument(help="As `edged model list` shows it.", show_default=False, autocompletion=names)
+    str,
+    typer.Argument(
+        metavar="NAME", help="As `edged model list` shows it.", show_default=False, autocompletion=names
+    ),
 ]
 
 
 @model.command()
 def add(  # noqa: PLR0917 - typer gives them by name
-    source: Annotated[str, typer.Argument(help="URL (http, https) or file.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="URL (http, https) or file.", show_default=False)
+    ],
     name: Annotated[str | None, typer.Option(metavar="FILE", help="File name to keep it under.")] = None,
     sha256: Annotated[str | None, typer.Option(metavar="HASH", help="What the source must hash to.")] = None,
     q4_0: Annotated[bool, typer.Option("--q4-0", help="Quantise to Q4_0 first; takes minutes.")] = False,

@@ -14,7 +14,11 @@ USUAL = Path("/etc/edged/edged.toml")
 Option = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", envvar="EDGED_CONFIG", help=f"Settings (TOML); else {USUAL}, where it exists."
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="EDGED_CONFIG",
+        help=f"Settings (TOML); else {USUAL}, where it exists.",
     ),
 ]
 
