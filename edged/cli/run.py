@@ -12,7 +12,7 @@ def run(
 ) -> None:
     """Answer questions until told to stop; the daemon itself.
 
-    Exit codes: 0 told to stop, 70 something broke that a new start may mend, 78 wrong configuration.
+    Exit codes: 0 told to stop, 70 something broke, 75 something is not to be had just now, 78 wrong configuration.
     """
     from .. import daemon  # noqa: PLC0415 - the other commands need not wait for it
 
