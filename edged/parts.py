@@ -20,6 +20,7 @@ from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import homeassistant
 from edged.core.calibration import Calibration
+from edged.core.heat.edges import Edges
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import of_section
 from edged.core.heat.policy import Ceiling
@@ -155,7 +156,9 @@ def thermostat(  # noqa: PLR0917 - the parts that it moves
         threads = setup.decode_threads, setup.prefill_threads
         return Ceiling(setup.context, engine.context_min, setup.slots, *threads)
 
-    judge = Heat(of_section(settings.heat), reader.topology().board, settings.heat.trip_c)
+    note = Note(settings.paths.state / "throttles")
+    edges = Edges.after(note.read(), reader.boot_id())
+    judge = Heat(of_section(settings.heat), reader.topology().board, settings.heat.trip_c, edges)
     return Thermostat(
         judge,
         ceiling,
@@ -163,7 +166,8 @@ def thermostat(  # noqa: PLR0917 - the parts that it moves
         membership,
         bulletin.tell_event,
         clocks,
-        relieved=relieved,
+        note.write,
+        relieved,
     )
 
 

@@ -95,8 +95,8 @@ class Heat(Shape, frozen=True):
         rise_c_per_s: the zone's present rise, negative while it cools.
         time_to_trip_s: until it meets its trip point at that rise; absent while it does not rise.
         retry_after_ms: when a refused question may come in; absent while none is refused for heat.
-        throttles: times that the kernel began to hold a clock down, since the daemon's start.
-        under_voltages: times that the supply fell too low, since the daemon's start.
+        throttles: times that the kernel began to hold a clock down, in this boot; seen by the daemon.
+        under_voltages: times that the supply fell too low, in this boot; seen by the daemon.
         sensors: sensors that are not believed, and why: `missing`, `stuck`, `jumping`.
     """
 

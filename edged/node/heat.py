@@ -53,6 +53,7 @@ class Thermostat:
         engine, pools: what obeys.
         clocks: of the engine's cores.
         tell: publishes an event, with fields.
+        note: keeps a line for the daemon after this one.
         relieved: whether what a hot board does not answer itself is answered by a larger server now.
         verdict: of the latest reading; None before the first.
         limits: what the engine may do now.
@@ -64,6 +65,7 @@ class Thermostat:
     pools: Pools
     tell: Callable[..., None]
     clocks: Clocks
+    note: Callable[[str], None] = lambda _line: None
     relieved: Callable[[], bool] = lambda: False
     verdict: Verdict | None = None
     limits: Limits | None = None
@@ -145,6 +147,8 @@ class Thermostat:
             self._say("sensor_failed", zone=zone, state=state, blind=verdict.blind)
         for zone in verdict.mended:
             self._say("sensor_mended", zone=zone)
+        if verdict.throttled is not None or verdict.under_voltage is not None:
+            self.note(self.heat.edges.line())
         if verdict.throttled is not None:
             self._say(
                 "throttling_began" if verdict.throttled else "throttling_ended", count=verdict.throttles

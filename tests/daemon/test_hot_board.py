@@ -248,6 +248,24 @@ def test_a_killed_daemon_s_clocks_come_back(broker: Mosquitto, daemon: MakeDaemo
     assert (done.returncode, caps(root)) == (0, FULL), done.stderr
 
 
+def test_throttling_is_counted_over_a_boot(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """The kernel began to throttle once: a daemon that was killed meanwhile and starts again says the same."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root)
+    node.wait_health(lambda h: h["heat"]["throttles"] == 0)
+    cooling = root / "sys/class/thermal/cooling_device1/cur_state"
+    cooling.write_text("2\n", encoding="ascii")
+    node.wait_event("throttling_began")
+    node.wait_health(lambda h: h["heat"]["throttles"] == 1)
+    node.kill()
+    since = node.watcher.mark
+    node.start()
+    node.wait_health(lambda h: h["heat"]["throttles"] == 1, since=since)
+    cooling.write_text("0\n", encoding="ascii")
+    node.wait_event("throttling_ended", since=since)
+    assert [line["count"] for line in node.log("throttling_began")] == [1]
+
+
 def test_without_the_right_to_lower_clocks(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
     """Threads and time do it alone then; log and `info` name the file and the command."""
     root = boards.rk3588_mainline(tmp_path / "board")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.core.heat.edges import Edges
 from edged.core.heat.heat import UNDER_VOLTAGE_S, Heat, Verdict
 from edged.core.heat.margins import Margins, nearest, with_known_trips
 from edged.core.heat.policy import BLIND_EFFORT, TABLE, UNDER_VOLTAGE_EFFORT
@@ -310,6 +311,28 @@ def test_throttles_are_counted_by_their_beginnings() -> None:
     edges = [board.read(vitals(60.0, throttled=on)).throttled for on in (False, True, True, False, True)]
     assert edges == [None, True, None, False, True]
     assert board.verdicts[-1].throttles == 2
+
+
+def test_counts_of_one_boot_go_on_after_a_restart() -> None:
+    """The next daemon counts on, and what holds since before its start is no second beginning."""
+    before = Edges.after("", "boot-1")
+    assert before.line() == ""
+    for throttled, low in ((True, False), (False, True), (True, False)):
+        before.step(vitals(60.0, throttled=throttled, under_voltage=low))
+    after = Edges.after(before.line(), "boot-1")
+    assert after == before
+    assert after.step(vitals(60.0, throttled=True)) == (None, None)
+    assert (after.throttles, after.under_voltages) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "boot-1", "boot-1 2 1 1", "boot-1 2 x 1 0", "boot-1 -2 1 1 0", "boot-2 2 1 1 0", "boot-1 2 1 1 0 0"],
+)
+def test_counts_begin_anew(line: str) -> None:
+    """After another boot, or where the line is damaged."""
+    assert Edges.after(line, "boot-1") == Edges("boot-1")
+    assert Edges.after("boot-1 2 1 1 0", None) == Edges()
 
 
 # trips that the kernel does not tell --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edged.core.heat.control import Control
+from edged.core.heat.edges import Edges
 from edged.core.heat.levels import Levels
 from edged.core.heat.margins import Margins, Nearest, nearest, with_known_trips
 from edged.core.heat.policy import BLIND_EFFORT, TABLE, UNDER_VOLTAGE_EFFORT
@@ -43,7 +44,7 @@ class Verdict:
         retry_after_ms: when a refused question may come in; 0 where none is refused.
         sensors: what is wrong with which sensor.
         blind: there are sensors, and none can be believed.
-        throttles, under_voltages: beginnings of each since the daemon's start.
+        throttles, under_voltages: beginnings of each in this boot, as far as a daemon was there to see them.
         throttled, under_voltage: whether one begins (True) or ends (False) with this reading; None for neither.
         failed, mended: sensors that are not believed from this reading on, or again.
     """
@@ -73,9 +74,16 @@ class Heat:
         margins: from settings `[heat]`.
         board: its name, for trips that its kernel does not tell.
         trip_c: the operator's word on where it throttles.
+        edges: what was counted before.
     """
 
-    def __init__(self, margins: Margins, board: str | None = None, trip_c: float | None = None) -> None:
+    def __init__(
+        self,
+        margins: Margins,
+        board: str | None = None,
+        trip_c: float | None = None,
+        edges: Edges | None = None,
+    ) -> None:
         self._margins = margins
         self._board = board
         self._trip_c = trip_c
@@ -87,8 +95,8 @@ class Heat:
         self._coolest_c = math.inf
         self._seen_at: float | None = None
         self._seen_rank = 0
-        self._throttled, self._throttles = False, 0
-        self._low, self._lows, self._low_at = False, 0, -math.inf
+        self.edges = Edges() if edges is None else edges
+        self._low_at = -math.inf
 
     def known(self, vitals: Vitals) -> Vitals:
         """The reading with the trips that the kernel does not tell, for whoever shows it; twice is as once."""
@@ -110,7 +118,9 @@ class Heat:
         near = nearest(believed.zones, margins.critical_c)
         rise = self._rise(near, now)
         trip_in_s = None if near is None else time_to_trip_s(near.excess_c, rise)
-        throttled, low = self._edges(vitals, now)
+        throttled, low = self.edges.step(vitals)
+        if self.edges.low:  # the firmware clears its word on the supply itself
+            self._low_at = now
         relieved = now - self._low_at < UNDER_VOLTAGE_S
         floor = max(WARM if relieved else 0, self._blind_floor(now, blind=blind))
         level, reason = self._levels.step(believed, now, trip_in_s, floor)
@@ -138,8 +148,8 @@ class Heat:
             retry_after_ms=self._retry_ms(level, near, rise),
             sensors={name: state for name, state in states.items() if state != "ok"},
             blind=blind,
-            throttles=self._throttles,
-            under_voltages=self._lows,
+            throttles=self.edges.throttles,
+            under_voltages=self.edges.under_voltages,
             throttled=throttled,
             under_voltage=low,
             failed={
@@ -161,20 +171,6 @@ class Heat:
         self._coolest_c = min(self._coolest_c, near.temp_c)
         self._slope.add(now, near.temp_c)
         return self._slope.c_per_s
-
-    def _edges(self, vitals: Vitals, now: float) -> tuple[bool | None, bool | None]:
-        """Count beginnings; returns what begins and ends. The firmware clears its word on the supply itself."""
-        throttled, low = bool(vitals.throttled), bool(vitals.under_voltage)
-        edges = (
-            None if throttled == self._throttled else throttled,
-            None if low == self._low else low,
-        )
-        self._throttles += edges[0] is True
-        self._lows += edges[1] is True
-        self._throttled, self._low = throttled, low
-        if low:
-            self._low_at = now
-        return edges
 
     def _blind_floor(self, now: float, *, blind: bool) -> int:
         if not blind:
