@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_rig import ANSIBLE, ROLE, Ended, inventory, run
+from ansible_rig import ANSIBLE, ROLE, Ended, groups, inventory, run
+from certificates import Authority
 
 from edged.settings import load
 
@@ -268,6 +269,46 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "secret": "name mqtt_password, .*; add mqtt_password to edged_secrets",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_check_mode_on_a_bare_board(tmp_path: Path) -> None:
+    """It tells all that would be done, and does none of it."""
+    before = {
+        place: place.exists()
+        for place in map(Path, ("/etc/edged", "/etc/systemd/journald.conf.d/edged.conf"))
+    }
+    without_journald = json.dumps(
+        {"edged_bound_journal": False}
+    )  # which is to be restarted: not in a container
+    ended = play(tmp_path, {"bare": {}}, "--check", "-e", without_journald)
+    assert ended.code == 0, ended.text
+    assert "Switch to the release" in ended.text
+    assert not re.search(r"^bare +: .*changed=0 ", ended.text, re.MULTILINE), ended.text
+    assert not (tmp_path / "opt").exists()
+    assert {place: place.exists() for place in before} == before
+
+
+def test_check_mode_of_the_brokers_playbook(tmp_path: Path) -> None:
+    """The same for broker.yml, whose files are all new."""
+    folder = tmp_path / "authority"
+    folder.mkdir()
+    authority = Authority(folder)
+    server = authority.server()
+    values: dict[str, Any] = {
+        "broker_tls": {
+            "ca": authority.pem.read_text(),
+            "cert": server.cert.read_text(),
+            "key": server.key.read_text(),
+        },
+        "broker_accounts": {"d1": "the-d1-password"},
+        "broker_etc": str(tmp_path / "etc"),
+    }
+    hosts = groups(tmp_path, edged={"hosts": {"n1": {}}}, broker={"hosts": {"broker.lan": values}})
+    ended = run(tmp_path, "ansible-playbook", "-i", str(hosts), "broker.yml", "--check", "--diff")
+    assert ended.code == 0, ended.text
+    assert re.search(r"^broker.lan +: ok=\d+ +changed=2 ", ended.text, re.MULTILINE), ended.text
+    assert "the-d1-password" not in ended.text
+    assert not (tmp_path / "etc").exists()
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in ANSIBLE.glob("*.yml")))
