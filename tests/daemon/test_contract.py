@@ -41,7 +41,8 @@ def node(shared_broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def finished(node: Node, client: str) -> int:
-    """How many runs of this client's questions came to their end."""
+    """How many runs of this client's questions came to their end; the last line of one may still be under way."""
+    node.wait_log("job_finished", lambda line: line["client"] == client)
     return sum(line["client"] == client for line in node.log("job_finished"))
 
 
