@@ -126,7 +126,7 @@ class Writer:
 
     def end(self, sequence: Sequence, outcome: FinishReason | Literal["cancelled"], now: float) -> None:
         """The answer is over: tell what there is of it, or that half of it is of no use."""
-        if outcome != "cancelled" and sequence.broken:
+        if outcome != "cancelled" and (sequence.broken or self._within_number(sequence, outcome)):
             self._refuse_broken(sequence, outcome)
             return
         self._over(sequence)
@@ -137,6 +137,14 @@ class Writer:
         if outcome in {"stop", "length", "tool_calls"}:
             self._counters.rates.answered(sequence.written)
         self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
+
+    def _within_number(self, sequence: Sequence, outcome: str) -> bool:
+        """Whether an answer that was cut off may have lost digits: 12 of 1234 is whole to a schema."""
+        constraint = sequence.constraint
+        if constraint is None or sequence.order.schema is None or outcome not in {"length", "deadline"}:
+            return False
+        last = self._vocabulary.piece(sequence.tokens[-1])
+        return not constraint.closed and last[-1:].isdigit()
 
     def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
         """Half a JSON value is of no use to a device: say what would make it whole."""

@@ -99,6 +99,21 @@ def test_cut_short(rig: RealRig, max_tokens: int) -> None:
             assert "max_tokens" in ending.message
 
 
+def test_a_number_cut_short(rig: RealRig) -> None:
+    """Digits that may lack further ones are no answer; a number that can have no more is one."""
+    whole, digit = wanted({"type": "integer", "minimum": 0}), wanted({"type": "integer", "enum": [3, 4]})
+    for seed in range(4):
+        rig.submit(ask(seed, "How many turns?", schema=whole, max_tokens=1))
+        rig.submit(ask(seed + 4, "How many turns?", schema=digit, max_tokens=1))
+    endings = rig.run()
+    for seed in range(4):
+        cut, well = endings[seed], endings[seed + 4]
+        assert isinstance(cut, Refused)
+        assert (cut.code, "max_tokens" in cut.message) == ("too_long", True)
+        assert isinstance(well, Ended)
+        assert well.text in {"3", "4"}
+
+
 def _object(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
