@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paho.mqtt.client as paho
 from ansible_rig import Ended, groups, run
@@ -24,10 +24,7 @@ from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, Device
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-
-if TYPE_CHECKING:
-    from paho.mqtt.properties import Properties
-    from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.reasoncodes import ReasonCode
 
 SHIPPED = Path(__file__).parents[1] / "configs" / "mosquitto"
 READY = '"engine":"ready"'
@@ -206,7 +203,6 @@ class Account(Device):
             self._client.will_set(will, b"offline", qos=1, retain=True)
         self._reasons: dict[int, ReasonCode] = {}
         self._told = threading.Condition()
-        self._client.on_connect = self._on_connack
         self._client.on_publish = self._on_publish
         self._client.on_disconnect = self._on_disconnect
         self.disconnects: list[str] = []
@@ -222,20 +218,15 @@ class Account(Device):
             assert came, "the broker says nothing"
             return str(self._reasons[mid]) if mid in self._reasons else self.disconnects[-1]
 
-    def _on_connack(
-        self,
-        client: paho.Client,
-        _userdata: object,
-        _flags: object,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
+    def _on_connect(self, client: paho.Client, *told: object) -> None:
+        _userdata, _flags, reason, properties = told
+        assert isinstance(reason, ReasonCode)
         with self._told:
             self.connacks.append(str(reason))
             self.packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
             self._told.notify_all()
         if not reason.is_failure:
-            self._on_connect(client)
+            super()._on_connect(client)
 
     def _on_publish(
         self, _client: paho.Client, _userdata: object, mid: int, reason: ReasonCode, *_: object

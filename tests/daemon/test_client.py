@@ -357,7 +357,8 @@ def test_order_begins_anew() -> None:
 def test_closing_ends_open_answers(client: Client) -> None:
     """Closing the client ends a waiting asker with an error, not never."""
     answer = client.ask(LONG, max_tokens=1500)
-    threading.Timer(0.5, client.close).start()
+    next(iter(answer))
+    threading.Timer(0.1, client.close).start()
     began = time.monotonic()
     with pytest.raises(ClientError, match="closed"):
         answer.text()
