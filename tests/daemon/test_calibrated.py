@@ -149,7 +149,8 @@ def test_beside_a_busy_daemon(
     engine = {**ALONE, "decode_threads": 1, "prefill_threads": 1}
     node = daemon(broker, {"model": {"path": str(small_model)}, "engine": engine}).start()
     asking = device(broker, "c1")
-    job = asking.ask("Write a very long story about the sea.", max_tokens=1500)
+    endless = {"type": "json_schema", "json_schema": {"schema": {"type": "string", "minLength": 9000}}}
+    job = asking.ask("Write a story about the sea.", max_tokens=1500, response_format=endless)
     asking.wait_reply(job, "delta")
     told = edged("calibrate", "--quick", config=node.config)
     assert told.returncode == 75
