@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configured import configured
+
 from edged.core.question import Message
 from edged.engine.loading import load
-from edged.engine.messages import Configure, Ended, Refused, Report, Submit
+from edged.engine.messages import Ended, Refused, Report, Submit
 from edged.engine.scheduler import Scheduler
 
 THREADS = 1
@@ -25,23 +27,13 @@ class RealRig:
     """
 
     def __init__(self, model: Path, *, slots: int = 4, context: int = 1024) -> None:
-        setup = Configure(
+        setup = configured(
             model_path=str(model),
-            sha256=None,
-            name=None,
-            chat_template=None,
             slots=slots,
             context=context,
             batch_tokens=256,
             decode_threads=THREADS,
             prefill_threads=THREADS,
-            cores=(),
-            reasoning_budget=None,
-            delta_interval_s=0.0,
-            kv_type="f16",
-            lock_memory=False,
-            gpu_layers=0,
-            system_prompt="",
         )
         loaded = load(setup, lambda _level, _text: None)
         self.vocabulary = loaded.vocabulary

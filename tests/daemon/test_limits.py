@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from configured import configured
 from device import WAIT_S
 from scripted import submit
 
@@ -17,7 +18,6 @@ from edged.core.question import Message
 from edged.engine.client import EngineClient, EngineGone, EngineSaid
 from edged.engine.messages import (
     Cancel,
-    Configure,
     Ended,
     Piece,
     Prepared,
@@ -29,23 +29,8 @@ from edged.engine.messages import (
 )
 
 ENGINE = (sys.executable, str(Path(__file__).parents[1] / "scripted_engine.py"))
-SETUP = Configure(
-    model_path="none",
-    sha256=None,
-    name=None,
-    chat_template=None,
-    slots=2,
-    context=1024,
-    batch_tokens=64,
-    decode_threads=2,
-    prefill_threads=2,
-    cores=tuple(sorted(os.sched_getaffinity(0))),
-    reasoning_budget=None,
-    delta_interval_s=0.0,
-    kv_type="f16",
-    lock_memory=False,
-    gpu_layers=0,
-    system_prompt="",
+SETUP = configured(
+    slots=2, context=1024, decode_threads=2, prefill_threads=2, cores=tuple(sorted(os.sched_getaffinity(0)))
 )
 FREE = SetLimits(1024, 2, 2, 2)
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, cast
 
 import gguf
 import numpy as np
+from configured import configured
 
 from edged.core.question import Message
 from edged.engine import loading, process
@@ -106,24 +107,7 @@ def _put(data: bytes, at: int, piece: bytes) -> bytes:
 
 def configure(path: Path, sha256: str | None = None) -> Configure:
     """An order to load it, as small as can be."""
-    return Configure(
-        model_path=str(path),
-        sha256=sha256,
-        name=None,
-        chat_template=None,
-        slots=1,
-        context=256,
-        batch_tokens=64,
-        decode_threads=1,
-        prefill_threads=1,
-        cores=(),
-        reasoning_budget=None,
-        delta_interval_s=0.0,
-        kv_type="f16",
-        lock_memory=False,
-        gpu_layers=0,
-        system_prompt="",
-    )
+    return configured(model_path=str(path), sha256=sha256)
 
 
 def outcome(path: Path) -> str:

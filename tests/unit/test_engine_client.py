@@ -5,28 +5,11 @@ from __future__ import annotations
 import queue
 
 import psutil
+from configured import configured
 
 from edged.engine.client import EngineClient, EngineGone, EngineSaid
-from edged.engine.messages import Configure
 
-SETUP = Configure(
-    model_path="m.gguf",
-    sha256=None,
-    name=None,
-    chat_template=None,
-    slots=1,
-    context=256,
-    batch_tokens=16,
-    decode_threads=1,
-    prefill_threads=1,
-    cores=(),
-    reasoning_budget=None,
-    delta_interval_s=0.0,
-    kv_type="f16",
-    lock_memory=False,
-    gpu_layers=0,
-    system_prompt="",
-)
+SETUP = configured(batch_tokens=16)
 
 
 def test_a_process_that_cannot_be_started() -> None:

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import boards
+from configured import configured
 
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
@@ -18,11 +19,7 @@ from edged.node.clocks import Clocks
 from edged.node.heat import Thermostat
 from edged.node.supervision import CONTEXT_STEP, Supervision
 
-SETUP = Configure(
-    model_path="none.gguf",
-    sha256=None,
-    name=None,
-    chat_template=None,
+SETUP = configured(
     slots=2,
     context=2048,
     batch_tokens=256,
@@ -31,10 +28,6 @@ SETUP = Configure(
     cores=(4, 5, 6, 7),
     reasoning_budget=192,
     delta_interval_s=0.1,
-    kv_type="f16",
-    lock_memory=False,
-    gpu_layers=0,
-    system_prompt="",
 )
 BIG = "bigcore0-thermal"
 
