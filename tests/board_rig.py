@@ -64,6 +64,13 @@ def output(*command: str, timeout_s: float = PLAY_S, cwd: Path = ROOT) -> str:
     return ended.stdout
 
 
+def ends_at_once(command: str) -> str:
+    """The text of `edged/cli/run.py`, changed so that the daemon ends when it is started."""
+    started = "    sys.exit(daemon.run("
+    assert started in command, "edged run starts the daemon in another way: look here again"
+    return command.replace(started, f"    sys.exit(1)\n{started}")
+
+
 def release(version: str, *, broken: bool = False) -> None:
     """Pack this commit as another version; a broken one can be installed, but ends when the daemon is started."""
     if KEPT and archive(version).exists():
@@ -78,9 +85,7 @@ def release(version: str, *, broken: bool = False) -> None:
     about.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{version}"', about.read_text()))
     if broken:
         command = source / "edged/cli/run.py"
-        started = "    loaded = settings.load(config)\n"
-        assert started in command.read_text()
-        command.write_text(command.read_text().replace(started, f"    sys.exit(1)\n{started}"))
+        command.write_text(ends_at_once(command.read_text()))
     made = output("bash", "deploy/wheels/build", cwd=source).strip().splitlines()[-1]
     shutil.copy(made, archive(version))
     shutil.rmtree(source)

@@ -35,6 +35,17 @@ def at(board: Board, version: str) -> Board:
     return board
 
 
+def told_only(board: Board, playbook: str, version: str) -> None:
+    """Check mode names what would change, and changes nothing: neither a file nor the process."""
+    look = "sha256sum /etc/edged/* /etc/systemd/system/edged.service; ls -lR /opt/edged | sha256sum"
+    before, pid = board.ssh(look), board.daemon_pid()
+    with board.step(f"`{playbook} --check`: nothing is touched"):
+        ended = board.play(playbook, version, "--check")
+        assert ended.code == 0, ended.text
+        assert "changed=0 " not in ended.text, ended.text
+        assert (board.ssh(look), board.daemon_pid()) == (before, pid)
+
+
 @contextmanager
 def asking(device: Device, ids: list[str]) -> Iterator[None]:
     """Have a device ask again and again, as long as the block runs."""
@@ -71,13 +82,7 @@ def test_a_model_with_another_sum(first: Board) -> None:
 
 def test_an_update_loses_no_question(first: Board) -> None:
     """A device asks all the while: each question is answered, or told that this node drains."""
-    look = "sha256sum /etc/edged/* /etc/systemd/system/edged.service; ls -lR /opt/edged | sha256sum"
-    before = first.ssh(look)
-    with first.step(f"`update.yml --check` {FIRST} to {NEXT}: nothing is touched"):
-        ended = first.play("update.yml", NEXT, "--check")
-        assert ended.code == 0, ended.text
-        assert "changed=0 " not in ended.text
-        assert first.ssh(look) == before
+    told_only(first, "update.yml", NEXT)
     device = first.device("update")
     asked: list[str] = []
     try:
@@ -104,6 +109,12 @@ def test_a_release_that_does_not_run_is_put_back(second: Board) -> None:
         assert f"The node is back at {NEXT} and answers" in ended.text, ended.text
         assert second.version() == NEXT
         second.asked()
+
+
+def test_check_mode_of_the_ways_out(installed: Board) -> None:
+    """drain.yml and rollback.yml."""
+    for playbook in ("drain.yml", "rollback.yml"):
+        told_only(installed, playbook, installed.version())
 
 
 def test_back_to_the_release_before(second: Board) -> None:
