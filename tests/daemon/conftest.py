@@ -10,6 +10,7 @@ import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon, Sections
 from device import Device, MakeDevice
+from secured import Account, MakeAccount, ShippedBroker
 
 
 @pytest.fixture
@@ -55,6 +56,20 @@ def device() -> Iterator[MakeDevice]:
     def make(broker: Mosquitto, name: str, **options: Any) -> Device:
         made.append(Device(broker.host, broker.port, name, **options))
         return made[-1].start()
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def account(shipped: ShippedBroker) -> Iterator[MakeAccount]:
+    """Makes clients with accounts at the file's own `shipped` broker, not connected yet."""
+    made: list[Account] = []
+
+    def make(name: str, **options: Any) -> Account:
+        made.append(Account(shipped, name, **options))
+        return made[-1]
 
     yield make
     for each in made:

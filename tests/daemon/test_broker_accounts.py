@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from certificates import Authority
@@ -65,20 +64,6 @@ def shipped(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ShippedB
     finally:
         broker.kill()
         broker.wipe()
-
-
-@pytest.fixture
-def account(shipped: ShippedBroker) -> Iterator[MakeAccount]:
-    """Makes clients with accounts, not connected yet."""
-    made: list[Account] = []
-
-    def make(name: str, **options: Any) -> Account:
-        made.append(Account(shipped, name, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
 
 
 def test_a_device_can_ask_and_read(shipped: ShippedBroker, account: MakeAccount, daemon: MakeDaemon) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from daemon_process import MakeDaemon
@@ -33,20 +32,6 @@ def shipped(tmp_path: Path) -> Iterator[ShippedBroker]:
         yield broker.start()
     finally:
         broker.kill()
-
-
-@pytest.fixture
-def account(shipped: ShippedBroker) -> Iterator[MakeAccount]:
-    """Makes clients with accounts, not connected yet."""
-    made: list[Account] = []
-
-    def make(name: str, **options: Any) -> Account:
-        made.append(Account(shipped, name, **options))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
 
 
 def board(account: MakeAccount, *topics: str) -> Account:

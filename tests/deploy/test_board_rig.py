@@ -1,4 +1,4 @@
-"""What the tests on the emulated board make of this code, without the board: they run seldom, the code changes often."""
+"""What the tests on the emulated board make of this code: they run seldom, and it changes often."""
 
 from __future__ import annotations
 
