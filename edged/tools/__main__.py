@@ -64,12 +64,17 @@ def run(tool: LocalTool, asked: Ask) -> Told:
     """Run one tool once."""
     try:
         result = tool.run(msgspec.json.decode(asked.arguments), Surroundings(asked.node, asked.vitals))
-        text = result if isinstance(result, str) else msgspec.json.encode(cast("Any", result)).decode()
+        text = _utf8(result) if isinstance(result, str) else msgspec.json.encode(cast("Any", result)).decode()
     except Exception as error:  # noqa: BLE001 - whatever it is, the model is told and the node goes on
-        return Told(f"{type(error).__name__}: {error}"[:500], failed=True)
+        return Told(_utf8(f"{type(error).__name__}: {error}")[:500], failed=True)
     if len(text.encode()) > RESULT_BYTES_MAX:
         return Told(f"the result has more than {RESULT_BYTES_MAX} bytes; ask for less", failed=True)
     return Told(text)
+
+
+def _utf8(text: str) -> str:
+    """The text without lone surrogates, as in the name of a file that is no UTF-8: no frame can hold them."""
+    return text.encode(errors="replace").decode()
 
 
 if __name__ == "__main__":
