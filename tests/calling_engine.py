@@ -26,7 +26,7 @@ GOAL, ENDLESS = 3, 1000
 
 def script(asked: bytes) -> Story:
     """One number more, by the tool; or the answer."""
-    number = int((re.findall(rb"\d+", asked) or [b"0"])[-1])
+    number = int((re.findall(rb"\d{1,9}", asked) or [b"0"])[-1])
     if GOAL <= number < ENDLESS:
         return Story(f"It is {number}.".encode())
     return Story(OURS.write([Call("", "calculate", f'{{"expression": "{number}+1"}}')]).encode())
@@ -47,8 +47,13 @@ class CountingModel(ScriptedModel):
     """The model; what is no conversation, as the warm-up, it goes on with anything."""
 
     def next_token(self, tokens: Sequence[int]) -> int:
-        """What it says after these tokens."""
-        return super().next_token(tokens) if ASSISTANT in tokens else ord("a")
+        """What it says after these tokens; the end, where a schema has drawn the answer on beyond its story."""
+        if ASSISTANT not in tokens:
+            return ord("a")
+        try:
+            return super().next_token(tokens)
+        except IndexError:
+            return END
 
 
 class _Bytes(SimpleNamespace):

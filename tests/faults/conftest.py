@@ -58,7 +58,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator
         **options: Any,
     ) -> DaemonProcess:
         folder = tmp_path_factory.mktemp("node")
-        merged = {**(sections or {}), "node": {"id": name}}
+        merged = {**(sections or {}), "node": {**(sections or {}).get("node", {}), "id": name}}
         options.setdefault("scripted", True)
         place = (folder, broker.host, port or broker.port, merged)
         process = ForkedDaemon(nursery, *place, **options) if forked else DaemonProcess(*place, **options)

@@ -1,120 +1,16 @@
-"""The desk with an engine, a journal and a broker that only write down what they are told."""
+"""Who is blamed for a crash, what a new life does with what it finds, and answers that are no JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import msgspec
 import pytest
-from scripted import Clock
+from desk_rig import Rig, ended
 
 from edged.core import reply
-from edged.core.answer_cache import AnswerCache
-from edged.core.job import Job, State
-from edged.core.link import Delivery, Outgoing
-from edged.core.question import Message, Question
-from edged.core.records import JobRow, Publish, Recovered, RecoveredJob, SessionTurn
-from edged.core.reply import Timings, Usage
-from edged.core.topics import Topics
-from edged.engine.messages import Ended, Order, Prepared, Started, Submit
-from edged.node.course import Course
-from edged.node.desk import Desk
-from edged.node.outbox import Outbox
-from edged.node.replies import Replies
-from edged.node.sharing import Sharing
-
-TOPICS = Topics("edged", "n1")
-
-
-@dataclass
-class Line:
-    """A broker's line."""
-
-    connected: bool = True
-    published: list[Outgoing] = field(default_factory=list)
-
-    def publish(self, message: Outgoing) -> None:
-        """Take a message."""
-        self.published.append(message)
-
-    def acknowledge(self, delivery: Delivery) -> None:
-        """Nothing waits for it."""
-
-
-@dataclass
-class Journal:
-    """A journal."""
-
-    finished: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def attempt(self, number: int) -> None:
-        """Count a run."""
-
-    def clear(self, outbox_id: int) -> None:
-        """Forget a message."""
-
-    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
-        """Keep the last message of a question."""
-        del turn
-        self.finished[number] = msgspec.json.decode(publishes[0].payload)
-
-
-@dataclass
-class Engine:
-    """An engine."""
-
-    ready: bool = True
-    orders: list[Order] = field(default_factory=list)
-
-    def send(self, order: Order) -> None:
-        """Take an order."""
-        self.orders.append(order)
-
-    @property
-    def submitted(self) -> list[int]:
-        """Numbers of the questions that it was given since it was looked at last."""
-        numbers = [order.number for order in self.orders if isinstance(order, Submit)]
-        self.orders.clear()
-        return numbers
-
-
-class Rig:
-    """A desk and what it touches."""
-
-    def __init__(self) -> None:
-        self.clock, self.engine, self.journal, line = Clock(), Engine(), Journal(), Line()
-        course = Course(Replies(TOPICS, line, self.clock), self.journal, self.clock)
-        sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
-        self.desk = Desk(course, self.engine, Outbox(line, self.journal), sharing, attempts_max=3)
-
-    def ask(self, number: int, **changes: Any) -> Job:
-        """A question that stands in the journal."""
-        fields: dict[str, Any] = {"client": "c", "id": f"q{number}", "made_id": False, "plain": False}
-        fields["messages"] = (Message("user", str(number)),)
-        fields["reply_to"] = TOPICS.answer("c", f"q{number}")
-        asked = Question(**(fields | changes))
-        job = Job(asked, asked.digest(), self.clock(), self.clock() + 60, 100)
-        self.desk.roster.add(job)
-        self.desk.stored(job, number)
-        return job
-
-    def measured(self, *numbers: int) -> None:
-        """The engine has measured these questions."""
-        for number in numbers:
-            self.desk.prepared(Prepared(number, 9, 2048, 0, 1.0))
-
-    def crash(self) -> None:
-        """The engine is lost, and there again."""
-        self.engine.ready = False
-        self.desk.engine_gone()
-        self.engine.ready = True
-        self.desk.engine_ready("m")
-
-
-def ended(number: int, text: str) -> Ended:
-    """The engine's last word on a question."""
-    return Ended(number, "stop", text, "", Usage(9, 0, 3), Timings())
+from edged.core.job import State
+from edged.core.question import Message
+from edged.core.records import JobRow, Recovered, RecoveredJob
+from edged.engine.messages import Started
 
 
 def test_who_is_blamed_for_a_crash() -> None:
