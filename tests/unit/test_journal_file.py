@@ -60,16 +60,16 @@ def test_files_are_private(path: Path) -> None:
 
 
 def test_file_settings(path: Path) -> None:
-    """Pages of 2 KiB, incremental vacuum, write-ahead log, full synchronisation."""
+    """Pages of 2 KiB, incremental vacuum, write-ahead log, full synchronisation, little memory."""
     with desk(path):
         pass
     connection = connect(path)
     found = [
         connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_size", "auto_vacuum", "journal_mode", "synchronous", "user_version")
+        for name in ("page_size", "auto_vacuum", "journal_mode", "synchronous", "cache_size", "user_version")
     ]
     connection.close()
-    assert found == [2048, 2, "wal", 2, len(MIGRATIONS)]
+    assert found == [2048, 2, "wal", 2, -512, len(MIGRATIONS)]
 
 
 @pytest.mark.parametrize("spoil", ["header", "middle", "empty-ish", "text"])

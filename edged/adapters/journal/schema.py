@@ -120,6 +120,7 @@ _BEFORE_WRITING = (  # once the file is known to be ours
     "journal_size_limit = 4194304",  # bytes of log kept after a checkpoint
     "secure_delete = FAST",  # Debian's default writes freed pages once more to zero them: wear without need
     "temp_store = MEMORY",
+    "cache_size = -512",  # KiB; SQLite's own 2,000 fill up and save nothing: the kernel has the file's pages too
 )
 
 
