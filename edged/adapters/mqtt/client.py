@@ -1,20 +1,34 @@
-"""paho's client, which keeps the connection when it cannot read the properties of a message.
+"""paho's client, which keeps the connection when it cannot read a message, and writes what waits in one piece.
 
-paho ends the connection there, and the broker delivers the message again to the next one: a single message, with
-U+FEFF in a user property for one (legal by MQTT 5, 1.5.4, refused by paho 2), would keep the node from all that
-stands behind it. Belongs to the MQTT thread.
+paho ends the connection where it cannot read the properties of a message, and the broker delivers the message
+again to the next one: a single message, with U+FEFF in a user property for one (legal by MQTT 5, 1.5.4, refused
+by paho 2), would keep the node from all that stands behind it.
+
+paho writes each packet by itself, and over TLS each write is a record. In a turn of its loop Mosquitto reads one
+packet from a client in plain text, but all packets of a record (2.0.11, `loop_handle_reads_writes`), and a turn
+may end with its whole store written to disk: so packets that wait together leave as one record.
+
+Belongs to the MQTT thread.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 
+if TYPE_CHECKING:
+    from paho.mqtt.client import _OutPacket
+
+PUBACK, DISCONNECT = 0x40, 0xE0
+"""First bytes of packets (MQTT 5, 2.1.2)."""
+RECORD_BYTES = 16_384
+"""Most that a TLS record holds (RFC 8446, 5.1)."""
 CONTINUES = 0x80
 """Of a variable byte integer: another byte follows (MQTT 5, 1.5.5)."""
 
@@ -31,7 +45,7 @@ class Bare:
 
 
 class Client(paho.Client):
-    """A client that hands over what it can read.
+    """A client that hands over what it can read, and writes when it is told to: in `loop_write`.
 
     Args:
         on_bare: takes a message whose properties cannot be read, and why.
@@ -41,6 +55,13 @@ class Client(paho.Client):
     def __init__(self, on_bare: Callable[[Bare, str], None], *options: Any, **named: Any) -> None:  # noqa: ANN401 - paho's
         super().__init__(*options, **named)
         self._on_bare = on_bare
+        # Where somebody else watches the socket, paho leaves packets in their line until `loop_write`.
+        self.on_socket_register_write = lambda _client, _userdata, _socket: None
+
+    def loop_write(self) -> MQTTErrorCode:
+        """Write what waits, in as few pieces as may be."""
+        join(self._out_packet)
+        return super().loop_write()
 
     def _handle_publish(self) -> MQTTErrorCode:
         try:
@@ -51,6 +72,31 @@ class Client(paho.Client):
                 raise
             self._on_bare(message, str(error))
             return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+
+def join(waiting: deque[_OutPacket]) -> None:
+    """Make packets that follow each other one, up to a record's size.
+
+    paho looks at a packet once more when it is written: at DISCONNECT, which stays by itself, and at PUBLISH of
+    QoS 0, to tell somebody who waits for that; nobody does. Of a joined one it is told that it is a PUBACK.
+
+    Args:
+        waiting: paho's line of packets; a part of the first may be written.
+    """
+    packets = list(waiting)
+    waiting.clear()
+    for packet in packets:
+        last = waiting[-1] if waiting else None
+        if (
+            last is None
+            or DISCONNECT in {last["command"], packet["command"]}
+            or last["to_process"] + packet["to_process"] > RECORD_BYTES
+        ):
+            waiting.append(packet)
+            continue
+        last["packet"] = bytes(last["packet"][last["pos"] :]) + bytes(packet["packet"][packet["pos"] :])
+        last["pos"], last["to_process"] = 0, len(last["packet"])
+        last["command"], last["info"] = PUBACK, None
 
 
 def bare(head: int, packet: bytes) -> Bare | None:

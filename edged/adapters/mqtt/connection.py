@@ -80,11 +80,11 @@ class Mqtt:
         self._link = link
         self._emit = emit
         self._out: deque[Outgoing] = deque()
-        self._orders: deque[Delivery | Subscription] = deque()  # these wait for no window
+        self._orders: deque[Delivery | Subscription] = deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._window = Window()
+        self._window = Window(gathers=link.tls is not None)
         self._connection = 0
         self._connack_due = 0.0
         self._failures = 0
@@ -266,7 +266,8 @@ class Mqtt:
         return code
 
     def _send_out(self) -> None:
-        while self._orders:
+        """Hand what may leave to paho, and have it written together, see `client`."""
+        while self._orders and not (self.connected and self._window.gathering):
             order = self._orders.popleft()
             if isinstance(order, Subscription):
                 self._subscriptions.change(order, self._client if self.connected else None)
@@ -279,6 +280,8 @@ class Mqtt:
                 self._send(message)
             elif message.token is not None:
                 self._emit(Undelivered(message.token))
+        if self._client.want_write():
+            self._client.loop_write()
 
     def _send(self, message: Outgoing) -> None:
         size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
@@ -306,7 +309,7 @@ class Mqtt:
             self._emit(Undelivered(message.token))
 
     def _finished(self) -> bool:
-        sent = not self._out and not self._window.owing
+        sent = not self._orders and not self._out and not self._window.owing
         return sent or time.monotonic() >= self._stop_by or not self.connected
 
     def _drop_offline(self) -> None:

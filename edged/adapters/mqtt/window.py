@@ -13,20 +13,32 @@ MOST = 20
 
 
 class Window:
-    """Messages under way, by packet identifier; kept over reconnections, for paho sends them again by itself."""
+    """Messages under way, by packet identifier; kept over reconnections, for paho sends them again by itself.
 
-    def __init__(self) -> None:
+    Args:
+        gathers: once full, it opens when half is acknowledged, so that what waits leaves together.
+    """
+
+    def __init__(self, *, gathers: bool = False) -> None:
         self._tokens: dict[int, object] = {}
         self._limit = MOST
+        self._gathers = gathers
+        self._full = False
 
     def connected(self, properties: PahoProperties | None) -> None:
         """A new connection, with what the broker says of itself."""
         self._limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
+        self._count()
 
     @property
     def full(self) -> bool:
-        """Whether nothing more may be sent before something is acknowledged."""
-        return len(self._tokens) >= self._limit
+        """Whether no message may be sent before something is acknowledged."""
+        return self._full
+
+    @property
+    def gathering(self) -> bool:
+        """Whether all that can wait should, to leave with the messages that have to."""
+        return self._full and self._gathers
 
     @property
     def owing(self) -> bool:
@@ -36,7 +48,14 @@ class Window:
     def sent(self, mid: int, token: object) -> None:
         """A message is under way; `token` None where nobody wants to know."""
         self._tokens[mid] = token
+        self._count()
 
     def acknowledged(self, mid: int) -> object:
         """The broker has it, or refuses it; returns its token."""
-        return self._tokens.pop(mid, None)
+        token = self._tokens.pop(mid, None)
+        self._count()
+        return token
+
+    def _count(self) -> None:
+        most = self._limit // 2 + 1 if self.gathering else self._limit
+        self._full = len(self._tokens) >= most
