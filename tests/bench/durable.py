@@ -3,36 +3,50 @@
     python tests/bench/durable.py [--questions 10000] [--folder FOLDER] [--json FILE]
 
 Mosquitto, the daemon with its journal, and the devices share the machine. Printed: questions a second that were
-accepted, answered and journaled; milliseconds and bytes written for each, and whose; memory of the daemon after 100
-questions and at the end; how far `eta_ms` was off. Bytes are `write_bytes` of /proc/PID/io (proc(5)): what the
-daemon sent to the block layer, zero on tmpfs, so choose a FOLDER on the medium in question.
+accepted, answered and journaled; how often the broker saved its store; milliseconds and bytes written for each, and
+whose; memory of the daemon after 100 questions and at the end; how far `eta_ms` was off. Bytes are `write_bytes` of
+/proc/PID/io (proc(5)): what the daemon sent to the block layer, zero on tmpfs, so choose a FOLDER on the medium in
+question.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from broker import Mosquitto  # noqa: E402 - found through the path above
-from daemon_process import DaemonProcess, Sections  # noqa: E402 - likewise
+from broker import Mosquitto, free_port  # noqa: E402 - found through the path above
+from certificates import Authority  # noqa: E402 - likewise
+from daemon_process import DaemonProcess  # noqa: E402 - likewise
 from faults.load import Load, Verdict  # noqa: E402 - likewise
 
 QUIET = "log_type none\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n"
+TLS = """\
+listener {port} 127.0.0.1
+cafile {ca}
+certfile {cert}
+keyfile {key}
+"""
 BROKERS = {
+    "that saves every change, over TLS": TLS,
     "that saves every change": "",
     "that saves every 50 changes": "autosave_interval 50\n",
     "in memory": "persistence false\n",
 }
-"""Mosquitto rewrites its whole store at each save: as configs/mosquitto has it, and two that promise less."""
+"""Mosquitto rewrites its whole store at each save: as configs/mosquitto has it, the same in plain text, and two
+that promise less."""
+SAVED = "Saving in-memory database"
 WARM_UP = 100
 SLOTS = 8
 DEVICES, OPEN_EACH = 8, 32
@@ -62,22 +76,23 @@ def main() -> None:
 
 def throughput(folder: Path, questions: int, broker_settings: str) -> dict[str, float]:
     """As many questions as fit, each answered in one step of the engine."""
-    broker, daemon = _started(folder, broker_settings)
+    broker, daemon, tls = _started(folder, broker_settings)
     process = psutil.Process(daemon.pid)
     load = Load(
-        broker.host,
-        broker.port,
+        *tls.address if tls else (broker.host, broker.port),
         devices=DEVICES,
         open_each=OPEN_EACH,
         rate_per_s=None,
         words=(3, 3),
         prompt=lambda words: f"tokens={words}",
         fields={"stream": False},
+        tls=tls.context() if tls else None,
     )
     try:
         load.start(WARM_UP + questions)
         load.wait_ended(WARM_UP)
         before_bytes, written = process.memory_info().rss, process.io_counters().write_bytes
+        saves = broker.log().count(SAVED)
         first, began_s = load.ended(), time.monotonic()
         shares = {
             "daemon": process,
@@ -90,10 +105,12 @@ def throughput(folder: Path, questions: int, broker_settings: str) -> dict[str, 
         took_s = time.monotonic() - began_s
         n = load.ended() - first
         spent = {name: _cpu_s(share) - before_s[name] for name, share in shares.items()}
+        saves = broker.log().count(SAVED) - saves
         _sound(load.settle())
         return {
             "questions": n,
             "questions per second": n / took_s,
+            "saves of the broker per question": saves / n,
             "median ms from question to answer": 1000 * statistics.median(_durations(load)),
             **{f"CPU ms per question, {name}": 1000 * cpu_s / n for name, cpu_s in spent.items()},
             "KiB written per question": (process.io_counters().write_bytes - written) / 1024 / n,
@@ -108,7 +125,7 @@ def throughput(folder: Path, questions: int, broker_settings: str) -> dict[str, 
 
 def honesty(folder: Path) -> dict[str, float]:
     """Questions of some length in a queue: what `accepted` promised against what came."""
-    broker, daemon = _started(folder / "promises", "")
+    broker, daemon, _ = _started(folder / "promises", "")
     load = Load(
         broker.host,
         broker.port,
@@ -140,13 +157,37 @@ def honesty(folder: Path) -> dict[str, float]:
         broker.kill()
 
 
-def _started(folder: Path, broker_settings: str) -> tuple[Mosquitto, DaemonProcess]:
-    (folder / "broker").mkdir(parents=True)
-    (folder / "node").mkdir()
-    broker = Mosquitto(folder / "broker", QUIET + broker_settings).start()
-    sections: Sections = {"limits": LIMITS, "engine": {"slots": SLOTS}, "log": {"level": "warning"}}
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """The broker's listener with TLS, and whose word it has."""
+
+    address: tuple[str, int]
+    ca: Path
+
+    def context(self) -> ssl.SSLContext:
+        """What a device demands of it."""
+        return ssl.create_default_context(cafile=str(self.ca))
+
+
+def _started(folder: Path, broker_settings: str) -> tuple[Mosquitto, DaemonProcess, Secured | None]:
+    for name in ("broker", "node", "ca"):
+        (folder / name).mkdir(parents=True)
+    sections: dict[str, dict[str, Any]] = {
+        "limits": LIMITS,
+        "engine": {"slots": SLOTS},
+        "log": {"level": "warning"},
+    }
+    tls = None
+    if broker_settings is TLS:
+        authority = Authority(folder / "ca")
+        pair = authority.server()
+        tls = Secured(("localhost", free_port()), authority.pem)
+        broker_settings = TLS.format(port=tls.address[1], ca=tls.ca, cert=pair.cert, key=pair.key)
+        sections["mqtt"] = dict(zip(("host", "port"), tls.address, strict=True))
+        sections["mqtt.tls"] = {"ca": str(tls.ca)}
+    broker = Mosquitto(folder / "broker", f"{QUIET}set_tcp_nodelay true\n{broker_settings}").start()
     daemon = DaemonProcess(folder / "node", broker.host, broker.port, sections, scripted=True)
-    return broker, daemon.start()
+    return broker, daemon.start(), tls
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import threading
 import time
 from collections import Counter
@@ -88,18 +89,22 @@ class Verdict:
 class Asker:
     """One device: an MQTT 5 client whose session survives its connections."""
 
-    def __init__(self, host: str, port: int, name: str, node: str, load: Load) -> None:
+    def __init__(
+        self, address: tuple[str, int], name: str, node: str, load: Load, tls: ssl.SSLContext | None
+    ) -> None:
         self.name = name
         self.open = 0
         self.sent: dict[int, Entry] = {}
         self.early: set[int] = set()
         self.topic = f"edged/v1/node/{node}/ask/{name}"
         self._load = load
-        self._address = (host, port)
+        self._address = address
         self._ready = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5
         )
+        if tls is not None:
+            self._client.tls_set_context(tls)
         self._client.max_inflight_messages_set(200)
         # seconds: paho's types say whole ones, its code takes any
         self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]
@@ -148,6 +153,7 @@ class Load:
         words: how many words an answer has, drawn anew for each question.
         prompt: from number of words to the prompt, for the scripted engine by default.
         fields: further fields of every question.
+        tls: what is demanded of the broker; None for plain text.
     """
 
     def __init__(
@@ -163,9 +169,10 @@ class Load:
         words: tuple[int, int] = (1, 6),
         prompt: Callable[[int], str] = lambda words: f"tokens={words} step_ms=2",
         fields: dict[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.ledger: dict[str, Entry] = {}
-        self._askers = [Asker(host, port, f"{name}{i}", node, self) for i in range(devices)]
+        self._askers = [Asker((host, port), f"{name}{i}", node, self, tls) for i in range(devices)]
         self._open_each = open_each
         self._pause_s = 0.0 if rate_per_s is None else 1.0 / rate_per_s
         self._words, self._prompt, self._fields = words, prompt, fields or {}
