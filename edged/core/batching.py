@@ -1,8 +1,8 @@
 """Which rows the next forward pass holds. Pure.
 
 Decoding is bound by reading the weights once a pass, so every running sequence rides along with its one row;
-prompts fill what is left. While answers are running, prompts are read in chunks small enough that those
-answers keep at least half of their speed.
+prompts fill what is left. While answers are running, a prompt is read for a short while, and then they go on alone
+for as long as it held them up: so they keep at least half of their speed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from itertools import pairwise
 
 CHUNK_MIN = 16
 """Smaller chunks than this waste the pass: Q4_0's matrix kernels work on several rows at once."""
+HOLD_UP_S = 0.5
+"""Seconds for which prompts may hold up running answers in one go. A row of a large chunk costs less: 40 tokens
+behind 600 in the cache take 2.7 ms each, 256 take 1.75 (SmolLM2, two x86 cores; llama.cpp's attention works in
+blocks from 64 rows on). And of eight questions that come at once, most are read before the first answer is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,19 @@ def plan(needs: Sequence[Need], *, batch_tokens: int, chunk: int) -> list[Share]
     Args:
         needs: in order of admission: earlier prompts are read first.
         batch_tokens: rows that a pass can hold; at least the number of sequences.
-        chunk: rows of prompts while answers are running, see `chunk_rows`.
+        chunk: rows of prompts while answers are running, see `Turns`; the short rest of a prompt comes on top.
 
     Returns:
         Shares with `rows` summing to at most `batch_tokens`; every writing sequence is in it.
     """
     shares = [Share(need.slot, 1) for need in needs if not need.reading]
-    room = batch_tokens - len(shares)
-    if shares:
-        room = min(room, chunk)
+    left = batch_tokens - len(shares)
+    room = min(left, chunk) if shares else left
     for need in needs:
         if need.reading and room > 0:
-            rows = min(need.rows, room)
+            rows = min(need.rows, left) if need.rows < room + CHUNK_MIN else room
             shares.append(Share(need.slot, rows))
+            left -= rows
             room -= rows
     return shares
 
@@ -87,14 +91,40 @@ def closing_up(running: Sequence[bool], tokens: Sequence[int]) -> list[tuple[int
     return min(ways, key=lambda pairs: sum(tokens[one] + tokens[other] for one, other in pairs))
 
 
-def chunk_rows(step_s: float, read_s: float, *, batch_tokens: int) -> int:
-    """Rows of prompt that may ride along without halving the speed of running answers.
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is while prompts are to be read beside running answers.
 
-    Args:
-        step_s: measured time of a pass that only writes.
-        read_s: measured time to read one token of a prompt.
-        batch_tokens: upper bound.
+    Attributes:
+        owed_s: seconds for which the answers go on alone before the next prompt is read.
     """
-    if step_s <= 0 or read_s <= 0:
-        return min(CHUNK_MIN, batch_tokens)
-    return max(min(CHUNK_MIN, batch_tokens), int(min(batch_tokens, step_s / read_s)))
+
+    owed_s: float = 0.0
+
+    def passed(self, seconds: float, step_s: float, *, written: int, read: int) -> None:
+        """Count a pass.
+
+        Args:
+            seconds: how long it took.
+            step_s: how long it takes without prompts; the answers were held up for the rest.
+            written: rows of answers.
+            read: rows of prompts.
+        """
+        if not written:
+            self.owed_s = 0.0  # nobody waited
+        elif read:
+            self.owed_s += max(0.0, seconds - step_s)
+        else:
+            self.owed_s = max(0.0, self.owed_s - seconds)
+
+    def chunk(self, read_s: float, *, batch_tokens: int) -> int:
+        """Rows of prompts for the next pass in which answers are running; 0 while these are owed time.
+
+        Args:
+            read_s: measured time to read one token of a prompt; 0 before it was measured.
+            batch_tokens: upper bound.
+        """
+        if self.owed_s > 0:
+            return 0
+        least = min(CHUNK_MIN, batch_tokens)
+        return max(least, int(min(batch_tokens, HOLD_UP_S / read_s))) if read_s > 0 else least

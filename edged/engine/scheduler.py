@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 
 import msgspec
 
-from edged.core.batching import CHUNK_MIN, Need, chunk_rows, plan
+from edged.core.batching import CHUNK_MIN, Need, Turns, plan
 from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.outlook import Capacity, Left
 from edged.core.pace import PACE_MIN, Pace
@@ -69,6 +69,7 @@ class Scheduler:
         self._prefill_threads = prefill_threads
         self._clock_share = 1.0
         self._pace = Pace()
+        self._turns = Turns()
         self._emit = emit
         self._clock = clock
         self._announced: dict[int, Sequence] = {}
@@ -266,7 +267,9 @@ class Scheduler:
         written = sum(not sequence.reading for sequence, _, _ in rows)
         self.counters.steps += 1
         self.counters.read += read
-        self.counters.rates.passed(ended - begun, written=written, read=read)
+        rates = self.counters.rates
+        rates.passed(ended - begun, written=written, read=read)
+        self._turns.passed(ended - begun, rates.step_s, written=written, read=read)
         for sequence, count, row in rows:
             self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
             if sequence.past >= sequence.prompt_tokens:
@@ -349,13 +352,12 @@ class Scheduler:
         return any(past < count >= known + COPY_MIN for count, past in shared)
 
     def _plan(self) -> list[tuple[Sequence, int]]:
-        rates = self.counters.rates
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
         shares = plan(
             [Need(s.number, s.rows, s.reading) for s in self._running.values()],
             batch_tokens=min(most, max(self._slot_count + 1, CHUNK_MIN, int(most * self._pace.share))),
-            chunk=chunk_rows(rates.step_s, rates.read_s, batch_tokens=self._passes.batch_tokens),
+            chunk=self._turns.chunk(self.counters.rates.read_s, batch_tokens=most),
         )
         # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
         chosen = [(self._running[share.slot], share.rows) for share in shares]

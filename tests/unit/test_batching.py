@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.batching import CHUNK_MIN, Need, Share, chunk_rows, closing_up, plan
+from edged.core.batching import CHUNK_MIN, HOLD_UP_S, Need, Share, Turns, closing_up, plan
 
 BATCHES = st.integers(8, 64)
 
@@ -34,7 +34,7 @@ def test_bounds(wanted: list[Need], batch_tokens: int, chunk: int) -> None:
     got = [need.slot in rows for need in reading]
     assert got == sorted(got, reverse=True), "a later prompt was served before an earlier one"
     if writing:
-        assert sum(rows.get(need.slot, 0) for need in reading) <= chunk
+        assert sum(rows.get(need.slot, 0) for need in reading) < chunk + CHUNK_MIN
     if wanted:
         assert shares
 
@@ -60,9 +60,12 @@ def test_prompts_alone_fill_the_pass() -> None:
 
 
 def test_prompts_beside_answers() -> None:
-    """Beside answers a prompt gets a chunk, and answers come first."""
-    wanted = [Need(3, 20, reading=True), Need(1, 1, reading=False)]
-    assert plan(wanted, batch_tokens=32, chunk=16) == [Share(1, 1), Share(3, 16)]
+    """Beside answers a prompt gets a chunk, or its short rest, or nothing; answers come first."""
+    wanted = [Need(3, 40, reading=True), Need(1, 1, reading=False)]
+    assert plan(wanted, batch_tokens=64, chunk=16) == [Share(1, 1), Share(3, 16)]
+    assert plan(wanted, batch_tokens=64, chunk=30) == [Share(1, 1), Share(3, 40)]
+    assert plan(wanted, batch_tokens=32, chunk=30) == [Share(1, 1), Share(3, 31)]
+    assert plan(wanted, batch_tokens=64, chunk=0) == [Share(1, 1)]
 
 
 def test_room_for_one_prompt_row() -> None:
@@ -79,28 +82,55 @@ def test_nothing_to_do() -> None:
 SECONDS = st.floats(0, 1e6) | st.floats(-1, 1)
 
 
-@given(SECONDS, SECONDS, st.integers(1, 4096))
-def test_chunk_bounds(step_s: float, read_s: float, batch_tokens: int) -> None:
-    """Whatever was measured, a chunk is worth its pass and fits into it."""
-    rows = chunk_rows(step_s, read_s, batch_tokens=batch_tokens)
-    assert min(CHUNK_MIN, batch_tokens) <= rows <= batch_tokens
+@given(SECONDS, SECONDS, SECONDS, st.integers(1, 4096))
+def test_chunk_bounds(seconds: float, step_s: float, read_s: float, batch_tokens: int) -> None:
+    """Whatever was measured, a chunk is worth its pass and fits into it, or there is none."""
+    turns = Turns()
+    assert min(CHUNK_MIN, batch_tokens) <= turns.chunk(read_s, batch_tokens=batch_tokens) <= batch_tokens
+    turns.passed(seconds, step_s, written=1, read=16)
+    assert (turns.chunk(read_s, batch_tokens=batch_tokens) == 0) == (seconds > step_s)
+    turns.passed(seconds, step_s, written=0, read=16)
+    assert turns.owed_s == 0.0, "nobody was held up"
 
 
 @pytest.mark.parametrize(
-    ("step_s", "read_s", "rows"),
+    ("read_s", "rows"),
     [
-        (0.1, 0.001, 100),
-        (0.1, 0.1, CHUNK_MIN),
-        (0.1, 1e-9, 512),
-        (0.1, 5e-324, 512),
-        (math.inf, 1.0, 512),
-        (0.0, 0.1, CHUNK_MIN),
-        (0.1, 0.0, CHUNK_MIN),
+        (HOLD_UP_S / 100, 100),
+        (HOLD_UP_S, CHUNK_MIN),
+        (1e-9, 512),
+        (5e-324, 512),
+        (math.inf, CHUNK_MIN),
+        (0.0, CHUNK_MIN),
     ],
 )
-def test_chunk_keeps_half_the_speed(step_s: float, read_s: float, rows: int) -> None:
-    """A chunk takes as long to read as a pass that only writes, so answers keep half of their speed."""
-    assert chunk_rows(step_s, read_s, batch_tokens=512) == rows
+def test_chunk_holds_answers_up_for_a_moment(read_s: float, rows: int) -> None:
+    """Half a second of reading, but no chunk that is not worth its pass."""
+    assert Turns().chunk(read_s, batch_tokens=512) == rows
+
+
+@given(st.floats(0.001, 0.5), st.floats(0.0001, 0.2), st.lists(st.integers(1, 2000), min_size=1, max_size=8))
+def test_answers_keep_half_of_their_speed(step_s: float, read_s: float, prompts: list[int]) -> None:
+    """However many prompts come: at no time has an answer less than half of the tokens it would have had alone.
+
+    But for what one chunk may hold it up, and what it wrote before the first prompt came.
+    """
+    turns, left = Turns(), list(prompts)
+    passed_s, tokens, longest = 0.0, 0, 0.0
+    while any(left):
+        wanted = [
+            Need(0, 1, reading=False),
+            *(Need(n + 1, rows, True) for n, rows in enumerate(left) if rows),
+        ]
+        shares = plan(wanted, batch_tokens=256, chunk=turns.chunk(read_s, batch_tokens=256))
+        read = sum(share.rows for share in shares if share.slot)
+        for share in shares:
+            if share.slot:
+                left[share.slot - 1] -= share.rows
+        seconds = step_s + read * read_s
+        turns.passed(seconds, step_s, written=1, read=read)
+        passed_s, tokens, longest = passed_s + seconds, tokens + 1, max(longest, read * read_s)
+        assert tokens >= 0.5 * (passed_s - longest) / step_s - 1e-6
 
 
 STREAMS = st.lists(st.tuples(st.booleans(), st.integers(0, 100)), min_size=1, max_size=7)
