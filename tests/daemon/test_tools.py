@@ -143,7 +143,11 @@ def test_node_answers_a_call(node: DaemonProcess, asking: Device, tool: str) -> 
     """A tool of the node runs between two rounds of one question, and whatever it does the model goes on."""
     since = len(node.log("tool_ran"))
     job = asking.ask(
-        "Use the tool, then tell me what it says.", tools=[tool], tool_choice=named(tool), max_tokens=120
+        "Use the tool, then tell me what it says.",
+        tools=[tool],
+        tool_choice=named(tool),
+        max_tokens=120,
+        temperature=0,
     )
     answer = asking.answer(job, 120)
     if answer.last["type"] == "error":  # 120 tokens may be too few for a small model's expression
