@@ -90,19 +90,30 @@ class Rig:
 
     def ask(self, number: int, **changes: Any) -> Job:
         """A question that stands in the journal."""
-        fields: dict[str, Any] = {"client": "c", "id": f"q{number}", "made_id": False, "plain": False}
-        fields["messages"] = (Message("user", str(number)),)
-        fields["reply_to"] = TOPICS.answer("c", f"q{number}")
+        job = self._job(f"q{number}", changes)
+        self.desk.stored(job, number)
+        return job
+
+    def arrive(self, name: str, **changes: Any) -> Job:
+        """A new question that the journal is just committing; a slot was free for it."""
+        job = self._job(name, changes)
+        job.begun = True
+        self.desk.start_ahead(job, None)
+        return job
+
+    def _job(self, name: str, changes: dict[str, Any]) -> Job:
+        fields: dict[str, Any] = {"client": "c", "id": name, "made_id": False, "plain": False}
+        fields["messages"] = (Message("user", name),)
+        fields["reply_to"] = TOPICS.answer("c", name)
         asked = Question(**(fields | changes))
         job = Job(asked, asked.digest(), self.clock(), self.clock() + 60, 100)
         self.desk.roster.add(job)
-        self.desk.stored(job, number)
         return job
 
     def measured(self, *numbers: int) -> None:
         """The engine has measured these questions."""
         for number in numbers:
-            self.desk.prepared(Prepared(number, 9, 2048, 0, 1.0))
+            self.desk.engine_said(Prepared(number, 9, 2048, 0, 1.0))
 
     def crash(self) -> None:
         """The engine is lost, and there again."""

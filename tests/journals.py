@@ -12,6 +12,7 @@ from edged.core.records import (
     Accepted,
     AttemptCounted,
     Deadline,
+    Entered,
     Finished,
     Instant,
     JobRow,
@@ -80,9 +81,10 @@ class Desk:
         return event
 
     def accept(self, question: JobRow, *, begun: bool = False) -> JournalEvent:
-        """Ask for a question to be stored."""
+        """Ask for a question to be stored; returns what became of it."""
         self.journal.accept("ticket", question, begun=begun)
-        return self.events.get(timeout=20)
+        event: JournalEvent = self.events.get(timeout=20)
+        return self.events.get(timeout=20) if begun and isinstance(event, Entered) else event
 
     def accepted(self, question: JobRow) -> int:
         """Store a question that is new; return its number."""

@@ -164,6 +164,13 @@ class Depth(msgspec.Struct, frozen=True):
     sessions: int = 0
 
 
+class Entered(msgspec.Struct, frozen=True):
+    """A question that runs at once is a new one; its commit is under way, `Accepted` or `Failed` follows."""
+
+    ticket: object
+    session: StoredSession | None = None
+
+
 class Accepted(msgspec.Struct, frozen=True):
     """The question stands on disk: it may be acknowledged. `session` is its conversation as far as it is stored."""
 
@@ -235,7 +242,8 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 JournalEvent = (
-    Accepted
+    Entered
+    | Accepted
     | Duplicate
     | Conflict
     | Failed

@@ -34,6 +34,7 @@ from edged.node import endings, submission
 from edged.node.away import Away
 from edged.node.course import Course
 from edged.node.endings import Who
+from edged.node.head_start import HeadStarts, Said
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
@@ -109,12 +110,14 @@ class Desk:
     vitals: dict[str, Any] = field(default_factory=dict)
     away: Away | None = None
     service_s: float = 1.0
+    head_starts: HeadStarts = field(init=False)
     _runs: int = 0
     _forget_due: bool = False
     _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.course.over = self._over
+        self.head_starts = HeadStarts(self.engine)
 
     @property
     def replies(self) -> Replies:
@@ -137,15 +140,54 @@ class Desk:
         """It stands in the journal, beside its session: give it to the engine."""
         self.roster.number(job, number)
         job.move(Happening.STORED)
-        self.sessions.enter(job, session)
         self.replies.counts.accepted += 1
         if job.cancel_asked:
+            self.not_stored(job)
+        ahead = self.head_starts.take(job)
+        if ahead is None:
+            self.sessions.enter(job, session)
+        if job.cancel_asked:
             self.course.finish(job, endings.cancelled(job))
+        elif ahead is not None:
+            job.submitted = True
+            self.sharing.begin(job, ahead.key, ahead.number)
+            for report in ahead.said:
+                self.engine_said(report)
         else:
             self._submit(job)
 
+    def start_ahead(self, job: Job, session: StoredSession | None) -> None:
+        """Have the engine begin a new question while the journal commits it, beside its session."""
+        question = job.question
+        ours = self.away is None or self.away.why(question, self.course.level) is None
+        key = self.sharing.key(job) if question.model is None else None
+        if not (self.engine.ready and self.head_starts.free and ours) or (key and self.sharing.knows(key)):
+            return
+        self.sessions.enter(job, session)
+        if not self.sessions.has_turn(job):
+            self._leave_session(job)
+            return
+        try:
+            conversation = self.sessions.conversation(job)
+            offered = submission.offered(job, self.toolbox.tools, self.rounds_max)
+        except Refusal:
+            self._leave_session(job)  # said once it stands in the journal
+            return
+        order = submission.order(job, conversation, offered, shared=key is not None)
+        self._unmeasured[self.head_starts.begin(job, order, key).number] = None
+
+    def not_stored(self, job: Job) -> None:
+        """The journal has not taken it, or its device has taken it back: nobody hears of what ran ahead."""
+        if self.head_starts.withdraw(job):
+            self._leave_session(job)
+
+    def _leave_session(self, job: Job) -> None:
+        self.sessions.leave(job)
+        self.sessions.forget(job)
+
     def drop(self, job: Job) -> None:
         """The journal did not take it; nobody was promised anything."""
+        self.not_stored(job)
         job.move(Happening.REFUSED)
         self.roster.remove(job)
 
@@ -219,7 +261,7 @@ class Desk:
             return
         job.submitted = True
         if key is not None:
-            self.sharing.begin(job, key)
+            self.sharing.begin(job, key, job.number)
         self._unmeasured[job.number] = None
         self.engine.send(submission.order(job, conversation, offered, shared=key is not None))
 
@@ -260,6 +302,24 @@ class Desk:
 
     # the engine's side ----------------------------------------------------------------------------------
 
+    def engine_said(self, report: Said) -> None:
+        """The engine said something of a run."""
+        if isinstance(report, Prepared | Refused):
+            self._unmeasured.pop(report.number, None)
+        if self.head_starts.holds(report):
+            return
+        match report:
+            case Prepared():
+                self.prepared(report)
+            case Started():
+                self.started(report)
+            case Piece():
+                self.piece(report)
+            case Ended():
+                self.ended(report)
+            case Refused():
+                self.refused(report)
+
     def engine_ready(self, model: str) -> None:
         """Give it everything that waits, in the order of acceptance."""
         self.course.model = model
@@ -284,8 +344,14 @@ class Desk:
             crashed: False where it was told to end, which no question is to blame for.
         """
         # Questions are measured one after the other, in the order in which they were submitted.
-        measured_now = [job for number in [*self._unmeasured][:1] for job in self._jobs(number)]
+        measured_first = next(iter(self._unmeasured), None)
+        measured_now = [] if measured_first is None else self._jobs(measured_first)
         self._unmeasured.clear()
+        ahead = self.head_starts.lost()
+        if ahead is not None:
+            ahead.job.attempts += ahead.begun
+            ahead.job.crashes += crashed and (ahead.begun or ahead.number == measured_first)
+            self._leave_session(ahead.job)
         self.sharing.joint.clear()
         for job in list(self.roster.numbered.values()):
             if job.away is not None:
@@ -303,7 +369,6 @@ class Desk:
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
-        self._unmeasured.pop(report.number, None)
         self.sharing.note(report)
         for job in self._jobs(report.number):
             self.course.prepared(job, report)
@@ -330,6 +395,7 @@ class Desk:
 
     def ended(self, report: Ended) -> None:
         """The answer is complete, or as complete as it will be."""
+        run = self.sharing.joint.of(report.number)
         jobs = self._jobs(report.number)
         self.sharing.ended(report)
         if not jobs:
@@ -345,7 +411,7 @@ class Desk:
                 self.course.anew(job)  # the engine had not heard yet that this one waits longer
                 self._submit(job)
             else:
-                self._ended(job, report, first=job.number == report.number)
+                self._ended(job, report, first=run is None or run.first is job)
 
     def _ended(self, job: Job, report: Ended, *, first: bool) -> None:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
@@ -405,7 +471,6 @@ class Desk:
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
-        self._unmeasured.pop(report.number, None)
         jobs = self._jobs(report.number)
         run = self.sharing.joint.of(report.number)
         if run is not None:

@@ -25,6 +25,7 @@ from edged.core.records import (
     Accepted,
     Conflict,
     Duplicate,
+    Entered,
     Failed,
     Instant,
     JobRow,
@@ -44,7 +45,7 @@ class Accepts(Protocol):
     """The journal, as far as the way in needs it."""
 
     def accept(self, ticket: object, row: JobRow, *, begun: bool = False) -> None:
-        """Store a question; `Accepted`, `Duplicate`, `Conflict` or `Failed` follows."""
+        """Store a question; `Accepted`, `Duplicate`, `Conflict` or `Failed` follows, `Entered` may come first."""
 
 
 @dataclass(slots=True)
@@ -235,6 +236,10 @@ class Intake:
 
     # the journal's answers --------------------------------------------------------------------------------
 
+    def entered(self, event: Entered) -> None:
+        """It is a new one, and a slot was free: what is left to wait for is the disk."""
+        self.desk.start_ahead(_job(event.ticket), event.session)
+
     def accepted(self, event: Accepted) -> None:
         """It is on disk: the broker may forget it."""
         job = _job(event.ticket)
@@ -273,6 +278,7 @@ class Intake:
             self.controls.not_found(event.ticket)
             return
         job = _job(event.ticket)
+        self.desk.not_stored(job)
         if not self._unstored:
             log.error("journal_failed", job_id=job.question.id, reason=event.reason)
         self._unstored.append(job)

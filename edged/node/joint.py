@@ -20,8 +20,9 @@ class Run:
     """One run of the engine.
 
     Attributes:
-        number: its name there: the number of the question that began it.
-        key: what is computed.
+        number: its name there: the number of the question that began it, or that of its head start.
+        key: what is computed; None where nobody may join.
+        first: the question that began it.
         deadline: when the engine ends it by itself; None for never.
         jobs: the questions that wait for it; the first began it, unless that one has gone.
         prepared: what was measured, once it was.
@@ -33,7 +34,8 @@ class Run:
     """
 
     number: int
-    key: bytes
+    key: bytes | None
+    first: Job
     deadline: float | None
     jobs: list[Job] = field(default_factory=list)
     prepared: Prepared | None = None
@@ -73,10 +75,12 @@ class Joint:
         run = self._keyed.get(key)
         return None if run is None or run.closed else run
 
-    def begin(self, job: Job, key: bytes) -> Run:
-        """This question is given to the engine."""
-        run = Run(job.number, key, job.deadline, [job])
-        self._numbered[run.number] = self._keyed[key] = run
+    def begin(self, job: Job, key: bytes | None, number: int) -> Run:
+        """This question is given to the engine, under this number."""
+        run = Run(number, key, job, job.deadline, [job])
+        self._numbered[number] = run
+        if key is not None:
+            self._keyed[key] = run
         return run
 
     def run_of(self, job: Job) -> Run | None:
@@ -89,7 +93,7 @@ class Joint:
     def end(self, run: Run) -> None:
         """It is over."""
         self._numbered.pop(run.number, None)
-        if self._keyed.get(run.key) is run:
+        if run.key is not None and self._keyed.get(run.key) is run:
             del self._keyed[run.key]
 
     def clear(self) -> None:

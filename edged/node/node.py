@@ -180,17 +180,6 @@ class Node:
                 refused = self.outbox.delivered_one(event)
                 if refused is not None:
                     log.warning("reply_refused_by_broker", reason=refused)
-            case records.Finished():
-                self.desk.kept(event)
-                self.intake.unpark()
-            case records.Accepted():
-                self.intake.accepted(event)
-            case records.Duplicate():
-                self.intake.duplicate(event)
-            case records.Conflict():
-                self.intake.conflict(event)
-            case records.Failed():
-                self.intake.failed(event)
             case Undelivered():
                 self.outbox.undelivered_one(event)
             case Connected() | Disconnected() | ConnectFailed() | Subscribed() | Unsubscribed():
@@ -209,12 +198,32 @@ class Node:
                 self._reload()
             case ThreadDied(name, reason):
                 raise DiedError(f"the {name} thread ended: {reason}")
-            case records.Broken(reason):
-                raise DiedError(f"the journal ended: {reason}")
+            case StopAsked():
+                pass  # `serve` and `finish` look for it themselves
+            case _:
+                self._journal_said(event)
+
+    def _journal_said(self, event: records.JournalEvent) -> None:
+        match event:
+            case records.Finished():
+                self.desk.kept(event)
+                self.intake.unpark()
+            case records.Entered():
+                self.intake.entered(event)
+            case records.Accepted():
+                self.intake.accepted(event)
+            case records.Duplicate():
+                self.intake.duplicate(event)
+            case records.Conflict():
+                self.intake.conflict(event)
+            case records.Failed():
+                self.intake.failed(event)
             case records.StatusFound() | records.SessionForgotten():
                 self.controls.found(event)
-            case records.AttemptCounted() | StopAsked():
+            case records.AttemptCounted():
                 pass  # counted on disk; the desk counts for itself
+            case records.Broken(reason):
+                raise DiedError(f"the journal ended: {reason}")
 
     def _broker_said(
         self, event: Connected | Disconnected | ConnectFailed | Subscribed | Unsubscribed
@@ -237,20 +246,14 @@ class Node:
                 if self.membership.unsubscribed(event):
                     self._tell_membership()
 
-    def _engine_said(self, report: Report) -> None:  # noqa: C901 - one branch a kind of report
+    def _engine_said(self, report: Report) -> None:
         desk = self.desk
         match report:
-            case Piece():
-                desk.piece(report)
-            case Prepared():
-                desk.prepared(report)
-            case Started():
-                desk.started(report)
+            case Piece() | Prepared() | Started() | Refused():
+                desk.engine_said(report)
             case Ended():
                 self.supervision.answered()
-                desk.ended(report)
-            case Refused():
-                desk.refused(report)
+                desk.engine_said(report)
             case Pulse():
                 self.supervision.pulse = report
                 limits = self.supervision.limits

@@ -82,9 +82,13 @@ class Sharing:
                 self.course.piece(job, kind, text)
         return True
 
-    def begin(self, job: Job, key: bytes) -> None:
-        """This question is given to the engine; others may join."""
-        job.run = self.joint.begin(job, key).number
+    def knows(self, key: bytes) -> bool:
+        """Whether `give` would spare the engine this question."""
+        return self.joint.open(key) is not None or self.answers.get(key, self.clock()) is not None
+
+    def begin(self, job: Job, key: bytes | None, number: int) -> None:
+        """This question was given to the engine under this number; others may join where it has a key."""
+        job.run = self.joint.begin(job, key, number).number
 
     def note(self, report: Prepared | Started | Piece) -> None:
         """Remember how far a run is, for those who join later."""
@@ -106,7 +110,9 @@ class Sharing:
             return
         self.joint.end(run)
         outcome = report.outcome
-        if run.altered or not run.jobs or self.course.level in HASTY or outcome == "cancelled":
+        if run.key is None or run.altered or not run.jobs:
+            return
+        if self.course.level in HASTY or outcome == "cancelled":
             return
         if not answer_cache.may_keep(run.jobs[0].question, outcome, report.text, trimmed=report.trimmed > 0):
             return

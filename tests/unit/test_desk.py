@@ -1,6 +1,8 @@
-"""Who is blamed for a crash, what a new life does with what it finds, and answers that are no JSON."""
+"""Who is blamed for a crash, what a new life finds, answers that are no JSON, and runs ahead of the journal."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +12,7 @@ from edged.core import reply
 from edged.core.job import State
 from edged.core.question import Message
 from edged.core.records import JobRow, Recovered, RecoveredJob
-from edged.engine.messages import Started
+from edged.engine.messages import Cancel, Piece, Prepared, Said, Started, Submit
 
 
 def test_who_is_blamed_for_a_crash() -> None:
@@ -18,7 +20,7 @@ def test_who_is_blamed_for_a_crash() -> None:
     rig = Rig()
     jobs = {number: rig.ask(number) for number in range(1, 6)}
     rig.measured(1, 2)
-    rig.desk.started(Started(1))
+    rig.desk.engine_said(Started(1))
     rig.crash()
     assert {number: job.crashes for number, job in jobs.items()} == {1: 1, 2: 0, 3: 1, 4: 0, 5: 0}
     assert rig.engine.submitted[5:] == [1, 2, 4, 5], "those who are suspected go one at a time"
@@ -66,7 +68,171 @@ def test_an_answer_that_is_no_json_is_an_error_each_time() -> None:
         rig.ask(number, messages=(Message("user", "x"),), temperature=0.0, schema='{"type": "number"}')
         assert rig.engine.submitted == [number]
         rig.measured(number)
-        rig.desk.started(Started(number))
-        rig.desk.ended(ended(number, "1e999"))
+        rig.desk.engine_said(Started(number))
+        rig.desk.engine_said(ended(number, "1e999"))
         assert rig.journal.finished[number]["code"] == "bad_request"
     assert reply.parsed("1e99") == 1e99
+
+
+# head starts ------------------------------------------------------------------------------------------------
+
+
+def types(rig: Rig) -> list[str]:
+    """What devices were told so far."""
+    return [msgspec.json.decode(message.payload)["type"] for message in rig.line.published]
+
+
+def test_nothing_is_told_of_a_question_that_is_not_stored() -> None:
+    """The engine runs it meanwhile; its words wait for the journal and then follow in their order."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    rig.desk.engine_said(Prepared(run, 9, 2048, 0, 1.0))
+    rig.desk.engine_said(Started(run))
+    rig.desk.engine_said(Piece(run, "text", "wa", 1, 0))
+    assert types(rig) == []
+    rig.desk.stored(job, 5)
+    assert types(rig) == ["accepted", "delta"]
+    assert rig.engine.submitted == [], "it runs already"
+    rig.desk.engine_said(Piece(run, "text", "rm", 2, 0))
+    rig.desk.engine_said(ended(run, "warm"))
+    done = rig.journal.finished[5]
+    assert (done["text"], done["attempt"], done["seq"], "cached" in done) == ("warm", 1, 3, False)
+
+
+def test_a_run_that_was_over_before_its_question_was_stored() -> None:
+    """A slow disk, a short answer."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), ended(run, "yes")):
+        rig.desk.engine_said(report)
+    assert rig.journal.finished == {}
+    rig.desk.stored(job, 1)
+    assert rig.journal.finished[1]["text"] == "yes"
+
+
+def test_a_question_that_the_journal_does_not_take() -> None:
+    """Nobody hears of its run, and it gets another one when the journal takes it after all."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    rig.desk.not_stored(job)
+    assert rig.engine.orders == [Cancel(run)]
+    rig.desk.engine_said(Started(run))
+    rig.desk.engine_said(ended(run, "unheard"))
+    assert (types(rig), rig.journal.finished) == ([], {})
+    rig.engine.orders.clear()
+    rig.desk.stored(job, 7)
+    assert rig.engine.submitted == [7]
+
+
+def test_a_question_that_is_taken_back_before_it_is_stored() -> None:
+    """It ends as cancelled, and so does its run."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    rig.desk.cancel(job)
+    rig.desk.stored(job, 1)
+    assert rig.engine.orders == [Cancel(run)]
+    assert rig.journal.finished[1]["type"] == "cancelled"
+
+
+def test_a_cancel_finds_the_run_of_a_head_start() -> None:
+    """Its number in the engine is not the journal's."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    rig.desk.stored(job, 1)
+    rig.desk.cancel(job)
+    assert rig.engine.orders == [Cancel(run)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_question_that_crashes_the_engine_in_its_head_start(begun: bool) -> None:  # noqa: FBT001 - a table
+    """It is blamed like any other, and runs again once it is stored."""
+    rig = Rig()
+    job = rig.arrive("q1")
+    (run,) = rig.engine.submitted
+    if begun:
+        rig.desk.engine_said(Prepared(run, 9, 2048, 0, 1.0))
+        rig.desk.engine_said(Started(run))
+    rig.crash()
+    assert (job.crashes, rig.engine.submitted) == (1, [])
+    rig.desk.stored(job, 1)
+    assert rig.engine.submitted == [1]
+    for _ in range(2):
+        rig.crash()
+    assert rig.journal.finished[1]["code"] == "poison"
+
+
+def test_another_question_s_crash_is_not_blamed_on_a_head_start() -> None:
+    """The engine measures one after the other: the one before it was the suspect."""
+    rig = Rig()
+    rig.ask(1)
+    job = rig.arrive("q2")
+    rig.crash()
+    assert job.crashes == 0
+
+
+def test_one_head_start_at_a_time() -> None:
+    """The second question waits for the journal, and has its turn when that has it."""
+    rig = Rig()
+    rig.arrive("q1")
+    assert len(rig.engine.submitted) == 1
+    second = rig.arrive("q2")
+    assert rig.engine.submitted == []
+    rig.desk.stored(second, 1)
+    assert rig.engine.submitted == [1]
+
+
+def test_a_conversation_in_a_head_start() -> None:
+    """Its next question waits for the answer; a disk that refuses leaves the session as it was."""
+    rig = Rig()
+    first = rig.arrive("q1", session="s")
+    (run,) = rig.engine.submitted
+    rig.desk.not_stored(first)
+    rig.engine.orders.clear()
+    assert not rig.desk.sessions.busy("c", "s")
+    rig.desk.stored(first, 1)
+    second = rig.arrive("q2", session="s")
+    assert rig.engine.submitted == [1]
+    rig.desk.stored(second, 2)
+    for report in (Prepared(1, 9, 2048, 0, 1.0), Started(1), ended(1, "so")):
+        rig.desk.engine_said(report)
+    assert rig.engine.submitted == [2]
+    assert run < 0
+
+
+def test_what_a_head_start_says_is_kept_in_its_session() -> None:
+    """The next question knows the answer before it."""
+    rig = Rig()
+    job = rig.arrive("q1", session="s")
+    (run,) = rig.engine.submitted
+    rig.desk.stored(job, 1)
+    last = msgspec.structs.replace(ended(run, "so"), said=Said("so", ()))
+    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), last):
+        rig.desk.engine_said(report)
+    rig.arrive("q2", session="s")
+    (order,) = rig.engine.orders
+    assert isinstance(order, Submit)
+    assert [message.content for message in order.messages] == ["q1", "so", "q2"]
+
+
+def test_the_same_question_joins_a_head_start_once_that_is_stored() -> None:
+    """Computed once, told to each; the one that began it is not `cached`."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    first = rig.arrive("q1", **same)
+    (run,) = rig.engine.submitted
+    rig.desk.stored(first, 1)
+    second = rig.arrive("q2", **same)
+    rig.desk.stored(second, 2)
+    assert rig.engine.submitted == []
+    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), ended(run, "once")):
+        rig.desk.engine_said(report)
+    assert [rig.journal.finished[number].get("cached", False) for number in (1, 2)] == [False, True]
+    third = rig.arrive("q3", **same)
+    assert rig.engine.submitted == [], "the answer is known"
+    rig.desk.stored(third, 3)
+    assert rig.journal.finished[3]["text"] == "once"

@@ -15,6 +15,7 @@ from edged.core.records import (
     Accepted,
     Conflict,
     Duplicate,
+    Entered,
     Publish,
 )
 
@@ -183,6 +184,17 @@ def test_two_commits_per_question(path: Path) -> None:
             for outbox_id, _ in d.finish(event.number, answer("yes")).outbox:
                 d.journal.clear(outbox_id)
         assert d.journal.depth().commits - before == 20
+
+
+def test_a_new_question_that_runs_at_once_is_told_of_before_its_commit(path: Path) -> None:
+    """With its session, and under the same ticket; a copy of it is told of only once it was looked up."""
+    with desk(path) as d:
+        for _ in range(2):
+            d.journal.accept("ticket", row("a"), begun=True)
+        assert d.next(Entered) == Entered("ticket")
+        assert d.next(Accepted).number == 1
+        assert d.next(Duplicate).state == "unfinished"
+        assert d.events.empty()
 
 
 def test_close_is_idempotent_and_final(path: Path) -> None:

@@ -111,7 +111,7 @@ class Journal:
         """Store a question: `Accepted`, `Duplicate`, `Conflict` or `Failed` with this ticket follows.
 
         `begun` counts the first attempt in the same commit, for a question that runs as soon as it is
-        accepted.
+        accepted; `Entered` comes before the commit then, where it is a new one.
 
         Raises:
             ValueError: client, id or session is not ASCII.

@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from edged.core.records import Broken, Failed, Instant, JournalEvent
+from edged.core.records import Accepted, Broken, Entered, Failed, Instant, JournalEvent
 
 from .commands import Accept, Ask, Attempt, Clear, Close, Command, Finish, Forget, Owed, Status
 from .failpoint import Failpoint
@@ -147,6 +147,7 @@ class Writer:
         more = False
         with self._store.transaction():
             events = [event for command in commands if (event := self._apply(command, now)) is not None]
+            self._tell_entered(commands, events)
             if full_upkeep or "finish" in kinds:
                 more = self._upkeep.prune(now)
             if full_upkeep:
@@ -160,6 +161,13 @@ class Writer:
         elif full_upkeep:
             self._upkeep_s = now_s + UPKEEP_S
         return events
+
+    def _tell_entered(self, commands: list[Ask | Owed], events: list[JournalEvent]) -> None:
+        """Tell of new questions that run at once before the disk is waited for."""
+        begun = [c.ticket for c in commands if isinstance(c, Accept) and c.attempts]
+        for event in events if begun else ():
+            if isinstance(event, Accepted) and any(event.ticket is ticket for ticket in begun):
+                self._emit(Entered(event.ticket, event.session))
 
     def _apply(self, command: Ask | Owed, now: Instant) -> JournalEvent | None:
         match command:
