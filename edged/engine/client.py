@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from edged.engine.channel import Channel
+from edged.engine.environment import environment
 from edged.engine.messages import Configure, Order, Report, Shutdown
 from edged.errors import EngineError
 
@@ -103,7 +104,7 @@ class EngineClient:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,
-                    env=_environment(),
+                    env=environment(os.environ),
                 )
         except OSError:
             ours.close()
@@ -159,8 +160,3 @@ def _write(channel: Channel[Any, Any], orders: queue.SimpleQueue[Order | None]) 
             channel.send(order)
         except OSError:
             return  # the reader thread sees the end of the process and reports it
-
-
-def _environment() -> dict[str, str]:
-    """Our environment, with the numeric libraries that come along kept from starting threads of their own."""
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1"}

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from edged.engine.channel import Channel
+from edged.engine.environment import environment
 from edged.engine.trial_messages import (
     Describe,
     Failed,
@@ -51,7 +52,7 @@ class Trials:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                env=environment(os.environ),
             )
         self._channel: Channel[Any, Any] = Channel(ours, cast("Any", TrialReport))
         self._reports: Iterator[Any] = self._channel.receive()
