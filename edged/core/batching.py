@@ -1,8 +1,8 @@
 """Which rows the next forward pass holds. Pure.
 
 Decoding is bound by reading the weights once a pass, so every running sequence rides along with its one row;
-prompts fill what is left. While answers are running, a prompt is read for a short while, and then they go on alone
-for as long as it held them up: so they keep at least half of their speed.
+prompts fill what is left. While answers are running, prompts are read in chunks; once these have held the answers
+up for two seconds, they go on alone for as long: so they keep at least half of their speed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from itertools import pairwise
 
 CHUNK_MIN = 16
 """Smaller chunks than this waste the pass: Q4_0's matrix kernels work on several rows at once."""
-HOLD_UP_S = 0.5
-"""Seconds for which prompts may hold up running answers in one go. A row of a large chunk costs less: 40 tokens
+CHUNK_S = 0.5
+"""Seconds that a chunk of prompts may take beside running answers. A row of a larger one costs less: 40 tokens
 behind 600 in the cache take 2.7 ms each, 256 take 1.75 (SmolLM2, two x86 cores; llama.cpp's attention works in
-blocks from 64 rows on). And of eight questions that come at once, most are read before the first answer is long."""
+blocks from 64 rows on)."""
+PATIENCE_S = 2.0
+"""Seconds for which prompts may hold answers up before these go on alone. Of eight questions that come at once all
+are read before the first answer is long: together they are written faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,12 @@ class Turns:
     """Whose turn it is while prompts are to be read beside running answers.
 
     Attributes:
-        owed_s: seconds for which the answers go on alone before the next prompt is read.
+        owed_s: seconds for which the answers were held up, and did not go on alone since.
+        alone: they go on alone until that is made good.
     """
 
     owed_s: float = 0.0
+    alone: bool = False
 
     def passed(self, seconds: float, step_s: float, *, written: int, read: int) -> None:
         """Count a pass.
@@ -116,15 +121,16 @@ class Turns:
             self.owed_s += max(0.0, seconds - step_s)
         else:
             self.owed_s = max(0.0, self.owed_s - seconds)
+        self.alone = self.owed_s > (0.0 if self.alone else PATIENCE_S)
 
     def chunk(self, read_s: float, *, batch_tokens: int) -> int:
-        """Rows of prompts for the next pass in which answers are running; 0 while these are owed time.
+        """Rows of prompts for the next pass in which answers are running; 0 while these go on alone.
 
         Args:
             read_s: measured time to read one token of a prompt; 0 before it was measured.
             batch_tokens: upper bound.
         """
-        if self.owed_s > 0:
+        if self.alone:
             return 0
         least = min(CHUNK_MIN, batch_tokens)
-        return max(least, int(min(batch_tokens, HOLD_UP_S / read_s))) if read_s > 0 else least
+        return max(least, int(min(batch_tokens, CHUNK_S / read_s))) if read_s > 0 else least

@@ -3,8 +3,8 @@
 Huge pages: every token reads all weights once, and each page of them needs its own translation from address to
 memory. Linux gives pages of 2 MiB in place of 4 KiB, by its default on many distributions only to those who ask
 (`madvise` in /sys/kernel/mm/transparent_hugepage/enabled, its admin-guide/mm/transhuge). glibc asks for them where
-its tunable `glibc.malloc.hugetlb` is 1 (2.35 and newer; another C library ignores it). Where that is the mode,
-decoding is 7 to 15 % faster, and the process some 12 MB larger (`tests/bench/end_to_end.py`, x86).
+its tunable `glibc.malloc.hugetlb` is 1 (2.35 and newer; another C library ignores it). Measured in turn with a bare
+loop that does not ask, on x86: 0.91 of its rate without, 1.07 with huge pages (SmolLM2-135M), 0.89 and 1.02 (1.5B).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.batching import CHUNK_MIN, HOLD_UP_S, Need, Share, Turns, closing_up, plan
+from edged.core.batching import CHUNK_MIN, CHUNK_S, PATIENCE_S, Need, Share, Turns, closing_up, plan
 
 BATCHES = st.integers(8, 64)
 
@@ -88,7 +88,7 @@ def test_chunk_bounds(seconds: float, step_s: float, read_s: float, batch_tokens
     turns = Turns()
     assert min(CHUNK_MIN, batch_tokens) <= turns.chunk(read_s, batch_tokens=batch_tokens) <= batch_tokens
     turns.passed(seconds, step_s, written=1, read=16)
-    assert (turns.chunk(read_s, batch_tokens=batch_tokens) == 0) == (seconds > step_s)
+    assert (turns.chunk(read_s, batch_tokens=batch_tokens) == 0) == (max(0.0, seconds - step_s) > PATIENCE_S)
     turns.passed(seconds, step_s, written=0, read=16)
     assert turns.owed_s == 0.0, "nobody was held up"
 
@@ -96,8 +96,8 @@ def test_chunk_bounds(seconds: float, step_s: float, read_s: float, batch_tokens
 @pytest.mark.parametrize(
     ("read_s", "rows"),
     [
-        (HOLD_UP_S / 100, 100),
-        (HOLD_UP_S, CHUNK_MIN),
+        (CHUNK_S / 100, 100),
+        (CHUNK_S, CHUNK_MIN),
         (1e-9, 512),
         (5e-324, 512),
         (math.inf, CHUNK_MIN),
@@ -113,7 +113,7 @@ def test_chunk_holds_answers_up_for_a_moment(read_s: float, rows: int) -> None:
 def test_answers_keep_half_of_their_speed(step_s: float, read_s: float, prompts: list[int]) -> None:
     """However many prompts come: at no time has an answer less than half of the tokens it would have had alone.
 
-    But for what one chunk may hold it up, and what it wrote before the first prompt came.
+    But for what its patience and one chunk may hold it up.
     """
     turns, left = Turns(), list(prompts)
     passed_s, tokens, longest = 0.0, 0, 0.0
@@ -130,7 +130,22 @@ def test_answers_keep_half_of_their_speed(step_s: float, read_s: float, prompts:
         seconds = step_s + read * read_s
         turns.passed(seconds, step_s, written=1, read=read)
         passed_s, tokens, longest = passed_s + seconds, tokens + 1, max(longest, read * read_s)
-        assert tokens >= 0.5 * (passed_s - longest) / step_s - 1e-6
+        assert tokens >= 0.5 * (passed_s - PATIENCE_S - longest) / step_s - 1e-6
+
+
+def test_answers_have_their_turn() -> None:
+    """Held up for long enough they go on alone until that is made good, and not after each short prompt."""
+    turns = Turns()
+    for _ in range(3):
+        turns.passed(0.5 * PATIENCE_S, 0.1 * PATIENCE_S, written=1, read=50)
+        assert turns.alone == (turns.owed_s > PATIENCE_S)
+    assert turns.chunk(0.01, batch_tokens=64) == 0
+    owed_s = turns.owed_s
+    turns.passed(0.9 * owed_s, 0.1, written=1, read=0)
+    assert turns.alone
+    turns.passed(0.2 * owed_s, 0.1, written=1, read=0)
+    assert not turns.alone
+    assert turns.chunk(0.01, batch_tokens=64) == 50
 
 
 STREAMS = st.lists(st.tuples(st.booleans(), st.integers(0, 100)), min_size=1, max_size=7)

@@ -460,21 +460,19 @@ def test_reuse() -> None:
 
 
 def test_answers_go_on_beside_a_long_prompt() -> None:
-    """While a long prompt is read the running answer gets its token in every pass, and half of the time."""
+    """While a long prompt is read the running answer gets its token in every pass."""
     one = rig("a" * 250, batch_tokens=32)
     one.ask(1)
     for _ in range(5):
         one.scheduler.step()
-    before, began = len(one.pieces(1)), one.clock()
+    before = len(one.pieces(1))
     one.ask(2, "b" * 150)
     passes = 0
     while not one.pieces(2):
         one.scheduler.step()
         passes += 1
     assert passes >= 4
-    written = len(one.pieces(1)) - before
-    assert written == passes
-    assert written >= 0.5 * (one.clock() - began - 0.032) / 0.001, "a pass that only writes takes 1 ms"
+    assert len(one.pieces(1)) - before == passes
 
 
 def test_estimate() -> None:
