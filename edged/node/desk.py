@@ -158,10 +158,12 @@ class Desk:
 
     def start_ahead(self, job: Job, session: StoredSession | None) -> None:
         """Have the engine begin a new question while the journal commits it, beside its session."""
-        question = job.question
-        ours = self.away is None or self.away.why(question, self.course.level) is None
-        key = self.sharing.key(job) if question.model is None else None
-        if not (self.engine.ready and self.head_starts.free and ours) or (key and self.sharing.knows(key)):
+        if not (self.engine.ready and self.head_starts.free) or job.crashes:
+            return
+        if self.away is not None and self.away.why(job.question, self.course.level) is not None:
+            return
+        key = self.sharing.key(job) if job.question.model is None else None
+        if key is not None and self.sharing.knows(key):
             return
         self.sessions.enter(job, session)
         if not self.sessions.has_turn(job):
@@ -275,15 +277,10 @@ class Desk:
         if self.away is None:
             return
         for report in self.away.told(event):
-            match report:
-                case Started():
-                    self.started(report)
-                case Piece():
-                    self.piece(report)
-                case Ended():
-                    self.ended(report)
-                case Broke():
-                    self._away_broke(report, self.away)
+            if isinstance(report, Broke):
+                self._away_broke(report, self.away)
+            else:
+                self.engine_said(report)
 
     def _away_broke(self, report: Broke, away: Away) -> None:
         """The larger server cannot: the board answers, where it can."""
@@ -303,7 +300,7 @@ class Desk:
     # the engine's side ----------------------------------------------------------------------------------
 
     def engine_said(self, report: Said) -> None:
-        """The engine said something of a run."""
+        """The engine, or a larger server in its place, said something of a run."""
         if isinstance(report, Prepared | Refused):
             self._unmeasured.pop(report.number, None)
         if self.head_starts.holds(report):

@@ -1,8 +1,8 @@
 """A head start: the engine computes a question while the journal writes it down. Belongs to the dispatcher thread.
 
-A commit waits for the disk, 5 to 50 ms on a card, in which the cores would rest. What the engine says of such a run
-is held back until the question stands in the journal: no device hears of a question that could still be lost. Where
-the disk does not take it, the run is taken back unseen.
+A commit waits for the disk, and the cores would rest meanwhile (`tests/bench/slow_disk.py`). What the engine says
+of such a run is held back until the question stands in the journal: no device hears of a question that could still
+be lost. Where the disk does not take it, the run is taken back unseen.
 """
 
 from __future__ import annotations

@@ -159,6 +159,8 @@ def test_a_question_that_crashes_the_engine_in_its_head_start(begun: bool) -> No
         rig.desk.engine_said(Started(run))
     rig.crash()
     assert (job.crashes, rig.engine.submitted) == (1, [])
+    rig.desk.start_ahead(job, None)
+    assert rig.engine.submitted == [], "a suspect runs alone, and is not seen here"
     rig.desk.stored(job, 1)
     assert rig.engine.submitted == [1]
     for _ in range(2):
