@@ -15,8 +15,8 @@ CHUNK_MIN = 16
 """Smaller chunks than this waste the pass: Q4_0's matrix kernels work on several rows at once."""
 CHUNK_S = 0.5
 """Seconds that a chunk of prompts may take beside running answers. A row of a larger one costs less: 40 tokens
-behind 600 in the cache take 2.7 ms each, 256 take 1.75 (SmolLM2, two x86 cores; llama.cpp's attention works in
-blocks from 64 rows on)."""
+behind 600 in the cache take 2.7 ms each, 64 take 2.0, 256 take 1.7 (SmolLM2, two x86 cores,
+`tests/bench/rows.py`)."""
 PATIENCE_S = 2.0
 """Seconds for which prompts may hold answers up before these go on alone. Of eight questions that come at once all
 are read before the first answer is long: together they are written faster."""

@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ WARM_UP = 100
 SLOTS = 8
 DEVICES, OPEN_EACH = 8, 32
 LIMITS = {"queue_jobs": 512, "client_jobs": 64}
+NOTHING = nullcontext()
 
 
 def main() -> None:
@@ -74,9 +76,11 @@ def main() -> None:
         given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def throughput(folder: Path, questions: int, broker_settings: str) -> dict[str, float]:
-    """As many questions as fit, each answered in one step of the engine."""
-    broker, daemon, tls = _started(folder, broker_settings)
+def throughput(
+    folder: Path, questions: int, broker_settings: str, around: AbstractContextManager[None] = NOTHING
+) -> dict[str, float]:
+    """As many questions as fit, each answered in one step of the engine; the broker is started within `around`."""
+    broker, daemon, tls = _started(folder, broker_settings, around)
     process = psutil.Process(daemon.pid)
     load = Load(
         *tls.address if tls else (broker.host, broker.port),
@@ -169,7 +173,9 @@ class Secured:
         return ssl.create_default_context(cafile=str(self.ca))
 
 
-def _started(folder: Path, broker_settings: str) -> tuple[Mosquitto, DaemonProcess, Secured | None]:
+def _started(
+    folder: Path, broker_settings: str, around: AbstractContextManager[None] = NOTHING
+) -> tuple[Mosquitto, DaemonProcess, Secured | None]:
     for name in ("broker", "node", "ca"):
         (folder / name).mkdir(parents=True)
     sections: dict[str, dict[str, Any]] = {
@@ -185,7 +191,9 @@ def _started(folder: Path, broker_settings: str) -> tuple[Mosquitto, DaemonProce
         broker_settings = TLS.format(port=tls.address[1], ca=tls.ca, cert=pair.cert, key=pair.key)
         sections["mqtt"] = dict(zip(("host", "port"), tls.address, strict=True))
         sections["mqtt.tls"] = {"ca": str(tls.ca)}
-    broker = Mosquitto(folder / "broker", f"{QUIET}set_tcp_nodelay true\n{broker_settings}").start()
+    broker = Mosquitto(folder / "broker", f"{QUIET}set_tcp_nodelay true\n{broker_settings}")
+    with around:
+        broker.start()
     daemon = DaemonProcess(folder / "node", broker.host, broker.port, sections, scripted=True)
     return broker, daemon.start(), tls
 

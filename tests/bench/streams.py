@@ -51,13 +51,13 @@ class Cache:
         self._context = C.llama_init_from_model(model, asked)
         self._batch = C.llama_batch_init(BATCH, 0, 1)
 
-    def run(self, rows: Sequence[tuple[int, int]]) -> float:
-        """Compute rows of (position, stream); returns milliseconds."""
+    def run(self, rows: Sequence[tuple[int, int]], *, reading: bool = False) -> float:
+        """Compute rows of (position, stream), with logits of each, or of the last alone; returns milliseconds."""
         self._batch.n_tokens = len(rows)
         for row, (position, stream) in enumerate(rows):
             self._batch.token[row], self._batch.pos[row] = TOKEN, position
             self._batch.n_seq_id[row], self._batch.seq_id[row][0] = 1, stream
-            self._batch.logits[row] = True
+            self._batch.logits[row] = not reading or row == len(rows) - 1
         begun = time.perf_counter()
         if C.llama_decode(self._context, self._batch) != 0:
             raise RuntimeError("llama_decode failed")
