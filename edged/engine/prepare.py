@@ -62,9 +62,9 @@ class Preparation:
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
         limit, trimmed = self.context, 0
-        tokens, thinking = self._measure(messages, sampled, order.tools)
+        tokens, opening = self._measure(messages, sampled, order.tools)
         # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
-        reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if thinking else 0)
+        reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if opening else 0)
         wanted = reserve
         if order.session:
             wanted = max(reserve, min(order.max_tokens or limit, limit // ROOM_SHARE))
@@ -75,7 +75,7 @@ class Preparation:
             dropped = {id(message) for message in turns[0]}
             messages = [message for message in messages if id(message) not in dropped]
             trimmed += len(dropped)
-            tokens, thinking = self._measure(messages, sampled, order.tools)
+            tokens, opening = self._measure(messages, sampled, order.tools)
         if len(tokens) + reserve > limit:
             raise Refusal(
                 "too_long",
@@ -86,15 +86,31 @@ class Preparation:
         room = limit - len(tokens)
         if order.max_tokens is not None:
             room = min(room, order.max_tokens)
-        return self._sequence(order, tokens, room, now, thinking=thinking, trimmed=trimmed)
+        budget = self._budget(order, room)
+        if opening and budget == 0:
+            # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
+            own = len(self._tokenize(opening, special=True))
+            tokens[-own:] = self._tokenize(opening + CLOSING, special=True)
+            room = max(1, min(room, limit - len(tokens)))
+        thinking = bool(opening) and budget > 0
+        return self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
 
     def _closing(self) -> list[int]:
-        return self.vocabulary.tokenize(CLOSING, special=True) if self.template.thinks else []
+        return self._tokenize(CLOSING, special=True) if self.template.thinks else []
+
+    def _budget(self, order: Submit, room: int) -> int:
+        """Tokens of thinking for a question; `max_tokens` bounds thinking and answer, half stays for the answer."""
+        budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
+        if order.reasoning_budget is not None:
+            budget = order.reasoning_budget
+        if self.reasoning_max is not None:
+            budget = min(budget, self.reasoning_max)
+        return max(0, min(budget, room // 2 - len(self._closing())))
 
     def _measure(
         self, messages: list[Message], sampled: Mapping[int, Sequence[int]], tools: Sequence[Tool]
-    ) -> tuple[list[int], bool]:
-        """Tokens of a conversation, and whether its answer begins inside the thinking.
+    ) -> tuple[list[int], str]:
+        """Tokens of a conversation, and the template's words that open its answer's thinking, "" where none do.
 
         Args:
             messages: all of it.
@@ -109,40 +125,35 @@ class Preparation:
 
         spans = self.template.render(messages, tools)
         tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin, exact)
-        return tokens, opens_thinking(spans)
+        return tokens, spans[-1].text if opens_thinking(spans) else ""
 
     def _tokenize(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
         return self.vocabulary.tokenize(text, special=special)
 
     def _sequence(
-        self, order: Submit, tokens: list[int], room: int, now: float, *, thinking: bool, trimmed: int
+        self,
+        order: Submit,
+        tokens: list[int],
+        room: int,
+        budget: int,
+        now: float,
+        *,
+        thinking: bool,
+        trimmed: int,
     ) -> Measured:
-        thinks = self.template.thinks
         callable_ = bool(order.tools) and order.tool_mode != "none"
-        closing = self._closing()
-        budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
-        if order.reasoning_budget is not None:
-            budget = order.reasoning_budget
-        if self.reasoning_max is not None:
-            budget = min(budget, self.reasoning_max)
-        # `max_tokens` bounds thinking and answer together: half of it stays for the answer.
-        budget = max(0, min(budget, room // 2 - len(closing)))
-        if thinking and budget == 0:
-            tokens = tokens + closing
-            room = max(1, min(room, self.context - len(tokens)))
-            thinking = False
         return Measured(
             order=order,
             tokens=tokens,
             prompt_tokens=len(tokens),
             text=AnswerText(
                 order.stop,
-                thinks=thinks,
+                thinks=self.template.thinks,
                 thinking=thinking,
                 trigger=self.template.form.trigger if callable_ else "",
                 trigger_first=order.schema is not None,
             ),
-            closing=closing,
+            closing=self._closing(),
             room=room,
             budget=budget,
             context=self.context,

@@ -189,9 +189,10 @@ def test_the_thinking_gets_a_third_of_the_context(model: llama.Model, template: 
 
 
 def test_without_a_budget_the_prompt_closes_the_thinking(model: llama.Model, template: ChatTemplate) -> None:
-    """Budget 0: the closed thinking is part of the prompt, and what follows is the answer."""
+    """Budget 0: the closed thinking is part of the prompt, in the tokens that its text has as a whole."""
     sequence = prepare(model, template, Message("user", "q"), budget=0)
-    assert sequence.tokens[-5:] == [OPEN, NEWLINE, *CLOSING]
+    assert sequence.tokens[-5:] == [ASSISTANT, OPEN, BLANK_LINE, CLOSE, BLANK_LINE]
+    assert sequence.tokens[-4:] == model.tokenize("<think>\n\n</think>\n\n", special=True)
     assert sequence.prompt_tokens == len(sequence.tokens)
     assert not sequence.text.thinking
 
