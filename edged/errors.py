@@ -76,3 +76,7 @@ class ModelError(EdgedError):
 
 class EngineError(EdgedError):
     """The engine process broke: it ended, hung, or spoke nonsense."""
+
+
+class OutgrownError(EdgedError):
+    """An answer cannot go on: what its schema allows has become too large to compute. The text says what."""

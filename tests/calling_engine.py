@@ -78,7 +78,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         reasoning=False,
         kv_bytes_per_token=0,
     )
-    prepared = preparation(model, constraints=Constraints(tables))
+    prepared = preparation(model, make_constraints=lambda: Constraints(tables()))
     return LoadedModel(model.vocabulary, model.passes, model.make_chooser, prepared, info)
 
 

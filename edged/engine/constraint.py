@@ -2,12 +2,12 @@
 
 Belongs to the engine. Schemas are compiled in the intake thread, followed token by token in the model thread.
 No grammar text ever comes from the wire and llama.cpp's own grammar code is not used: an unparsable grammar
-ends the process there. llguidance reports what it cannot do, and works within limits.
+ends the process there. llguidance reports what it cannot do, and works within limits. Imported when the first
+schema comes: library and tables are memory that a node without schemas saves.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -15,7 +15,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from edged.core.tools import Mode, Tool
 from edged.engine.call_grammar import grammar
 from edged.engine.calls import CallForm
-from edged.errors import Refusal
+from edged.errors import OutgrownError, Refusal
 
 OPTIONS = {
     "whitespace_flexible": False,
@@ -34,10 +34,6 @@ LIMITS = LLParserLimits(
     max_grammar_size=200_000,
 )
 """What one schema may cost, to compile and a token; beyond it llguidance reports an error."""
-
-
-class OutgrownError(Exception):
-    """An answer cannot go on: what its schema allows has become too large to compute. The text says what."""
 
 
 class Constraint:
@@ -106,21 +102,11 @@ class Constraints:
     """Compiles schemas for one vocabulary.
 
     Args:
-        make: builds llguidance's tables of the vocabulary: half a second for 49k tokens, two for 152k. Called
-            once, when the first schema comes or `prepare` is called.
+        tables: llguidance's, of the vocabulary.
     """
 
-    def __init__(self, make: Callable[[], LLTokenizer]) -> None:
-        self._make = make
-        self._making = threading.Lock()
-        self._tokenizer: LLTokenizer | None = None
-
-    def prepare(self) -> LLTokenizer:
-        """Build the tables, if they are not there yet. Any thread."""
-        with self._making:
-            if self._tokenizer is None:
-                self._tokenizer = self._make()
-            return self._tokenizer
+    def __init__(self, tables: LLTokenizer) -> None:
+        self._tables = tables
 
     def compile(self, schema: str) -> Constraint:
         """A constraint for one answer.
@@ -155,7 +141,7 @@ class Constraints:
         return self._constraint(LLMatcher.grammar_from_lark(text))
 
     def _constraint(self, text: str) -> Constraint:
-        matcher = LLMatcher(self.prepare(), text, log_level=0, limits=LIMITS)
+        matcher = LLMatcher(self._tables, text, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             # A schema that contains itself without an end fails only here: no value of it is finite.
             matcher.compute_bitmask()

@@ -5,20 +5,23 @@ Runs in the intake thread, beside the running pass: it needs the vocabulary and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
 from edged.core.tools import Tool
 from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
-from edged.engine.constraint import Constraint, Constraints
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
 from edged.engine.sequence import CLOSING
 from edged.engine.sequence import Sequence as Measured
 from edged.errors import Refusal
+
+if TYPE_CHECKING:
+    from edged.engine.constraint import Constraint, Constraints
 
 ANSWER_TOKENS_MIN = 16
 """A prompt that leaves less room than this for its answer is refused as too long."""
@@ -39,7 +42,8 @@ class Preparation:
         reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
         reasoning_max: tokens of thinking that no question gets more of; None for no bound.
         delta_interval_s: least time between two deltas of one answer.
-        constraints: compiles JSON schemas; None where the model has no support for them.
+        make_constraints: makes what compiles JSON schemas, once, when the first one comes; None where the model
+            has no support for them.
     """
 
     vocabulary: Vocabulary
@@ -48,8 +52,9 @@ class Preparation:
     system_prompt: str
     reasoning_budget: int | None
     delta_interval_s: float
-    constraints: Constraints | None = None
+    make_constraints: Callable[[], Constraints] | None = None
     reasoning_max: int | None = None
+    _constraints: Constraints | None = field(default=None, init=False)
 
     def prepare(self, order: Submit, now: float) -> Measured:
         """Measure a question.
@@ -167,14 +172,16 @@ class Preparation:
     def _constraint(self, order: Submit) -> Constraint | None:
         if order.schema is None and not order.tools:
             return None
-        if self.constraints is None:
+        if self.make_constraints is None:
             raise Refusal(
                 "unsupported", "this node's model cannot be held to a schema or tools; leave them out"
             )
+        if self._constraints is None:
+            self._constraints = self.make_constraints()
         if not order.tools:
-            return self.constraints.compile(order.schema or "{}")
+            return self._constraints.compile(order.schema or "{}")
         named = [tool for tool in order.tools if tool.name == order.tool_named]
-        return self.constraints.compile_calls(
+        return self._constraints.compile_calls(
             self.template.form,
             named or order.tools,
             order.tool_mode,

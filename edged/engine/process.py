@@ -128,7 +128,6 @@ def _run(fd: int, load: Load) -> int:
     )
     intake = threading.Thread(target=engine.take_in, args=(orders,), name="intake", daemon=True)
     intake.start()
-    threading.Thread(target=engine.prepare_tables, name="tables", daemon=True).start()
     engine.serve()
     return 0
 
@@ -247,19 +246,6 @@ class Engine:
         self._channel.send(
             Refused(number, refusal.code, refusal.message, refusal.details, refusal.retry_after_ms)
         )
-
-    # tables thread --------------------------------------------------------------------------------------
-
-    def prepare_tables(self) -> None:
-        """Build the tables for schemas once nothing else is to be done, so that no question waits for them.
-
-        llguidance cannot write them to disk (1.9.1). A schema that comes earlier has them built by itself.
-        """
-        constraints = self._model.preparation.constraints
-        while constraints is not None and (self.scheduler.running or self.scheduler.waiting):
-            time.sleep(PULSE_S)
-        if constraints is not None:
-            constraints.prepare()
 
     # model thread ---------------------------------------------------------------------------------------
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call
 from edged.engine.calls import CallForm
-from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
 from edged.engine.slots import Stored
 from edged.errors import EngineError
+
+if TYPE_CHECKING:
+    from edged.engine.constraint import Constraint
 
 NO_SLOT = -1
 CLOSING = "\n</think>\n\n"

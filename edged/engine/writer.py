@@ -7,15 +7,17 @@ scheduler's to know.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edged.core.rates import Counters
 from edged.core.reply import FinishReason
-from edged.engine.constraint import Constraint, OutgrownError
 from edged.engine.messages import Refused, Report
 from edged.engine.ports import Chooser, Vocabulary
 from edged.engine.sequence import Sequence
-from edged.errors import EngineError
+from edged.errors import EngineError, OutgrownError
+
+if TYPE_CHECKING:
+    from edged.engine.constraint import Constraint
 
 
 class Writer:

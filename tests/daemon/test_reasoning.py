@@ -200,7 +200,9 @@ def test_budget_zero_answers_at_once(ask_wanderer: Device) -> None:
     assert {reply["type"] for reply in answer.replies} == {"accepted", "delta", "done"}
     assert answer.text == ANSWER
     assert answer.last["usage"]["reasoning_tokens"] == 0
-    assert answer.last["usage"]["prompt_tokens"] == thought + CLOSING_TOKENS - 1  # both newlines are one token
+    assert (
+        answer.last["usage"]["prompt_tokens"] == thought + CLOSING_TOKENS - 1
+    )  # both newlines are one token
 
 
 @pytest.mark.parametrize("max_tokens", [1, 6, 8, 9, 20])

@@ -99,7 +99,7 @@ class Mix:
         self.settings = {
             "delta_interval_s": rng.choice([0.0, 0.02]),
             "system_prompt": rng.choice(["", "Be short."]),
-            "constraints": ScriptedConstraints(VALUE, CALL.encode()),
+            "make_constraints": lambda: ScriptedConstraints(VALUE, CALL.encode()),
         }
         slots = rng.randint(1, 4)
         self.shape = {

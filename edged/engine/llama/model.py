@@ -9,17 +9,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from llguidance import LLTokenizer
-
 from edged.errors import ModelError
 
-from .bindings import C, give_back
+from .bindings import C
 
 Token = int
-SLICES = [r'[^"\\\x00-\x1F\x7F]{1,30}', r'[^"\\\x00-\x1F\x7F]+']
-"""What strings in JSON are made of, for which llguidance keeps the tokens that fit. Of its own three the one for at
-most ten characters is left out: of 51 MiB of tables for 152k tokens that takes 18, of 16 for 49k 6, and the masks
-within an answer of 43 tokens take 5 ms in all instead of 3, were all of them asked for (x86)."""
 TOKEN_BYTES_MAX = 256
 """Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
 KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
@@ -80,6 +74,11 @@ class Model:
             buffer = ctypes.create_string_buffer(length + 1)
             read(self._model, index, buffer, length + 1)
         return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def vocabulary_pointer(self) -> object:
+        """The C vocabulary, for llguidance."""
+        return self._vocab
 
     @property
     def description(self) -> str:
@@ -154,10 +153,11 @@ class Model:
             return known
         if not 0 <= token < self.vocabulary:  # out of a session that another model began
             return b""
-        self._pieces[token] = text = self._read_piece(token)
+        self._pieces[token] = text = self.read_piece(token)
         return text
 
-    def _read_piece(self, token: Token) -> bytes:
+    def read_piece(self, token: Token) -> bytes:
+        """As `piece`, for tokens of the vocabulary, without keeping the text in memory."""
         room = TOKEN_BYTES_MAX
         buffer = ctypes.create_string_buffer(room)
         length = C.llama_token_to_piece(self._vocab, token, buffer, room, 0, True)
@@ -174,28 +174,6 @@ class Model:
     def is_control(self, token: Token) -> bool:
         """True for tokens that steer and have no text of their own to show."""
         return bool(C.llama_vocab_is_control(self._vocab, token))
-
-    def grammar_tables(self) -> LLTokenizer:
-        """Tables of the vocabulary as llguidance wants them, for `edged.engine.constraint`; takes a second.
-
-        What llguidance's own `lltokenizer_from_vocab` does (1.9.1), without a call that llama_cpp has deprecated.
-        """
-        pieces = list(map(self._read_piece, range(self.vocabulary)))  # no text is kept but those that come up
-        for token in range(self.vocabulary):
-            if self.is_special(token):
-                # A leading 0xff makes it a special token there: no schema's text matches it.
-                pieces[token] = b"\xff" + pieces[token]
-        ends = [token for token in range(self.vocabulary) if self.ends_answer(token)]
-        tables = LLTokenizer.from_llamacpp(
-            tokens=pieces,
-            vocab_ptr=self._vocab,
-            tokenize_fptr=ctypes.cast(C._lib.llama_tokenize, ctypes.c_void_p).value,  # noqa: SLF001
-            eos_token=ends,
-            slices=SLICES,
-        )
-        del pieces
-        give_back()
-        return tables
 
     def is_special(self, token: Token) -> bool:
         """True for control tokens, and for user-defined ones that are written as a tag, such as `<tool_call>`."""
