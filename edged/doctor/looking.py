@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from edged.adapters import calibration_file, machine, model_file
 from edged.adapters.model_file import ModelFile
@@ -26,6 +27,7 @@ from edged.core.checks.verdict import Verdict, failure
 from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose
 from edged.core.vitals import Vitals
+from edged.engine.environment import huge_pages
 from edged.engine.trial_client import library_sets
 from edged.errors import EngineError, ModelError, SettingsError
 from edged.node.clocks import NOTE
@@ -94,6 +96,7 @@ def _board(
     supply = board_checks.supply(vitals)
     if supply is not None:
         yield supply
+    yield board_checks.huge_pages(huge_pages(Path("/sys") if settings is None else settings.paths.sys))
 
 
 def _heat(vitals: Vitals, found: Board, settings: Settings | None) -> Iterator[Verdict]:

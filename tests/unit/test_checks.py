@@ -41,6 +41,7 @@ from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
 from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
 from edged.core.gguf import Shape
 from edged.core.heat.margins import Margins, with_known_trips
+from edged.core.huge_pages import parse
 from edged.core.topology import Choice, big_cores
 from edged.core.vitals import Vitals
 from edged.doctor import screen
@@ -188,6 +189,24 @@ def test_cores_that_are_kept_away(tmp_path: Path) -> None:
     assert board_checks.cores(found, choice).state == "ok"  # it does not say what is allowed
     assert "CPUQuota" in (board_checks.cores(replace(small, cpu_quota=1.0), choice).mend or "")
     assert board_checks.cores(found, None, "cores: 900 not on this board").state == "failure"
+
+
+@pytest.mark.parametrize(
+    ("enabled", "size", "state", "words"),
+    [
+        ("always [madvise] never\n", "2097152\n", "ok", "the engine asks"),
+        ("[always] madvise never\n", "2097152\n", "ok", "to everybody"),
+        ("always madvise [never]\n", "2097152\n", "warning", "gives none"),
+        ("always madvise [never]\n", "33554432\n", "ok", "of 32 MiB"),
+        ("always madvise never\n", "2097152\n", "unknown", "does not tell"),
+        ("always [madvise] never\n", "", "unknown", "does not tell"),
+    ],
+)
+def test_huge_pages(enabled: str, size: str, state: State, words: str) -> None:
+    """Where the kernel gives none it is told how it would; pages too large for the engine are no fault."""
+    verdict = board_checks.huge_pages(parse(enabled, size))
+    assert (verdict.state, words in verdict.words) == (state, True)
+    assert (verdict.mend is not None) == (state == "warning")
 
 
 def test_a_weak_supply(tmp_path: Path) -> None:

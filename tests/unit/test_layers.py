@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "__init__.py": (),
     "core/": ("core", "errors"),
     "engine/client.py": ("core", "errors", "engine.channel", "engine.environment", "engine.messages"),
-    "engine/environment.py": (),
+    "engine/environment.py": ("core",),
     "engine/trial_client.py": (
         "core",
         "errors",

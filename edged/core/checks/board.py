@@ -9,6 +9,7 @@ from edged.core.board import Board, Cluster, cores_in_words
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
 from edged.core.heat.clocks import Found
 from edged.core.heat.margins import Margins
+from edged.core.huge_pages import HugePages
 from edged.core.topology import Choice, format_cores
 from edged.core.vitals import (
     Trip,
@@ -189,6 +190,19 @@ def supply(vitals: Vitals) -> Verdict | None:
             "use the supply that its maker names (Raspberry Pi 5: 27 W, 4: 15 W) and a short cable",
         )
     return ok("supply", "the voltage holds")
+
+
+def huge_pages(found: HugePages | None) -> Verdict:
+    """Whether the weights stand in huge pages."""
+    name = "huge pages"
+    if found is None:
+        return unknown(name, "this kernel does not tell of them")
+    if not found.usable:
+        return ok(name, f"of {found.size_bytes >> 20} MiB: too large for the engine, which does without")
+    if found.mode == "never":
+        words = "this kernel gives none, and decoding wants them (a tenth of the speed, on x86)"
+        return warning(name, words, "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled")
+    return ok(name, "the engine asks for them" if found.asked_for else "this kernel gives them to everybody")
 
 
 def instructions(found: Board, library: Library) -> Verdict:
