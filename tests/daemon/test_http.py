@@ -17,6 +17,8 @@ from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
+from edged.adapters.http.server import HEAD_S
+
 KEY = "a-key-for-tests-0123456789"
 LONG = "tokens=2000 step_ms=20 speak"
 
@@ -344,7 +346,11 @@ def test_tls(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     sections, port = with_http(tmp_path)
     sections["http.tls"] = {"cert": str(pair.cert), "key": str(pair.key)}
     daemon(broker, sections, scripted=True).start()
+    silent = socket.create_connection(("localhost", port))
     context = ssl.create_default_context(cafile=str(authority.pem))
     assert httpx.get(f"https://localhost:{port}/health", verify=context).json() == {"status": "ok"}
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"http://localhost:{port}/health")
+    silent.settimeout(2 * HEAD_S)  # asyncio's own patience is a minute
+    with silent:
+        assert silent.recv(1) == b"", "who never shakes hands holds a file of the daemon"

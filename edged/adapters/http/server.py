@@ -26,7 +26,7 @@ from .asking import Node
 from .routes import Routes
 
 HEAD_S = 15.0
-"""A connection must have sent a request's head by then, also between two requests."""
+"""A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
 HEAD_BYTES_MAX = 16 * 1024
 IP_FREEBIND = (
     15  # ip(7): bind to an address that the machine does not have yet, as after a boot without network
@@ -152,7 +152,7 @@ class Server:
     def _run(self) -> None:
         reason = "it returned"
         try:
-            with asyncio.Runner() as runner:
+            with asyncio.Runner(loop_factory=_Loop) as runner:
                 runner.get_loop().set_exception_handler(self._complain)
                 runner.run(self._server.serve(sockets=[self._sock]))
         except BaseException as error:
@@ -174,6 +174,15 @@ class Server:
             self._server.should_exit = True
         else:
             loop.default_exception_handler(context)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that waits for a TLS handshake no longer than for a request; uvicorn does not ask for that."""
+
+    async def create_server(self, *args: Any, **given: Any) -> asyncio.Server:  # noqa: ANN401
+        if given.get("ssl") is not None:
+            given["ssl_handshake_timeout"] = HEAD_S
+        return await super().create_server(*args, **given)
 
 
 class _Impatient(H11Protocol):
