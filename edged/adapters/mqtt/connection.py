@@ -318,8 +318,7 @@ class Mqtt:
 
     def _wait_to_retry(self) -> None:
         self._failures += 1
-        longest = min(RETRY_MAX_S, 0.25 * 2**self._failures)
-        until = time.monotonic() + longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        until = time.monotonic() + longest_wait_s(self._failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
             self.beat = time.monotonic()
             readable, _, _ = select.select([self._wake_in], [], [], min(left, TICK_S))
@@ -460,3 +459,8 @@ class Mqtt:
         token = self._window.acknowledged(mid)
         if token is not None:
             self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
+
+
+def longest_wait_s(failures: int) -> float:
+    """Most to wait, in seconds, after so many tries in a row that failed; there may be any number."""
+    return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))
