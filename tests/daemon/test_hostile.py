@@ -200,13 +200,14 @@ def test_a_refusal_finds_its_device(
 def test_properties_that_cannot_be_read(
     shared_broker: Mosquitto, node: DaemonProcess, device: MakeDevice
 ) -> None:
-    """A broker lets U+FEFF through, and paho cannot read it: one error each, and no new connection."""
+    """U+FEFF, which a broker lets through and paho cannot read, or very many: one error each, no new connection."""
     asking = device(shared_broker, "unread")
     connected = len(node.log("mqtt_connected"))
     for name, properties in (
         ("p1", {"UserProperty": ("a", "\ufeff")}),
         ("p2", {"ContentType": "\ufeff"}),
         ("p3", {"ResponseTopic": "\ufeff", "CorrelationData": b"\xef\xbb\xbf"}),
+        ("p4", {"UserProperty": [("", "")] * 2000}),
     ):
         asking.publish(asking.ask_topic, json.dumps({"id": name, "prompt": "x"}).encode(), **properties)
         last = asking.answer(name).check().last

@@ -23,8 +23,9 @@ def test_all_but_the_properties(topic: bytes, properties: bytes, payload: bytes,
     """They are stepped over, whatever they hold."""
     rest = variable(len(properties)) + properties + payload
     head = len(topic).to_bytes(2) + topic
-    assert bare(0x33, head + mid.to_bytes(2) + rest) == Bare(topic, payload, mid, qos=1, retained=True)
-    assert bare(0x30, head + rest) == Bare(topic, payload, 0, qos=0, retained=False)
+    length = len(properties)
+    assert bare(0x33, head + mid.to_bytes(2) + rest) == Bare(topic, payload, mid, 1, True, length)
+    assert bare(0x30, head + rest) == Bare(topic, payload, 0, 0, False, length)
 
 
 @given(st.integers(0, 255), st.binary(max_size=40))
@@ -32,3 +33,9 @@ def test_any_bytes(head: int, packet: bytes) -> None:
     """They are a message or none."""
     message = bare(head, packet)
     assert message is None or message.payload == packet[len(packet) - len(message.payload) :]
+
+
+def test_a_length_without_end() -> None:
+    """A variable byte integer has four bytes at most: with more of them it is no message."""
+    assert bare(0x30, b"\0\1t" + b"\x80" * 3 + b"\0") == Bare(b"t", b"", 0, 0, False, 0)
+    assert bare(0x30, b"\0\1t" + b"\x80" * 4 + b"\0") is None

@@ -31,6 +31,11 @@ RECORD_BYTES = 16_384
 """Most that a TLS record holds (RFC 8446, 5.1)."""
 CONTINUES = 0x80
 """Of a variable byte integer: another byte follows (MQTT 5, 1.5.5)."""
+VARIABLE_BYTES = 4
+"""Most that a variable byte integer has."""
+PROPERTY_BYTES_MAX = 8192
+"""Longer properties of a message are not read. paho takes time with the square of their length (half a megabyte of
+empty user properties: 24 s on an x86 server), and we neither hear nor answer the broker for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class Bare:
     mid: int
     qos: int
     retained: bool
+    property_bytes: int
 
 
 class Client(paho.Client):
@@ -64,14 +70,20 @@ class Client(paho.Client):
         return super().loop_write()
 
     def _handle_publish(self) -> MQTTErrorCode:
-        try:
-            return super()._handle_publish()
-        except MalformedPacket as error:
-            message = bare(self._in_packet["command"], bytes(self._in_packet["packet"]))
-            if message is None:
-                raise
-            self._on_bare(message, str(error))
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        head, packet = self._in_packet["command"], self._in_packet["packet"]
+        message = bare(head, bytes(packet)) if len(packet) > PROPERTY_BYTES_MAX else None
+        if message is not None and message.property_bytes > PROPERTY_BYTES_MAX:
+            fault = f"they have {message.property_bytes} bytes, at most {PROPERTY_BYTES_MAX} are read"
+        else:
+            try:
+                return super()._handle_publish()
+            except MalformedPacket as error:
+                message = bare(head, bytes(packet))
+                if message is None:
+                    raise
+                fault = str(error)
+        self._on_bare(message, fault)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
 
 def join(waiting: deque[_OutPacket]) -> None:
@@ -119,6 +131,8 @@ def bare(head: int, packet: bytes) -> Bare | None:
         shift, at = shift + 7, at + 1
         if not packet[at - 1] & CONTINUES:
             break
+        if shift == 7 * VARIABLE_BYTES:
+            return None
     if at + length > len(packet):
         return None
-    return Bare(topic, packet[at + length :], mid, qos, bool(head & 0x01))
+    return Bare(topic, packet[at + length :], mid, qos, bool(head & 0x01), length)
