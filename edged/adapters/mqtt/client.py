@@ -8,6 +8,8 @@ paho writes each packet by itself, and over TLS each write is a record. In a tur
 packet from a client in plain text, but all packets of a record (2.0.11, `loop_handle_reads_writes`), and a turn
 may end with its whole store written to disk: so packets that wait together leave as one record.
 
+paho counts packet identifiers to their end and begins anew, also with those that are under way.
+
 Belongs to the MQTT thread.
 """
 
@@ -68,6 +70,12 @@ class Client(paho.Client):
         """Write what waits, in as few pieces as may be."""
         join(self._out_packet)
         return super().loop_write()
+
+    def _mid_generate(self) -> int:
+        # paho refuses a message of QoS 1 under an identifier under way, and calls one of QoS 0 by it delivered.
+        while (mid := super()._mid_generate()) in self._out_messages:
+            pass
+        return mid
 
     def _handle_publish(self) -> MQTTErrorCode:
         head, packet = self._in_packet["command"], self._in_packet["packet"]
