@@ -20,6 +20,8 @@ IDENTIFIERS = 65_535
 PLAIN = bytes([0x20, 3, 0, 0, 0])
 """CONNACK of a broker that names no limits."""
 COUNTS = bytes([0x20, 6, 0, 0, 3, 0x21, 0, MAXIMUM])
+SMALL = bytes([0x20, 8, 1, 0, 5, 0x27, 0, 0, 0, 100])
+"""Of one that has kept the session, and takes packets of 100 bytes."""
 
 
 def read(line: socket.socket) -> tuple[int, bytes]:
@@ -112,6 +114,43 @@ def test_no_more_is_under_way_than_the_broker_takes() -> None:
             delivered = [told.get(timeout=10) for _ in range(MESSAGES)]
             assert delivered == [Delivered(number) for number in range(MESSAGES)]
             assert mqtt.stop(5.0)
+
+
+def test_a_new_connection_that_takes_fewer() -> None:
+    """What is under way when a connection ends comes again, by as many as the next one takes."""
+    with socket.create_server(("127.0.0.1", 0)) as server, client(server) as (mqtt, told):
+        with connection(server, PLAIN) as line:
+            until_connected(told)
+            for number in range(MESSAGES):
+                mqtt.publish(Outgoing("t", b"x", qos=1, token=number))
+            first = arrivals(line, 0.5)
+            assert len(first) == MESSAGES
+        with connection(server, COUNTS) as line:
+            until_connected(told)
+            again: list[int] = []
+            while len(again) < MESSAGES:
+                some = arrivals(line, 0.5)
+                assert 0 < len(some) <= MAXIMUM
+                again += some
+                for mid in some:
+                    line.sendall(b"\x40\x02" + mid.to_bytes(2))
+            assert again == first
+            assert [told.get(timeout=10) for _ in first] == [Delivered(number) for number in range(MESSAGES)]
+
+
+def test_a_new_connection_that_takes_less() -> None:
+    """What is larger than the next connection takes is not sent again, and told of; the rest is."""
+    with socket.create_server(("127.0.0.1", 0)) as server, client(server) as (mqtt, told):
+        with connection(server, PLAIN) as line:
+            until_connected(told)
+            mqtt.publish(Outgoing("t", b"x" * 101, qos=1, token=1))
+            mqtt.publish(Outgoing("t", b"x", qos=1, token=2))
+            _, small = arrivals(line, 0.5)
+        with connection(server, SMALL) as line:
+            heard = until_connected(told)
+            assert arrivals(line, 0.5) == [small]
+        refused = "larger than the broker's limit of 100 bytes a packet"
+        assert heard[1:] == [Delivered(1, refused=refused)]
 
 
 def test_identifiers_come_round() -> None:

@@ -151,7 +151,7 @@ class Mqtt:
 
     # MQTT thread ----------------------------------------------------------------------------------------
 
-    def _make_client(self) -> paho.Client:
+    def _make_client(self) -> Client:
         link = self._link
         client = Client(
             self._on_bare,
@@ -287,9 +287,7 @@ class Mqtt:
         size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
         if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
             # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
-            if message.token is not None:
-                reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
-                self._emit(Delivered(message.token, refused=reason))
+            self._too_large(message.token)
             return
         try:
             sent = self._client.publish(
@@ -307,6 +305,11 @@ class Mqtt:
             self._window.sent(sent.mid, message.token)
         elif message.token is not None:
             self._emit(Undelivered(message.token))
+
+    def _too_large(self, token: object) -> None:
+        if token is not None:
+            reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
+            self._emit(Delivered(token, refused=reason))
 
     def _finished(self) -> bool:
         sent = not self._orders and not self._out and not self._window.owing
@@ -382,6 +385,8 @@ class Mqtt:
             return
         self._window.connected(properties)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
+        for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
+            self._too_large(self._window.acknowledged(mid))
         self._connection += 1
         self._connected_at = time.monotonic()
         self._reasons_told.clear()

@@ -1,7 +1,8 @@
 """What was sent with QoS 1 and not acknowledged, and how much of that a broker takes. Belongs to the MQTT thread.
 
 A broker may cut the connection of who sends more at once than its Receive Maximum (MQTT 5, 3.2.2.3.3 and 4.9).
-paho does not look at it, and sends all that it has again on a new connection: so it is never given more.
+paho does not look at it, and sends all that it has again on a new connection: so it is never given more, and told
+the limit of each connection (`Client.fit`).
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ class Window:
 
     Args:
         gathers: once full, it opens when half is acknowledged, so that what waits leaves together.
+
+    Attributes:
+        limit: messages that may be under way at once.
     """
 
     def __init__(self, *, gathers: bool = False) -> None:
         self._tokens: dict[int, object] = {}
-        self._limit = MOST
+        self.limit = MOST
         self._gathers = gathers
         self._full = False
 
     def connected(self, properties: PahoProperties | None) -> None:
         """A new connection, with what the broker says of itself."""
-        self._limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
+        self.limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
         self._count()
 
     @property
@@ -57,5 +61,5 @@ class Window:
         return token
 
     def _count(self) -> None:
-        most = self._limit // 2 + 1 if self.gathering else self._limit
+        most = self.limit // 2 + 1 if self.gathering else self.limit
         self._full = len(self._tokens) >= most
