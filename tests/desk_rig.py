@@ -14,7 +14,7 @@ from edged.core.job import Job
 from edged.core.link import Delivery, Outgoing
 from edged.core.question import Message, Question
 from edged.core.records import Publish, SessionTurn
-from edged.core.reply import Timings, Usage
+from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.topics import Topics
 from edged.engine.messages import Ended, Order, Prepared, Submit
 from edged.node.course import Course
@@ -96,10 +96,14 @@ class Rig:
 
     def arrive(self, name: str, **changes: Any) -> Job:
         """A new question that the journal is just committing; a slot was free for it."""
-        job = self._job(name, changes)
+        job = self.come(name, **changes)
         job.begun = True
         self.desk.start_ahead(job, None)
         return job
+
+    def come(self, name: str, **changes: Any) -> Job:
+        """A new question on its way into the journal."""
+        return self._job(name, changes)
 
     def _job(self, name: str, changes: dict[str, Any]) -> Job:
         fields: dict[str, Any] = {"client": "c", "id": name, "made_id": False, "plain": False}
@@ -123,6 +127,6 @@ class Rig:
         self.desk.engine_ready("m")
 
 
-def ended(number: int, text: str) -> Ended:
+def ended(number: int, text: str, outcome: FinishReason = "stop") -> Ended:
     """The engine's last word on a question."""
-    return Ended(number, "stop", text, "", Usage(9, 0, 3), Timings())
+    return Ended(number, outcome, text, "", Usage(9, 0, 3), Timings())

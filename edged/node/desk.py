@@ -47,6 +47,8 @@ BEGUN_MAX = 10
 board down leaves no other trace, and an orderly restart in mid-answer is no fault of the question."""
 SOON_S = 0.1
 """A deadline that is nearer than this has passed."""
+TOO_LATE = frozenset({"expired", "busy"})
+"""What the engine refuses for its deadline: one that has passed, or that cannot be kept."""
 
 UNREADABLE = Refusal(
     "interrupted",
@@ -405,10 +407,17 @@ class Desk:
         now = self.clock()
         for job in jobs:
             if report.outcome == "deadline" and job.deadline is not None and job.deadline > now + SOON_S:
-                self.course.anew(job)  # the engine had not heard yet that this one waits longer
-                self._submit(job)
+                self._begin_anew(job)  # the engine had not heard yet that this one waits longer
             else:
                 self._ended(job, report, first=run is None or run.first is job)
+
+    def _begin_anew(self, job: Job) -> None:
+        """The run that it shared ended too early for it."""
+        self.course.anew(job)
+        if job.cancel_asked:
+            self.course.finish(job, endings.cancelled(job))
+        else:
+            self._submit(job)
 
     def _ended(self, job: Job, report: Ended, *, first: bool) -> None:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
@@ -479,9 +488,8 @@ class Desk:
         away = None if self.away is None or "context" not in self.away.policy.when else self.away
         for job in jobs:
             longer = job.deadline is None or job.deadline > now + SOON_S
-            if run is not None and report.code == "expired" and job.state is State.WAITING and longer:
-                job.begin_anew()  # it shared the place in line of one that did not wait as long
-                self._submit(job)
+            if run is not None and report.code in TOO_LATE and longer and run.is_shorter_for(job):
+                self._begin_anew(job)
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
                 # With what the rounds before came to.
                 self.course.answer(job, endings.done(job, self._who(job), "deadline"))

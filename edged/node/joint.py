@@ -54,6 +54,11 @@ class Run:
         else:
             self.pieces.append((piece.kind, piece.text))
 
+    def is_shorter_for(self, job: Job) -> bool:
+        """Whether this question waits longer than the one that began it, whose deadline the engine judged by."""
+        judged = self.first.deadline
+        return judged is not None and (job.deadline is None or job.deadline > judged)
+
     def so_far(self, kind: Kind) -> str:
         """What there is of the answer, or of its thinking."""
         return "".join(text for one, text in self.pieces if one == kind)

@@ -12,7 +12,8 @@ from edged.core import reply
 from edged.core.job import State
 from edged.core.question import Message
 from edged.core.records import JobRow, Recovered, RecoveredJob
-from edged.engine.messages import Cancel, Piece, Prepared, Said, Started, Submit
+from edged.engine.messages import Cancel, Ended, Piece, Prepared, Refused, Said, Started, Submit
+from edged.errors import Code
 
 
 def test_who_is_blamed_for_a_crash() -> None:
@@ -238,3 +239,51 @@ def test_the_same_question_joins_a_head_start_once_that_is_stored() -> None:
     assert rig.engine.submitted == [], "the answer is known"
     rig.desk.stored(third, 3)
     assert rig.journal.finished[3]["text"] == "once"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_deadline_that_the_engine_cannot_keep(ahead: bool) -> None:  # noqa: FBT001 - a table
+    """The engine says so at once, long before it has passed: to ask it again would change nothing."""
+    rig = Rig()
+    if ahead:
+        rig.desk.stored(rig.arrive("q1"), 1)
+    else:
+        rig.ask(1, temperature=0.0)
+    (run,) = rig.engine.submitted
+    rig.desk.engine_said(Refused(run, "expired", "reading takes longer", {}))
+    assert (rig.engine.submitted, rig.journal.finished[1]["code"]) == ([], "expired")
+
+
+@pytest.mark.parametrize(("code", "begun"), [("expired", False), ("expired", True), ("busy", False)])
+def test_who_waits_longer_is_not_refused_with_the_hasty(code: Code, begun: bool) -> None:  # noqa: FBT001 - a table
+    """The engine judged a deadline that is not this question's: it is asked anew, with its own."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    hasty = rig.ask(1, **same)
+    rig.clock.now += 10
+    patient = rig.ask(2, **same)
+    assert rig.engine.submitted == [1]
+    if begun:
+        rig.measured(1)
+        rig.desk.engine_said(Started(1))
+    rig.desk.engine_said(Refused(1, code, "too late", {}))
+    assert (hasty.state, patient.state) == (State.FINISHING, State.WAITING)
+    assert rig.engine.submitted == [2]
+    rig.desk.engine_said(Refused(2, code, "too late", {}))
+    assert rig.engine.submitted == []
+    assert [rig.journal.finished[number]["code"] for number in (1, 2)] == [code, code]
+
+
+@pytest.mark.parametrize("last", [ended(1, "w", "deadline"), Refused(1, "expired", "too late", {})])
+def test_taken_back_while_a_shared_run_ends_too_early(last: Ended | Refused) -> None:
+    """The cancel finds the run over: the question ends all the same, and is not computed anew."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    rig.ask(1, **same)
+    rig.clock.now += 10
+    patient = rig.ask(2, **same)
+    rig.desk.cancel(rig.desk.roster.numbered[1])
+    rig.desk.cancel(patient)
+    rig.engine.orders.clear()
+    rig.desk.engine_said(last)
+    assert (rig.engine.submitted, rig.journal.finished[2]["type"]) == ([], "cancelled")
