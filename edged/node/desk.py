@@ -155,6 +155,8 @@ class Desk:
             self.sharing.begin(job, ahead.key, ahead.number)
             for report in ahead.said:
                 self.engine_said(report)
+        elif job.crashes >= self.attempts_max:
+            self._crashes_it(job)
         else:
             self._submit(job)
 
@@ -166,6 +168,8 @@ class Desk:
             return
         key = self.sharing.key(job) if job.question.model is None else None
         if key is not None and self.sharing.knows(key):
+            return
+        if self._may_follow(job):
             return
         self.sessions.enter(job, session)
         if not self.sessions.has_turn(job):
@@ -179,6 +183,15 @@ class Desk:
             return
         order = submission.order(job, conversation, offered, shared=key is not None)
         self._unmeasured[self.head_starts.begin(job, order, key).number] = None
+
+    def _may_follow(self, job: Job) -> bool:
+        """Whether another question of its session may come before it in the commit that is under way."""
+        whose = job.question.client, job.question.session
+        return whose[1] is not None and any(
+            (other.question.client, other.question.session) == whose
+            for other in self.roster.named.values()
+            if other is not job and other.state is State.STORING
+        )
 
     def not_stored(self, job: Job) -> None:
         """The journal has not taken it, or its device has taken it back: nobody hears of what ran ahead."""
@@ -364,7 +377,7 @@ class Desk:
             if job.cancel_asked:
                 self.course.finish(job, endings.cancelled(job))
             elif suspect and job.crashes >= self.attempts_max:
-                self._poison(job, f"crashed the engine {job.crashes} times")
+                self._crashes_it(job)
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
@@ -551,6 +564,9 @@ class Desk:
             log.debug("answer_stored", job_id=job.question.id)
             self.roster.remove(job)
             self.sessions.forget(job)
+
+    def _crashes_it(self, job: Job) -> None:
+        self._poison(job, f"crashed the engine {job.crashes} times")
 
     def _poison(self, job: Job, what: str) -> None:
         message = f"this question {what}; change it before you ask again"

@@ -89,7 +89,7 @@ def cut_off(job: Job, who: Who, run: Run) -> reply.Done:
         model=who.model,
         node=who.node,
         attempt=job.attempts,
-        cached=None if job.number == run.number else True,
+        cached=None if run.first is job else True,
         level=who.level,
     )
 

@@ -17,6 +17,9 @@ from edged.node.sharing import Orders
 
 Said = Prepared | Started | Piece | Ended | Refused
 """What the engine says of one run."""
+FIRST_NUMBER = -(2**62)
+"""Of the first head start. They stay below 0, where no question is, and grow: the engine goes by the number
+among questions that are served alike, see `core.fairness`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +29,7 @@ class HeadStart:
     Attributes:
         job: the question.
         key: what is computed, where others may share it.
-        number: the run's in the engine, below 0: the question's own comes with the journal's commit.
+        number: the run's in the engine, from `FIRST_NUMBER` on: the question's own comes with the journal's commit.
         said: what the engine said of it so far.
     """
 
@@ -51,7 +54,7 @@ class HeadStarts:
 
     engine: Orders
     _now: HeadStart | None = None
-    _count: int = 0
+    _next: int = FIRST_NUMBER
 
     @property
     def free(self) -> bool:
@@ -60,8 +63,8 @@ class HeadStarts:
 
     def begin(self, job: Job, order: Submit, key: bytes | None) -> HeadStart:
         """Give the engine this order, under a number of its own."""
-        self._count += 1
-        self._now = HeadStart(job, key, -self._count)
+        self._now = HeadStart(job, key, self._next)
+        self._next += 1
         self.engine.send(msgspec.structs.replace(order, number=self._now.number))
         return self._now
 

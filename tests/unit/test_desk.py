@@ -287,3 +287,50 @@ def test_taken_back_while_a_shared_run_ends_too_early(last: Ended | Refused) -> 
     rig.engine.orders.clear()
     rig.desk.engine_said(last)
     assert (rig.engine.submitted, rig.journal.finished[2]["type"]) == ([], "cancelled")
+
+
+def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
+    """It was computed for the question that began it, whatever its run is called; not for the one that joined."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    rig.desk.stored(rig.arrive("q1", **same), 1)
+    (run,) = rig.engine.submitted
+    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), Piece(run, "text", "wa", 1, 0)):
+        rig.desk.engine_said(report)
+    rig.clock.now += 10
+    rig.ask(2, **same)
+    rig.clock.now += 50
+    rig.desk.expire(rig.clock())
+    cut = rig.journal.finished[1]
+    assert (cut["finish_reason"], cut["text"], "cached" in cut) == ("deadline", "wa", False)
+
+
+def test_head_starts_run_in_the_order_of_their_arrival() -> None:
+    """The engine goes by number among questions that are served alike."""
+    rig = Rig()
+    for number in (1, 2):
+        rig.desk.stored(rig.arrive(f"q{number}"), number)
+    first, second = rig.engine.submitted
+    assert first < second < 0
+
+
+def test_a_head_start_does_not_overtake_its_session() -> None:
+    """No slot was free for the first question, one was for the second; one commit takes both."""
+    rig = Rig()
+    first = rig.come("q1", session="s")
+    second = rig.arrive("q2", session="s")
+    assert rig.engine.submitted == []
+    rig.desk.stored(first, 1)
+    rig.desk.stored(second, 2)
+    assert rig.engine.submitted == [1]
+
+
+def test_one_crash_is_enough_where_one_is_allowed() -> None:
+    """Also one before the question stood in the journal."""
+    rig = Rig()
+    rig.desk.attempts_max = 1
+    job = rig.arrive("q1")
+    assert len(rig.engine.submitted) == 1
+    rig.crash()
+    rig.desk.stored(job, 1)
+    assert (rig.engine.submitted, rig.journal.finished[1]["code"]) == ([], "poison")
