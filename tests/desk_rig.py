@@ -15,7 +15,9 @@ from edged.core.link import Delivery, Outgoing
 from edged.core.question import Message, Question
 from edged.core.records import Publish, SessionTurn
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.tools import Call, Tool
 from edged.core.topics import Topics
+from edged.core.upstream import Ask
 from edged.engine.messages import Ended, Order, Prepared, Submit
 from edged.node.course import Course
 from edged.node.desk import Desk
@@ -76,6 +78,26 @@ class Engine:
         numbers = [order.number for order in self.orders if isinstance(order, Submit)]
         self.orders.clear()
         return numbers
+
+
+class Toolbox:
+    """One tool of the node's own, called t, which runs until a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.tools = {"t": Tool("t")}
+
+    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
+        """Run some calls."""
+
+
+class Server:
+    """A larger server that nothing comes back from."""
+
+    def ask(self, ask: Ask) -> None:
+        """Take a question."""
+
+    def cancel(self, number: int) -> None:
+        """Give it up."""
 
 
 class Rig:

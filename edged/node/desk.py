@@ -261,7 +261,7 @@ class Desk:
         if job.submitted or not self.sessions.has_turn(job):
             return
         why = None if job.tried_away or self.away is None else self.away.why(job.question, self.course.level)
-        if why is None and (not self.engine.ready or (job.crashes and self._suspect_runs())):
+        if why is None and (not self.engine.ready or (job.crashes and self._suspect_runs(beside=job))):
             return
         # What a larger server answers, or was asked to, is no answer of the board's own model.
         key = self.sharing.key(job) if why is None and job.question.model is None else None
@@ -578,12 +578,16 @@ class Desk:
             if key is not None and waits and answer_cache.key(other.question) == key:
                 self._poison(other, what)
 
-    def _suspect_runs(self) -> bool:
-        """Whether the engine has a question that ran when it broke.
+    def _suspect_runs(self, beside: Job) -> bool:
+        """Whether the engine has another question that ran when it broke, or will have it again once its tools ran.
 
         They go one at a time: else one that crashes it would make poison of all that ran beside it each time.
         """
-        return any(job.crashes and job.submitted for job in self.roster.numbered.values())
+        return any(
+            job.crashes and (job.submitted or job.state is State.RUNNING)
+            for job in self.roster.numbered.values()
+            if job is not beside and job.away is None
+        )
 
     def _over(self, job: Job) -> None:
         """Its last message is on its way: whoever waited for it has its turn."""

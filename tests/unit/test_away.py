@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from desk_rig import Server
 from scripted import Clock
 
 from edged.adapters.judge import Judge
 from edged.core.question import Message, Question
-from edged.core.upstream import Ask, Broke, Policy
+from edged.core.upstream import Broke, Policy
 from edged.node.away import Away
 
 ASKED = Question("c", "q", made_id=False, plain=False, messages=(Message("user", "x"),), reply_to="t")
-
-
-class Server:
-    """A server that nothing comes back from."""
-
-    def ask(self, ask: Ask) -> None:
-        """Take a question."""
-
-    def cancel(self, number: int) -> None:
-        """Give it up."""
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from desk_rig import Rig, ended
+from desk_rig import Rig, Server, Toolbox, ended
 
+from edged.adapters.judge import Judge
 from edged.core import reply
 from edged.core.job import State
 from edged.core.question import Message
 from edged.core.records import JobRow, Recovered, RecoveredJob
+from edged.core.tools import Call, Offer
+from edged.core.upstream import Policy
 from edged.engine.messages import Cancel, Ended, Piece, Prepared, Refused, Said, Started, Submit
 from edged.errors import Code
+from edged.node.away import Away
+from edged.tools.client import ToolsRan
 
 
 def test_who_is_blamed_for_a_crash() -> None:
@@ -25,6 +30,43 @@ def test_who_is_blamed_for_a_crash() -> None:
     rig.crash()
     assert {number: job.crashes for number, job in jobs.items()} == {1: 1, 2: 0, 3: 1, 4: 0, 5: 0}
     assert rig.engine.submitted[5:] == [1, 2, 4, 5], "those who are suspected go one at a time"
+
+
+def test_suspects_with_tools_go_one_at_a_time() -> None:
+    """One whose tools run has its turn still: no other one begins, and it goes on when they are done."""
+    rig = Rig()
+    rig.desk.toolbox = Toolbox()
+    for number in (1, 2, 3):
+        rig.ask(number, tools=Offer(local=("t",)))
+        rig.measured(number)
+        rig.desk.engine_said(Started(number))
+    rig.crash()
+    assert rig.engine.submitted[3:] == [1]
+    calls = msgspec.structs.replace(ended(1, "", "tool_calls"), calls=(Call("c", "t", "{}"),))
+    for report in (Started(1), calls):
+        rig.desk.engine_said(report)
+    rig.desk.cancel(rig.desk.roster.numbered[3])  # what its end lets begin
+    assert rig.engine.submitted == []
+    rig.desk.tools_ran(ToolsRan(1, 1, ("r",)))
+    assert rig.engine.submitted == [1]
+    rig.desk.engine_said(ended(1, "so"))
+    assert (rig.journal.finished[1]["text"], rig.engine.submitted) == ("so", [2])
+
+
+def test_a_suspect_that_a_larger_server_answers_keeps_no_other_one_waiting() -> None:
+    """It cannot crash the engine there."""
+    rig = Rig()
+    for number in (1, 2):
+        rig.ask(number)
+        rig.measured(number)
+        rig.desk.engine_said(Started(number))
+    rig.engine.orders.clear()
+    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"hot"})), rig.clock, Judge())
+    rig.desk.course.level = "hot"
+    rig.desk.roster.numbered[2].tried_away = True
+    rig.crash()
+    assert rig.desk.roster.numbered[1].away == "hot"
+    assert rig.engine.submitted == [2]
 
 
 def test_poison_before_it_ran() -> None:
