@@ -23,6 +23,7 @@ from .tree import Settings
 OTHER_VARIABLES: Mapping[str, str] = {
     "EDGED_CONFIG": "the settings file of commands that are given none",
     "EDGED_SOCKET": "the daemon's socket, for `edged drain`, `undrain` and `status`",
+    "EDGED_MODELS": "the folder of models, for `edged model`",
     "EDGED_FAILPOINT": "fault tests only: the place where the daemon kills itself",
 }
 """Environment variables that start like a setting's and are none, with their meaning."""

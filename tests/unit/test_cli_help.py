@@ -13,6 +13,9 @@ from edged.cli import app, load_commands, reflow
 from edged.cli.ask import follow
 from edged.client import Answer, ClientError
 from edged.core.reply import Accepted, Delta
+from edged.settings import Settings
+from edged.settings.leaves import leaves
+from edged.settings.source import OTHER_VARIABLES
 
 SUMMARY_MAX = 64
 """Columns that rich leaves beside a command's name in a terminal of 80."""
@@ -51,6 +54,19 @@ def test_every_option_is_explained(name: str) -> None:
     for option in COMMANDS[name].params:  # type: ignore[attr-defined] # a command
         if isinstance(option, TyperOption):
             assert option.help, option.opts
+
+
+def test_a_variable_of_a_command_stops_no_other() -> None:
+    """What one command reads from the environment, the settings of all others know."""
+    known = {leaf.variable for leaf in leaves(Settings)} | OTHER_VARIABLES.keys()
+    named = {
+        option.envvar
+        for command in COMMANDS.values()
+        for option in command.params  # type: ignore[attr-defined] # a command
+        if option.envvar
+    }
+    assert {"EDGED_CONFIG", "EDGED_SOCKET", "EDGED_MODELS"} <= named
+    assert named <= known
 
 
 def test_a_docstring_is_set_anew_for_the_terminal() -> None:
