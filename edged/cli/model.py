@@ -105,7 +105,7 @@ def use(name: Name, folder: Folder = FOLDER, as_json: broker.AsJson = False) -> 
     _told(
         as_json,
         f"{link} is {name} now; edged loads it at its next start (systemctl restart edged)\n"
-        f'the settings name the link: [model] path = "{link}"',
+        f'if the settings name the link: [model] path = "{link}"',
         {"name": name, "link": str(link)},
     )
 
@@ -140,7 +140,12 @@ def _told(as_json: bool, words: str, told: object) -> None:
 def _table(models: list[Model]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("", "model", "format", "size", "weights", "sha256"):
-        table.add_column(column, no_wrap=column != "model", justify="right" if column == "size" else "left")
+        table.add_column(
+            column,
+            no_wrap=column != "model",
+            overflow="fold",
+            justify="right" if column == "size" else "left",
+        )
     for each in models:
         shape = each.shape
         table.add_row(
@@ -149,7 +154,7 @@ def _table(models: list[Model]) -> Table:
             "[red]damaged[/]" if shape is None or each.fault else shape.quantisation,
             f"{each.bytes / 1e6:.0f} MB",
             "" if shape is None else f"{shape.parameters / 1e6:.0f} M",
-            (each.sha256 or "unknown")[:16],
+            (each.sha256 or "unknown")[:10],
         )
     return table
 

@@ -91,7 +91,7 @@ def edged(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The command line."""
     return subprocess.run(
         [sys.executable, "-m", "edged", "model", *arguments],
-        env=os.environ | {"EDGED_MODELS": str(folder), "COLUMNS": "120"},
+        env=os.environ | {"EDGED_MODELS": str(folder), "COLUMNS": "80"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -174,6 +174,10 @@ def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path
     first, second = map(json.loads, edged("list", "--json", folder=folder).stdout.splitlines())
     assert (first["name"], first["in_use"], second["in_use"]) == ("a.gguf", True, False)
     assert "Q4_0" in edged("list", folder=folder).stdout
+    long = "DeepSeek-R1-Distill-Qwen-1.5B-Q4_0.gguf"
+    assert edged("add", str(small_model), "--name", long, folder=folder).returncode == 0
+    assert f"  {long} " in edged("list", folder=folder).stdout
+    assert edged("remove", long, folder=folder).returncode == 0
     assert "is in use" in edged("remove", "a.gguf", folder=folder).stderr
     with (folder / "b.gguf").open("r+b") as file:
         file.seek(-100, os.SEEK_END)
