@@ -30,6 +30,7 @@ SETTLE_S = 0.3
 LISTEN_S = 0.2
 """How often a listener looks whether the connection still lives."""
 
+_NAMES = "names have 1 to 64 characters A-Z a-z 0-9 _ . -"
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
 
@@ -67,7 +68,7 @@ class Client:
         self.name = name or username or f"c-{secrets.token_hex(4)}"
         for one in (self.name, node, pool):
             if one is not None and not is_name(one):
-                raise ValueError(f"{one!r}: names have 1 to 64 characters A-Z a-z 0-9 _ . -")
+                raise ValueError(f"{one!r}: {_NAMES}")
         self._node, self._pool, self._prefix = node, pool, prefix
         answers = Topics(prefix, "").answer(self.name, "+")
         self._own = answers.removesuffix("+")
@@ -157,8 +158,10 @@ class Client:
         if (node is None) == (pool is None):
             raise ValueError("name a node or a pool to ask, one of the two")
         job_id = job_id or secrets.token_hex(8)
-        if not is_name(node or pool or "") or not is_job_id(job_id):
-            raise ValueError(f"{node or pool!r}, {job_id!r}: not fit for a topic")
+        if not is_name(node or pool or ""):
+            raise ValueError(f"{node or pool!r}: {_NAMES}")
+        if not is_job_id(job_id):
+            raise ValueError(f"{job_id!r}: ids have 1 to 128 characters A-Z a-z 0-9 _ . : -")
         kind = "node" if node is not None else "pool"
         topic = f"{self._prefix}/v1/{kind}/{node or pool}/ask/{self.name}"
         if timeout_s is not None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -163,6 +163,20 @@ def test_no_broker() -> None:
     """Without a broker connecting fails in one sentence."""
     with pytest.raises(ClientError, match="nothing listens there"):
         Client(port=1).connect()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"node": "a b"}, "'a b': names have"),
+        ({"pool": "#"}, "'#': names"),
+        ({"node": NODE, "job_id": "é"}, "'é': ids have"),
+    ],
+)
+def test_a_name_that_fits_no_topic_is_told(wrong: dict[str, Any], words: str) -> None:
+    """The error shows the wrong name alone, with what is accepted."""
+    with pytest.raises(ValueError, match=words):
+        Client().ask("?", **wrong)
 
 
 def test_a_broker_without_mqtt_5() -> None:
