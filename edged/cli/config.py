@@ -22,7 +22,7 @@ CertainFile = Annotated[
 PossibleFile = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[FILE]",
+        metavar="FILE",
         envvar="EDGED_CONFIG",
         help="Settings file (TOML); defaults and environment without.",
     ),
@@ -66,13 +66,16 @@ def schema() -> None:
 
 def warnings(settings: Settings) -> Iterator[str]:
     """What is accepted but will not work, or not well, on this machine as it stands; one line each."""
-    mqtt = settings.mqtt
+    mqtt, http, upstream = settings.mqtt, settings.http, settings.upstream
     files = {
         "model.path": settings.model.path,
         "model.chat_template": settings.model.chat_template,
         "mqtt.tls.ca": mqtt.tls.ca if mqtt.tls else None,
         "mqtt.tls.cert": mqtt.tls.cert if mqtt.tls else None,
         "mqtt.tls.key": mqtt.tls.key if mqtt.tls else None,
+        "http.tls.cert": http.tls.cert if http.enabled and http.tls else None,
+        "http.tls.key": http.tls.key if http.enabled and http.tls else None,
+        "upstream.ca": upstream.ca if upstream.url else None,
     }
     for key, path in files.items():
         if path is not None and not os.access(path, os.R_OK):

@@ -81,12 +81,19 @@ def test_bad_variable() -> None:
 def test_check_warns(tmp_path: Path) -> None:
     """What is accepted but will not work here is told, a line each, and is no failure."""
     file = tmp_path / "edged.toml"
-    file.write_text('[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n')
+    file.write_text(
+        '[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n'
+        '[http]\nenabled = true\ntls = {cert = "none", key = "none"}\n'
+        '[upstream]\nurl = "https://gpu.example/v1"\nmodel = "m"\nca = "none"\n'
+    )
     done = edged("config", "check", str(file))
     first, *warnings = done.stdout.splitlines()
     assert (done.returncode, first) == (0, f"{file}: ok")
     assert [line.removeprefix(f"{file}: warning: ").split(": ")[0] for line in warnings] == [
         "model.path",
+        "http.tls.cert",
+        "http.tls.key",
+        "upstream.ca",
         "mqtt.password_file",
         "mqtt.tls",
         "mqtt.username",
