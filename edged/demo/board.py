@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 LEVEL_STYLE = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
-MIB = 1024 * 1024
 
 Json = dict[str, Any]
 
@@ -45,7 +44,7 @@ def rows(info: Json, health: Json) -> Iterator[tuple[str, Text]]:
         yield "power", flags
     yield "memory", _memory(health.get("memory", {}), board)
     model = info.get("model", {})
-    yield "model", Text(f"{model.get('name')}, {model.get('quantisation')}, {_mib(model.get('bytes', 0))}")
+    yield "model", Text(f"{model.get('name')}, {model.get('quantisation')}, {_mb(model.get('bytes', 0))}")
     if "decode_tokens_per_s" in health:
         yield (
             "speed",
@@ -97,18 +96,18 @@ def _flags(board: Json) -> Text:
 
 def _memory(processes: Json, board: Json) -> Text:
     parts = [
-        f"{name} {_mib(processes[key])}"
+        f"{name} {_mb(processes[key])}"
         for name, key in (("daemon", "daemon_rss_bytes"), ("engine", "engine_rss_bytes"))
         if key in processes
     ]
     total, free = board.get("memory_total_bytes"), board.get("memory_available_bytes")
     if total and free:
-        parts.append(f"{free / 2**30:.1f} of {total / 2**30:.1f} GB free")
+        parts.append(f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free")
     return Text(", ".join(parts))
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:.0f} MB"
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.0f} MB"
 
 
 def _span(cores: list[int]) -> str:

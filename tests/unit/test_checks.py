@@ -256,8 +256,10 @@ def test_memory(total: int | None, free: int | None, running: bool, state: State
 def test_the_model_s_figures() -> None:
     """A whole Q4_0 file passes; a cut one, another format, a too long context and a lack of template do not."""
     assert model_checks.file(R1, 1_070_000_000, 0, "").state == "ok"
-    assert "1.0 MB" in model_checks.file(R1, 1_070_000_000, 2**20, "").words
-    assert model_checks.file(None, 0, 0, "m.gguf: no such file").state == "failure"
+    assert model_checks.file(R1, 1_070_000_000, 0, "").words.endswith(" 1070 MB")
+    assert "2.0 MB" in model_checks.file(R1, 1_070_000_000, 2_000_000, "").words
+    none = model_checks.file(None, 0, 0, "m.gguf: no such file; correct model.path")
+    assert (none.state, none.words, none.mend) == ("failure", "m.gguf: no such file", "correct model.path")
     assert model_checks.quantisation(R1, "m.gguf").state == "ok"
     other = model_checks.quantisation(replace(R1, quantisation="Q8_0"), "/m/a.gguf")
     assert other.mend == "python -m edged.engine.quantize /m/a.gguf /m/a-Q4_0.gguf"

@@ -26,6 +26,7 @@ SLEEPY = frozenset({"powersave", "conservative", "userspace"})
 DYNAMIC_DRIVERS = ("intel_pstate", "amd-pstate", "amd_pstate")
 """Their `powersave` raises the clock under load (Linux, admin-guide/pm/intel_pstate.rst and amd-pstate.rst)."""
 HELD_SHARE = 0.98
+INSTALL_AGAIN = "bash deploy/try in the checkout, or sh install in the release"
 
 USED = {"asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE", "avx2": "AVX2", "avx512f": "AVX512"}
 """The kernel's name of an instruction set and llama.cpp's (ggml-cpu, system info)."""
@@ -210,16 +211,16 @@ def instructions(found: Board, library: Library) -> Verdict:
     name = "llama.cpp"
     if library.illegal:
         words = "it dies of an illegal instruction: this build is for another processor"
-        return failure(name, words, "bash deploy/setup.sh, or the wheel for all boards of deploy/")
+        return failure(name, words, INSTALL_AGAIN)
     if library.sets is None:
-        return failure(name, f"it cannot be loaded: {library.reason}", "pip install --force-reinstall edged")
+        return failure(name, f"it cannot be loaded: {library.reason}", INSTALL_AGAIN)
     there = [NEEDED[one] for one in found.instruction_sets if one in NEEDED]
     unused = [
         NEEDED[one] for one in found.instruction_sets if one in NEEDED and USED[one] not in library.sets
     ]
     if unused:
         words = f"the processor has {', '.join(unused)}, but this build does not use it"
-        return warning(name, words, "build llama-cpp-python on this board: bash deploy/setup.sh")
+        return warning(name, words, INSTALL_AGAIN)
     if not there:
         return warning(name, "neither dotprod nor AVX2: prompts are read slowly on this processor")
     return ok(name, f"uses {', '.join(there)}")

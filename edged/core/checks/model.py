@@ -28,16 +28,17 @@ class Room:
 def file(shape: Shape | None, size_bytes: int, missing_bytes: int, reason: str) -> Verdict:
     """Whether there is a model, and all of it."""
     if shape is None:
-        return failure("model", reason, "put the file there, or correct model.path")
+        words, _, mend = reason.partition("; ")
+        return failure("model", words, mend or "put the file there, or correct model.path")
     if missing_bytes:
-        words = f"the file was cut: {missing_bytes / MIB:.1f} MB of its tensors are missing"
+        words = f"the file was cut: {missing_bytes / 1e6:.1f} MB of its tensors are missing"
         return failure("model", words, "copy the model again, and compare sha256sum")
     name = shape.name or shape.architecture
     many = shape.parameters
     parameters = (
         f"{many / 1e9:.2f} billion weights" if many >= BILLION else f"{many / 1e6:.0f} million weights"
     )
-    return ok("model", f"{name}, {shape.architecture}, {parameters}, {size_bytes / MIB:.0f} MB")
+    return ok("model", f"{name}, {shape.architecture}, {parameters}, {size_bytes / 1e6:.0f} MB")
 
 
 def quantisation(shape: Shape, path: str) -> Verdict:
@@ -96,7 +97,7 @@ def memory(
     )
     if total_bytes is None or available_bytes is None:
         return unknown("memory", f"needs {words}")
-    words = f"{words}; {_mb(available_bytes)} of {_mb(total_bytes)} free"
+    words = f"{words}; {available_bytes / 1e6:.0f} of {_mb(total_bytes)} free"
     mend = "lower engine.slots or engine.context_max" + (
         '; kv_type = "q8_0"' if room.kv_type == "f16" else ""
     )
@@ -134,4 +135,4 @@ def calibration(made: Calibration | None, reason: str | None) -> Verdict:
 
 
 def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / MIB:.0f} MB"
+    return f"{size_bytes / 1e6:.0f} MB"

@@ -153,11 +153,11 @@ def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
         )
     if folder.free_bytes is None:
         return unknown(name, f"{folder.path}: how much is free is not told")
-    words = f"{folder.path}: {folder.free_bytes / MIB:.0f} MB free"
+    words = f"{folder.path}: {folder.free_bytes / 1e6:.0f} MB free"
     if folder.free_bytes < DISK_LEAST_BYTES:
         return failure(name, words, f"make room: du -xh {folder.path} | sort -h | tail")
     if folder.free_bytes < journal_max_bytes + DISK_SPARE_BYTES:
-        return warning(name, f"{words}, the journal may take {journal_max_bytes / MIB:.0f}", "make room")
+        return warning(name, f"{words}, the journal may take {journal_max_bytes / 1e6:.0f}", "make room")
     return ok(name, words)
 
 
