@@ -43,7 +43,7 @@ find_home() {
 
 # Sets $python: the first Python on PATH that is new enough.
 find_python() {
-    local name
+    local name PATH="${PATH//"$venv/bin:"/}" # not .venv's own, which would be cleared and made from itself
     for name in python3 python3.14 python3.13 python3.12 python3.11; do
         python="$(command -v "$name")" || continue
         if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
