@@ -65,7 +65,7 @@ def ask(  # noqa: PLR0917 - typer gives them by name
         int | None, typer.Option(metavar="N", min=1, help="Longest answer, in tokens.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(metavar="T", min=0, max=2, help="0: always the likeliest; else 0.6.")
+        float | None, typer.Option(metavar="T", min=0, max=2, help="0: always the likeliest; 0.6 without it.")
     ] = None,
     timeout_s: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Longest wait.")
