@@ -158,7 +158,9 @@ def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
     try:
         password = mqtt.password()
     except SettingsError as error:
-        yield failure("broker", str(error), "put the password there, readable for the service")
+        yield failure(
+            "broker", str(error), "put it there; if it is a credential of systemd: sudo edged doctor"
+        )
         return
     answer = probe(
         Asked(

@@ -22,15 +22,24 @@ def host_id() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", socket.gethostname())[:64].strip("-.") or "edged"
 
 
-def credential(name: Path, folder: Path) -> Path:
+CREDSTORE = Path("/etc/credstore")
+"""Where the unit's credentials come from, each as `edged.NAME`; root's alone."""
+
+
+def credential(name: Path, folder: Path, store: Path = CREDSTORE) -> Path:
     """Where a secret's file lies: an absolute name itself, else in `$CREDENTIALS_DIRECTORY`, else `folder`.
 
-    systemd.exec(5), LoadCredential=: the variable names the folder that holds a service's credentials.
+    systemd.exec(5), LoadCredential=: the variable names the folder that holds a service's credentials. Outside
+    of the service it is not set: root's commands on the board (`edged doctor`) find in `store` what is not in
+    `folder`.
     """
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if directory and not name.is_absolute() and (Path(directory) / name).is_file():
         return Path(directory) / name
-    return folder / name
+    beside, stored = folder / name, store / f"edged.{name}"
+    if not name.is_absolute() and not os.access(beside, os.F_OK) and os.access(stored, os.R_OK):
+        return stored
+    return beside
 
 
 def secret(key: str, name: Path) -> str:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from edged.errors import SettingsError
 from edged.settings import Settings, load, markdown_table, table, toml_text
+from edged.settings.network import credential
 from edged.settings.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -349,6 +350,18 @@ def test_password_from_credentials(file: Path, tmp_path: Path, monkeypatch: pyte
     assert load(file).mqtt.password() == "credential"
     monkeypatch.setenv("EDGED_MQTT__PASSWORD_FILE", "mqtt-password")
     assert load(file).mqtt.password() == "credential"
+
+
+def test_credentials_without_the_service(tmp_path: Path) -> None:
+    """What root asks on the board finds the unit's credentials where the unit takes them from."""
+    store = tmp_path / "credstore"
+    store.mkdir()
+    name = Path("mqtt_password")
+    assert credential(name, tmp_path, store) == tmp_path / name
+    (store / "edged.mqtt_password").write_text("stored")
+    assert credential(name, tmp_path, store) == store / "edged.mqtt_password"
+    (tmp_path / name).write_text("beside")
+    assert credential(name, tmp_path, store) == tmp_path / name
 
 
 def test_certificates_as_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

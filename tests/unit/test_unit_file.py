@@ -118,6 +118,9 @@ def test_credentials_are_optional(unit: dict[str, list[str]]) -> None:
     wanted = {"mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key", "http_key", "upstream_key"}
     assert wanted == set(names)
     assert not any("/" in name for name in names.values())
+    assert all(
+        stored == f"edged.{name}" for name, stored in names.items()
+    )  # as `edged doctor` looks for them
 
 
 def test_what_vitals_read_stays_visible(unit: dict[str, list[str]]) -> None:
