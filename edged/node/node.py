@@ -232,7 +232,7 @@ class Node:
             case Connected(session_present):
                 log.info("mqtt_connected", session_present=session_present)
                 self.bulletin.connected()
-                self.outbox.send()
+                self.outbox.connected(session_present=session_present)
                 self._tell_health()
             case Disconnected(reason):
                 self.membership.disconnected()

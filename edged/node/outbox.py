@@ -2,14 +2,15 @@
 
 Belongs to the dispatcher thread. A terminal message stands in the journal before it comes here and is cleared
 there when the broker has acknowledged it; a refusal stands nowhere, so its question is acknowledged only after
-it: if the connection breaks in between, the broker sends the question again and it is refused again.
+it: if the connection breaks in between, the broker sends the question again and it is refused again. Where the
+broker cannot, as it has lost our session or the question was of QoS 0, the refusal is sent again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -55,8 +56,9 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Token of a refusal, with the question's delivery."""
+    """Token of a refusal, with itself and the question's delivery."""
 
+    refusal: Outgoing
     delivery: Delivery
 
 
@@ -78,6 +80,7 @@ class Outbox:
         self._waiting: deque[tuple[int, Publish]] = deque()
         self._under_way: dict[int, Publish] = {}
         self._known: set[int] = set()
+        self._turned_back: list[Answered] = []
         self.delivered = 0
 
     def __len__(self) -> int:
@@ -96,16 +99,15 @@ class Outbox:
 
     def refuse(self, message: Outgoing, delivery: Delivery) -> None:
         """Send a refusal; its question is acknowledged when the broker has it."""
-        self._line.publish(
-            Outgoing(
-                topic=message.topic,
-                payload=message.payload,
-                qos=1,
-                token=Answered(delivery),
-                correlation=message.correlation,
-                content_type=message.content_type,
-            )
-        )
+        self._line.publish(replace(message, token=Answered(message, delivery)))
+
+    def connected(self, *, session_present: bool) -> None:
+        """A new connection: hand over what waits; `session_present`: the broker has kept our session."""
+        turned_back, self._turned_back = self._turned_back, []
+        for answered in turned_back:
+            if not session_present or not answered.delivery.qos:
+                self.refuse(answered.refusal, answered.delivery)
+        self.send()
 
     def send(self) -> None:
         """Hand over what the window has room for."""
@@ -128,7 +130,7 @@ class Outbox:
     def delivered_one(self, event: Delivered) -> str | None:
         """The broker has answered; returns its reason where it refused a terminal message."""
         match event.token:
-            case Answered(delivery):
+            case Answered(_, delivery):
                 self._line.acknowledge(delivery)
             case Owed(outbox_id):
                 publish = self._under_way.pop(outbox_id, None)
@@ -147,10 +149,13 @@ class Outbox:
 
     def undelivered_one(self, event: Undelivered) -> None:
         """It was not handed over: try again with the next connection."""
-        if isinstance(event.token, Owed):
-            publish = self._under_way.pop(event.token.outbox_id, None)
-            if publish is not None:
-                self._waiting.appendleft((event.token.outbox_id, publish))
+        match event.token:
+            case Answered():
+                self._turned_back.append(event.token)
+            case Owed(outbox_id):
+                publish = self._under_way.pop(outbox_id, None)
+                if publish is not None:
+                    self._waiting.appendleft((outbox_id, publish))
 
 
 def _error_for(publish: Publish, why: str) -> Publish | None:
