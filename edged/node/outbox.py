@@ -79,7 +79,8 @@ class Outbox:
         self._is_inside = is_inside
         self._waiting: deque[tuple[int, Publish]] = deque()
         self._under_way: dict[int, Publish] = {}
-        self._known: set[int] = set()
+        self._known: dict[int, Publish] = {}
+        self._elsewhere: dict[int, Publish] = {}
         self._turned_back: list[Answered] = []
         self.delivered = 0
 
@@ -87,14 +88,20 @@ class Outbox:
         return len(self._known)
 
     def owe(self, entries: tuple[tuple[int, Publish], ...]) -> None:
-        """Take on messages that the journal keeps; one that is under way already is not taken twice."""
+        """Take on messages that the journal keeps; one that is under way already is not taken twice.
+
+        One that is under way to where its device, which asked again, does not listen any more goes out once more.
+        """
         for outbox_id, publish in entries:
-            if outbox_id not in self._known:
-                self._known.add(outbox_id)
-                if self._is_inside(publish.topic):  # it waits for no broker
-                    self._hand_over(outbox_id, publish)
-                else:
-                    self._waiting.append((outbox_id, publish))
+            known = self._known.get(outbox_id)
+            self._known[outbox_id] = publish
+            if known is not None:
+                if (known.topic, known.properties) != (publish.topic, publish.properties):
+                    self._elsewhere[outbox_id] = publish
+            elif self._is_inside(publish.topic):  # it waits for no broker
+                self._hand_over(outbox_id, publish)
+            else:
+                self._waiting.append((outbox_id, publish))
         self.send()
 
     def refuse(self, message: Outgoing, delivery: Delivery) -> None:
@@ -139,7 +146,11 @@ class Outbox:
                     if error is not None:  # its device shall not wait for ever
                         self._hand_over(outbox_id, error)
                         return event.refused
-                self._known.discard(outbox_id)
+                elsewhere = self._elsewhere.pop(outbox_id, None)
+                if elsewhere is not None:
+                    self._hand_over(outbox_id, elsewhere)
+                    return event.refused
+                self._known.pop(outbox_id, None)
                 self._journal.clear(outbox_id)
                 log.debug("answer_delivered", outbox_id=outbox_id)
                 self.delivered += 1

@@ -11,13 +11,15 @@ from desk_rig import Rig, Server, Toolbox, ended
 from edged.adapters.judge import Judge
 from edged.core import reply
 from edged.core.job import State
+from edged.core.link import Delivered
 from edged.core.question import Message
-from edged.core.records import JobRow, Recovered, RecoveredJob
+from edged.core.records import JobRow, Publish, Recovered, RecoveredJob
 from edged.core.tools import Call, Offer
 from edged.core.upstream import Policy
 from edged.engine.messages import Cancel, Ended, Piece, Prepared, Refused, Said, Started, Submit
 from edged.errors import Code
 from edged.node.away import Away
+from edged.node.outbox import Owed
 from edged.tools.client import ToolsRan
 
 
@@ -376,3 +378,21 @@ def test_one_crash_is_enough_where_one_is_allowed() -> None:
     rig.crash()
     rig.desk.stored(job, 1)
     assert (rig.engine.submitted, rig.journal.finished[1]["code"]) == ([], "poison")
+
+
+# the outbox -------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_under_way_to_where_nobody_listens_any_more() -> None:
+    """Its device asked again with another topic before the broker had it: it goes there too."""
+    rig = Rig()
+    outbox = rig.desk.outbox
+    here, there = (Publish(topic, b"{}", {"content_type": "application/json"}) for topic in ("here", "there"))
+    for publish in (here, here, there, there):
+        outbox.owe(((16, publish),))
+    assert [message.topic for message in rig.line.published] == ["here"]
+    outbox.delivered_one(Delivered(Owed(16)))
+    assert [message.topic for message in rig.line.published] == ["here", "there"]
+    assert (len(outbox), outbox.delivered) == (1, 0)
+    outbox.delivered_one(Delivered(Owed(16)))
+    assert (len(outbox), outbox.delivered) == (0, 1)
