@@ -121,3 +121,15 @@ def test_answered_from_the_cache(broker: Mosquitto, daemon: MakeDaemon, device: 
     node.start()
     asking.publish(asking.ask_topic, json.dumps({"id": job, "prompt": "tokens=7", "temperature": 0}).encode())
     assert asking.wait_reply(job, "done", count=2)["text"] == text
+
+
+def test_a_deadline_that_cannot_be_kept(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """A question that could be shared is refused once too, and at once: most of its deadline is left."""
+    node = daemon(broker, scripted=True).start()
+    asking = device(broker, "d1")
+    for number in range(4):  # so that the engine knows its rates
+        asking.answer(asking.ask(f"x{number} " * 20 + "read_ms=20 tokens=30 step_ms=1"))
+    refused = asking.answer(asking.ask("y " * 1500, temperature=0, deadline_ms=4000)).last
+    assert refused["code"] == "expired"
+    assert refused["details"]["deadline_ms"] > 1000
+    assert len(node.log("job_failed")) == 1
