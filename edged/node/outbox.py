@@ -78,6 +78,7 @@ class Outbox:
         self._journal = journal
         self._is_inside = is_inside
         self._waiting: deque[tuple[int, Publish]] = deque()
+        self._came_back = 0  # the first of those that wait, since any was handed over last
         self._under_way: dict[int, Publish] = {}
         self._known: dict[int, Publish] = {}
         self._elsewhere: dict[int, Publish] = {}
@@ -120,6 +121,7 @@ class Outbox:
         """Hand over what the window has room for."""
         while self._waiting and self._line.connected and len(self._under_way) < WINDOW:
             self._hand_over(*self._waiting.popleft())
+            self._came_back = 0
 
     def _hand_over(self, outbox_id: int, publish: Publish) -> None:
         self._under_way[outbox_id] = publish
@@ -166,7 +168,8 @@ class Outbox:
             case Owed(outbox_id):
                 publish = self._under_way.pop(outbox_id, None)
                 if publish is not None:
-                    self._waiting.appendleft((outbox_id, publish))
+                    self._waiting.insert(self._came_back, (outbox_id, publish))
+                    self._came_back += 1
 
 
 def _error_for(publish: Publish, why: str) -> Publish | None:
