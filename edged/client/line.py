@@ -203,7 +203,9 @@ _MEND = "start the broker, or correct host and port"
 def _mend(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "give the CA that signed it, and the host by a name that stands in it"
-    return "does that port speak TLS?" if isinstance(error, ssl.SSLError) else _MEND
+    if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
+        return "does that port speak TLS?"
+    return "correct the host" if isinstance(error, socket.gaierror) else _MEND
 
 
 def _words(error: Exception) -> str:
@@ -216,5 +218,7 @@ def _words(error: Exception) -> str:
             return "nothing listens there"
         case TimeoutError():
             return "it does not answer"
+        case ConnectionResetError():
+            return "it ended the connection"
         case _:
             return str(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from certificates import Authority
 
 from edged.client import AnswerError, Client
 from edged.core.reply import Accepted, Delta, Done
@@ -84,6 +85,14 @@ def test_no_node_and_no_broker_are_told_in_one_line(broker: Mosquitto) -> None:
     dead = edged(broker, "top")
     assert dead.returncode == 75
     assert dead.stderr.startswith("edged top: no broker at 127.0.0.1:")
+
+
+def test_a_port_without_tls_is_told(broker: Mosquitto, tmp_path: Path) -> None:
+    """A broker in plain text cuts the handshake short; the sentence says what to look at."""
+    (tmp_path / "ca").mkdir()
+    ended = edged(broker, "nodes", "--cafile", str(Authority(tmp_path / "ca").pem))
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("does that port speak TLS?\n")
 
 
 def test_events_are_followed(broker: Mosquitto, node: DaemonProcess) -> None:

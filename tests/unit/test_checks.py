@@ -314,6 +314,9 @@ def test_brokers(kind: str) -> None:
     verdict = node_checks.broker("b:1883", BrokerAnswer(kind == "credentials", reason="no", kind=kind), "b")
     assert verdict.state == "failure"
     assert verdict.mend
+    told = BrokerAnswer(reached=False, reason="no TLS at this port; remove [mqtt.tls]", kind=kind)
+    verdict = node_checks.broker("b:1883", told, "b")
+    assert (verdict.words, verdict.mend) == ("b:1883: no TLS at this port", "remove [mqtt.tls]")
     for logged_in, words in ((True, "takes our credentials"), (False, "running daemon")):
         verdict = node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=logged_in), "b")
         assert verdict.state == "ok"

@@ -90,7 +90,8 @@ def broker(address: str, answer: BrokerAnswer, host: str) -> Verdict:
         "tls": "compare mqtt.tls.ca with the broker's certificate, and the clocks",
         "credentials": "mosquitto_passwd on the broker; mqtt.username and mqtt.password_file here",
     }
-    return failure("broker", f"{address}: {answer.reason}", mends.get(answer.kind))
+    words, _, mend = answer.reason.partition("; ")  # what the link knows of this one fault goes first
+    return failure("broker", f"{address}: {words}", mend or mends.get(answer.kind))
 
 
 def plain(host: str, *, local: bool) -> Verdict:
