@@ -111,6 +111,7 @@ class ScriptedPasses:
         fail: numbers of passes and the code that they return.
         during: called inside each pass, where another thread could act.
         rows_of: rows of each pass so far; `threads` beside it.
+        copying: source and target of each copy that waits for the next pass.
     """
 
     streams: int
@@ -125,6 +126,7 @@ class ScriptedPasses:
     rows_of: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
     copies: int = 0
+    copying: set[tuple[int, int]] = field(default_factory=set)
     loads: int = 0
     _pending: list[tuple[int, int, int, bool]] = field(default_factory=list)
     _stop: bool = False
@@ -150,6 +152,7 @@ class ScriptedPasses:
         self.rows_of.append(len(rows))
         self.threads.append(threads)
         self.logits = {}
+        self.copying.clear()
         self.during()
         aborted = self._stop or number in self.abort
         for row, (token, position, sequence, wanted) in enumerate(
@@ -173,20 +176,23 @@ class ScriptedPasses:
         return True
 
     def copy(self, source: int, target: int) -> None:
-        """Copy a stream into an empty one."""
+        """Copy a stream into an empty one; as with llama.cpp, not before the next pass."""
         assert source != target
         assert not self.kv[target], "the target of a copy must be empty"
         self.copies += 1
+        self.copying.add((source, target))
         self.kv[target] = list(self.kv[source])
 
     def save(self, sequence: int) -> bytearray:
         """The tokens of a stream, two bytes each."""
         assert not self._pending, "rows wait for a pass"
+        assert all(sequence != target for _, target in self.copying), "its copy is still to be made"
         return bytearray(b"".join(token.to_bytes(2, "little") for token in self.kv[sequence]))
 
     def load(self, sequence: int, data: bytearray) -> bool:
         """Put them back; an odd number of bytes is nothing of ours."""
         assert not self._pending, "rows wait for a pass"
+        assert not any(sequence in copy for copy in self.copying), "a copy is still to be made here"
         self.loads += 1
         pairs = [data[at : at + 2] for at in range(0, len(data), 2)]
         sound = bool(data) and len(data) % 2 == 0 and len(pairs) <= self.context

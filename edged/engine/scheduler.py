@@ -225,7 +225,7 @@ class Scheduler:
         return self._slots.worthwhile(talks=talks)
 
     def state(self, index: int, count: int) -> bytearray | None:
-        """The state of a stream at rest with its first `count` tokens in it."""
+        """The state of a stream at rest with its first `count` tokens in it, where it can be had just now."""
         return self._slots.state(index, count)
 
     # the step -------------------------------------------------------------------------------------------
@@ -256,6 +256,7 @@ class Scheduler:
         self._reading_now = frozenset()
         ended = self._clock()
         self._pace.worked(begun, ended)
+        self._slots.passed()
         if code == ABORTED:
             self.counters.aborted += 1
             for sequence, _, _ in rows:

@@ -69,6 +69,7 @@ class Slots:
     def __init__(self, passes: Passes, count: int) -> None:
         self._passes = passes
         self._slots = [Slot(index) for index in range(count)]
+        self._copying: set[int] = set()
         self._uses = 0
 
     @property
@@ -109,7 +110,11 @@ class Slots:
         near = max(idle, key=lambda slot: (shared[slot.index], -slot.used))
         oldest = min(idle, key=lambda slot: (len(slot.held) > 0, slot.used))
         found = common(stored.tokens, tokens) if stored is not None and reuse else 0
-        if stored is not None and found >= shared[best.index] + COPY_MIN:
+        if (
+            stored is not None
+            and found >= shared[best.index] + COPY_MIN
+            and oldest.index not in self._copying  # what it holds may be still to be copied from it
+        ):
             chosen, keep = oldest, found if self._load(oldest, stored) else 0
         elif 2 * shared[near.index] >= len(near.held) and shared[near.index] + COPY_MIN > shared[best.index]:
             chosen, keep = near, shared[near.index]
@@ -119,6 +124,7 @@ class Slots:
             chosen, keep = oldest, shared[best.index]
             self._passes.forget(oldest.index)
             self._passes.copy(best.index, oldest.index)
+            self._copying |= {best.index, oldest.index}
             best.shared = max(best.shared, keep)
         else:
             chosen, keep = oldest, shared[oldest.index]
@@ -145,6 +151,10 @@ class Slots:
         """A pass has put these tokens into the stream."""
         self._slots[index].held.extend(tokens)
 
+    def passed(self) -> None:
+        """A pass was run, aborted or not: what was to be copied has been."""
+        self._copying.clear()
+
     def release(self, index: int) -> None:
         """The question in this stream is over; its tokens stay for others."""
         self._slots[index].busy = False
@@ -167,11 +177,14 @@ class Slots:
     def close_up(self) -> dict[int, int]:
         """Bring the running streams side by side, see `closing_up`; what idle ones hold is kept.
 
-        Not between a copy and the pass after it: llama.cpp copies streams when the pass begins.
+        Not between a copy and the pass after it, where there may be a rest: llama.cpp copies streams when the pass
+        begins, and until then would save what stood in the target before.
 
         Returns:
             Where the questions are now that were moved, from old index to new; `length` tells what is left.
         """
+        if self._copying:
+            return {}
         pairs = closing_up([slot.busy for slot in self._slots], [len(slot.held) for slot in self._slots])
         for running, idle in pairs:
             self._exchange(self._slots[running], self._slots[idle])
@@ -201,11 +214,15 @@ class Slots:
         return [(slot.index, slot.held[:worth]) for slot, worth in resting if worth]
 
     def state(self, index: int, count: int) -> bytearray | None:
-        """The state of a stream at rest with its first `count` tokens in it; None where it cannot be cut.
+        """The state of a stream at rest with its first `count` tokens in it.
+
+        None where it cannot be cut, and where a copy of it or into it waits for the next pass.
 
         llama.cpp saves whole streams only: one that holds more is saved, cut, saved again and put back, some
         tens of milliseconds in all.
         """
+        if index in self._copying:
+            return None
         slot = self._slots[index]
         if count == len(slot.held):
             return self._passes.save(index)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from scripted import submit
 from edged.core.question import Message
 from edged.engine import llama
 from edged.engine.chat import ChatTemplate
-from edged.engine.messages import Ended, Refused, Report, Submit
+from edged.engine.messages import Ended, Piece, Refused, Report, SetLimits, Submit
 from edged.engine.prefixes import Prefixes
 from edged.engine.prepare import Preparation
 from edged.engine.scheduler import Scheduler
@@ -62,6 +64,7 @@ class Node:
     model: llama.Model
     context: llama.Context
     prefixes: Prefixes
+    clock: Callable[[], float] = time.monotonic
     reports: list[Report] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,6 +82,7 @@ class Node:
             decode_threads=1,
             prefill_threads=1,
             emit=self.reports.extend,
+            clock=self.clock,
         )
 
     def choose(self, *, temperature: float, top_p: float, seed: int) -> llama.Sampler:
@@ -147,11 +151,10 @@ def test_mixes(model: llama.Model, context: llama.Context, tmp_path: Path) -> No
             tmp_path / "prefixes", "small", 1 << 28, lambda _l, event, _f: lines.append(event)
         )
         node = Node(model, context, prefixes)
-        clock = node.scheduler._clock  # noqa: SLF001 - deadlines are in its time
         last = rng.randint(2, 4)
         asked = []
         for number in range(1, last + 1):
-            if node.ask(random_order(rng, number, clock())):
+            if node.ask(random_order(rng, number, node.clock())):
                 asked.append(number)
             for _ in range(rng.randint(0, 3)):
                 node.scheduler.step()
@@ -208,6 +211,31 @@ def test_a_prompt_from_disk_is_the_same_prompt(
     assert after.usage.cached_tokens == before.usage.cached_tokens > 40
     assert after.text == before.text
     second.check_cells()
+
+
+def test_a_copy_in_a_rest_is_the_same_prompt(
+    model: llama.Model, context: llama.Context, tmp_path: Path
+) -> None:
+    """What is copied in a rest stands there with the next pass only: until then it is not moved."""
+    texts = []
+    for pace in (1.0, 0.05):
+        prefixes = Prefixes(tmp_path / "prefixes", "small", 1 << 28, lambda *_: None)
+        node = Node(model, context, prefixes, clock=itertools.count().__next__)  # a pass takes a second
+        node.ask(submit(1, Message("user", HALL + "Where are the fans?"), max_tokens=60, temperature=0.0))
+        node.ask(submit(2, Message("user", "Count to a hundred."), max_tokens=150, temperature=0.0))
+        while len({report.number for report in node.reports if isinstance(report, Piece)}) < 2:
+            node.scheduler.step()
+        node.scheduler.limit(SetLimits(CONTEXT, STREAMS, 1, 1, pace=pace))
+        node.scheduler.step()
+        node.ask(submit(3, Message("user", HALL + "Where are the pumps?"), max_tokens=20, temperature=0.0))
+        assert node.scheduler.step() == (pace == 1)
+        node.scheduler.cancel(2)
+        node.scheduler.step()
+        node.scheduler.limit(SetLimits(CONTEXT, STREAMS, 1, 1))
+        node.run()
+        [text] = [end.text for end in node.reports if isinstance(end, Ended) and end.number == 3]
+        texts.append(text)
+    assert texts[0] == texts[1]
 
 
 def test_a_damaged_state_is_not_taken(model: llama.Model, context: llama.Context, tmp_path: Path) -> None:

@@ -831,6 +831,48 @@ def test_who_is_waited_for_may_be_cancelled() -> None:
     one.check_idle()
 
 
+def copied_in_a_rest() -> Rig:
+    """Two answers are written, and a third question has just been given what the first had read, in a rest."""
+    one = rig("a" * 40, streams=3)
+    one.ask(1, HALL + "a")
+    one.ask(2, "b" * 100)
+    while not (one.pieces(1) and one.pieces(2)):
+        one.scheduler.step()
+    one.scheduler.limit(limits(pace=0.5, slots=3))
+    one.scheduler.step()
+    one.ask(3, HALL + "c")
+    assert not one.scheduler.step()
+    assert one.model.passes.copies == 1
+    return one
+
+
+def test_a_move_in_a_rest_waits_for_the_copy() -> None:
+    """llama.cpp copies when the next pass begins: until then nothing stands there that could be moved."""
+    one = copied_in_a_rest()
+    one.scheduler.cancel(2)
+    assert not one.scheduler.step()
+    one.scheduler.limit(limits(slots=3))
+    one.run()
+    assert one.model.passes.loads == 2  # the one that moved, and what stood there
+    assert one.ended(1).text == one.ended(3).text == "a" * 40
+    one.check_idle()
+
+
+def test_nothing_is_saved_before_its_copy_is_made() -> None:
+    """All questions are taken back in that rest: what the third was to be given is not there to be written."""
+    one = copied_in_a_rest()
+    for number in (1, 2, 3):
+        one.scheduler.cancel(number)
+    worthwhile = one.scheduler.worthwhile(talks=True)
+    assert worthwhile
+    assert [one.scheduler.state(at, len(tokens)) for at, tokens in worthwhile] == [None] * len(worthwhile)
+    one.scheduler.limit(limits())
+    one.ask(4, "other")
+    one.run()
+    assert any(one.scheduler.state(at, len(tokens)) for at, tokens in one.scheduler.worthwhile(talks=True))
+    one.check_idle()
+
+
 # the context may change -----------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from edged.core.question import Message
 from edged.core.tools import Call, Tool
 from edged.core.wear import DAY_S
 from edged.engine.calls import CallForm
-from edged.engine.messages import Ended, Piece, Refused, Report, Started, Submit
+from edged.engine.messages import Ended, Piece, Refused, Report, SetLimits, Started, Submit
 from edged.engine.prefixes import TOKENS_MIN, Prefixes
 from edged.engine.sequence import Sequence
 from edged.errors import Refusal
@@ -176,6 +176,9 @@ class Mix:
                 self.ask(number)
             self.disturb(last + 1)
             resting = not rig.scheduler.step()
+            if resting and (rig.scheduler.paused or rig.scheduler.rest_s):
+                resting = False
+                rig.clock.advance(0.01)
             self.listen()
             if resting or rng.random() < 0.1:
                 self.keep()
@@ -188,7 +191,7 @@ class Mix:
             self.asked[report.number].reports.append(report)
 
     def disturb(self, highest: int) -> None:
-        """Now and then a cancel, an end of the thinking, or another context."""
+        """Now and then a cancel, an end of the thinking, another context, or other limits."""
         rng = self.rng
         if rng.random() < 0.04:
             self.rig.scheduler.cancel(rng.randint(1, highest))
@@ -196,6 +199,12 @@ class Mix:
             self.hurry(rng.randint(1, highest))
         if rng.random() < 0.02:
             self.rig.preparation.context = rng.randint(60, self.shape["context"])
+        if rng.random() < (0.2 if self.rig.scheduler.paused else 0.04):
+            self.limit(rng.randint(1, 4), pace=rng.choice([0.3, 1.0]), paused=rng.random() < 0.2)
+
+    def limit(self, slots: int, *, pace: float = 1.0, paused: bool = False) -> None:
+        """What the engine may do from now on."""
+        self.rig.scheduler.limit(SetLimits(0, slots, 1, 1, pace=pace, paused=paused))
 
     def ask(self, number: int) -> None:
         """Submit a random question, if it is not too long."""
@@ -338,7 +347,7 @@ def check_alone(asked: Asked, ended: Ended, alone: Ended) -> None:
 
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_mixes(group: int, tmp_path: Path) -> None:
-    """Arrivals, cancels, deadlines, aborts, budgets, stops, sizes, priorities: one sound end for each question."""
+    """Arrivals, cancels, deadlines, aborts, budgets, stops, sizes, priorities, limits: one sound end each."""
     seen, loads, lines = set(), 0, list[Any]()
     clock = Clock(0.0)
     for seed in range(group * MIXES, (group + 1) * MIXES):
@@ -381,6 +390,7 @@ def check_no_slot_lost(mix: Mix) -> None:
     """Afterwards as many questions as there are slots start at once."""
     rig, told = mix.rig, len(mix.rig.reports)
     rig.model.passes.abort = set()
+    mix.limit(mix.shape["streams"])
     for number in range(1000, 1000 + mix.shape["streams"]):
         rig.ask(number, "?")
     rig.scheduler.step()
