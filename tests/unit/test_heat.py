@@ -137,6 +137,17 @@ def test_rise_lifts_the_level_early() -> None:
     assert "25 s" in verdict.reason
 
 
+def test_two_zones_that_take_turns_rise_as_one_does() -> None:
+    """The hottest of a ROCK 5B's two big pairs changes with every reading; the rise is seen all the same."""
+    board = Watched()
+    for n in range(12):
+        near, far = 38.0 + 2.0 * n, 37.6 + 2.0 * n
+        board.read(vitals(*((near, far) if n % 2 else (far, near))))
+    verdict = board.verdicts[-1]
+    assert verdict.rise_c_per_s == pytest.approx(1.0, abs=0.05)
+    assert verdict.level == "warm"
+
+
 # slope ----------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +226,16 @@ def test_one_of_several_lost() -> None:
     assert (verdict.level, verdict.blind, dict(verdict.failed)) == ("cool", False, {"zone0": "missing"})
 
 
+def test_a_sensor_that_is_asked_seldom() -> None:
+    """One reading that it does not answer is no failure, however long the last one is ago; two are."""
+    heat = Heat(Margins())
+    heat.step(vitals(50.0), 1000.0, busy=True)
+    assert not heat.step(vitals(None), 1010.0, busy=True).blind
+    assert heat.step(vitals(50.0), 1020.0, busy=True).sensors == {}
+    heat.step(vitals(None), 1030.0, busy=True)
+    assert heat.step(vitals(None), 1040.0, busy=True).sensors == {"zone0": "missing"}
+
+
 def test_spike_is_not_believed() -> None:
     """One wild reading changes nothing; a jump that stays is believed at the second reading."""
     board = Watched()
@@ -264,6 +285,16 @@ def test_a_lie_that_stops_all_work_ends(temp_c: float, busy: bool) -> None:  # n
     assert board.read(vitals(temp_c + 1.0), busy=busy).level != "cool"
 
 
+def test_a_lie_below_a_shutdown_ends_too() -> None:
+    """Where the pause begins far below a trip that switches off, standing still there is proof as well."""
+    board = Watched(critical_c=10.0)
+    lie = Vitals(zones=(Zone("soc", 102.0, SHUTDOWN),))
+    for _ in range(round(STUCK_S / 2) + 60):
+        board.read(lie, busy=False)
+    verdict = board.verdicts[-1]
+    assert (verdict.sensors, verdict.level) == ({"soc": "stuck"}, "warm")
+
+
 def test_still_is_not_stuck() -> None:
     """An idle board may show the same temperature for hours."""
     board = Watched()
@@ -311,6 +342,17 @@ def test_throttles_are_counted_by_their_beginnings() -> None:
     edges = [board.read(vitals(60.0, throttled=on)).throttled for on in (False, True, True, False, True)]
     assert edges == [None, True, None, False, True]
     assert board.verdicts[-1].throttles == 2
+
+
+def test_a_word_that_is_missing_is_no_edge() -> None:
+    """Throttling, or a low supply, that cannot be read for a moment has neither ended nor begun anew."""
+    board = Watched()
+    for told in (True, None, True):
+        board.read(Vitals(throttled=told, under_voltage=told))
+    assert (board.verdicts[-1].throttles, board.verdicts[-1].under_voltages) == (1, 1)
+    for _ in range(round(UNDER_VOLTAGE_S / 2) + 60):
+        board.read(Vitals())
+    assert board.verdicts[-1].level == "cool"
 
 
 def test_counts_of_one_boot_go_on_after_a_restart() -> None:

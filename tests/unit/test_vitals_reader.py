@@ -94,6 +94,16 @@ def test_pc(tmp_path: Path) -> None:
     assert len(vitals.clocks) == 4
 
 
+def test_a_zone_keeps_its_name(tmp_path: Path) -> None:
+    """Also while another one of its type tells nothing at all: whoever watches would take it for that one."""
+    root = tmp_path / "board"
+    tree.zone(root, 0, "soc", 40_000, [])
+    tree.zone(root, 1, "soc", 50_000, [("passive", 85_000, 0)])
+    names = [zone.name for zone in reader(root).read().zones]
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("")
+    assert [zone.name for zone in reader(root).read().zones] == names[1:]
+
+
 def test_an_alarm_of_another_sensor_is_not_the_supply(tmp_path: Path) -> None:
     """Only the Raspberry Pi's monitor tells of under-voltage."""
     root = nothing(tmp_path / "board")

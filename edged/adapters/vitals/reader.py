@@ -119,9 +119,11 @@ class VitalsReader:
 
     def _zones(self) -> tuple[Zone, ...]:
         zones: dict[str, Zone] = {}
+        named: set[str] = set()  # also those that tell nothing just now: names must not move up
         for number, directory in files.numbered(self._sys / "class/thermal", "thermal_zone"):
             kind = files.label(directory / "type") or f"thermal_zone{number}"
-            name = kind if kind not in zones else f"{kind}-{number}"
+            name = kind if kind not in named else f"{kind}-{number}"
+            named.add(name)
             zone = Zone(name, plausible_c(files.celsius(directory / "temp")), _trips(directory))
             if zone.temp_c is not None or zone.trips:
                 zones[name] = zone

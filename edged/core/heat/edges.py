@@ -29,8 +29,12 @@ class Edges:
     low: bool = False
 
     def step(self, vitals: Vitals) -> tuple[bool | None, bool | None]:
-        """Take a reading; for throttling and the supply: True where it begins, False where it ends, else None."""
-        throttled, low = bool(vitals.throttled), bool(vitals.under_voltage)
+        """Take a reading; for throttling and the supply: True where it begins, False where it ends, else None.
+
+        What it does not tell is as it was: a file that cannot be read for a moment ends nothing.
+        """
+        throttled = self.throttled if vitals.throttled is None else vitals.throttled
+        low = self.low if vitals.under_voltage is None else vitals.under_voltage
         edges = (
             None if throttled == self.throttled else throttled,
             None if low == self.low else low,

@@ -7,7 +7,7 @@ and to cooler days, what has changed since the last one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edged.core.heat.control import Control
@@ -17,7 +17,7 @@ from edged.core.heat.margins import Margins, Nearest, nearest, with_known_trips
 from edged.core.heat.policy import BLIND_EFFORT, TABLE, UNDER_VOLTAGE_EFFORT
 from edged.core.heat.sensors import Sensors, State
 from edged.core.heat.slope import Slope, time_to_trip_s
-from edged.core.vitals import LEVELS, Level, Vitals
+from edged.core.vitals import LEVELS, Level, Vitals, Zone, plausible_c
 
 UNDER_VOLTAGE_S = 60.0
 BLIND_HOLD_S = 60.0
@@ -87,11 +87,10 @@ class Heat:
         self._margins = margins
         self._board = board
         self._trip_c = trip_c
-        self._sensors = Sensors()
-        self._slope = Slope()
+        self._sensors = Sensors(margins.critical_c)
+        self._slopes: dict[str, Slope] = {}
         self._levels = Levels(margins)
         self._control = Control()
-        self._zone: str | None = None
         self._coolest_c = math.inf
         self._seen_at: float | None = None
         self._seen_rank = 0
@@ -116,10 +115,10 @@ class Heat:
         believed = replace(vitals, zones=self._sensors.look(zones, now, busy=busy))
         states, blind = self._sensors.states, self._sensors.blind
         near = nearest(believed.zones, margins.critical_c)
-        rise = self._rise(near, now)
+        rise = self._rise(believed.zones, near, now)
         trip_in_s = None if near is None else time_to_trip_s(near.excess_c, rise)
         throttled, low = self.edges.step(vitals)
-        if self.edges.low:  # the firmware clears its word on the supply itself
+        if vitals.under_voltage:  # the firmware clears its word on the supply itself
             self._low_at = now
         relieved = now - self._low_at < UNDER_VOLTAGE_S
         floor = max(WARM if relieved else 0, self._blind_floor(now, blind=blind))
@@ -162,15 +161,17 @@ class Heat:
             ),
         )
 
-    def _rise(self, near: Nearest | None, now: float) -> float:
-        if near is None or near.zone != self._zone:
-            self._slope.clear()
-            self._zone = None if near is None else near.zone
+    def _rise(self, zones: Sequence[Zone], near: Nearest | None, now: float) -> float:
+        """Of the zone that decides; all are followed, for two of nearly the same heat take turns."""
+        for zone in zones:
+            if (temp_c := plausible_c(zone.temp_c)) is None:
+                self._slopes.pop(zone.name, None)
+            else:
+                self._slopes.setdefault(zone.name, Slope()).add(now, temp_c)
         if near is None:
             return 0.0
         self._coolest_c = min(self._coolest_c, near.temp_c)
-        self._slope.add(now, near.temp_c)
-        return self._slope.c_per_s
+        return self._slopes[near.zone].c_per_s
 
     def _blind_floor(self, now: float, *, blind: bool) -> int:
         if not blind:

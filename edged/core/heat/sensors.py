@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edged.core.vitals import Zone, nearest_trip
+from edged.core.vitals import Zone, nearest_trip, span
 
 State = Literal["ok", "missing", "stuck", "jumping"]
 
 MISSING_S = 5.0
-"""A sensor that says nothing for so long is missing; until then its last word counts. One that is asked in the
-midst of a conversion answers "try again" (EAGAIN), which is no failure."""
+"""A sensor that says nothing for so long, and twice in a row, is missing; until then its last word counts. One that
+is asked in the midst of a conversion answers "try again" (EAGAIN), which is no failure."""
 JUMP_C = 20.0
 """A step larger than this is believed when the next reading agrees. A bare chip gains some 15 C in the first
 second of full load, less on a board with any heatsink."""
@@ -42,6 +42,7 @@ class _Track:
     doubted_c: float | None = None
     seen: float = 0.0
     heard: float = 0.0
+    silent: bool = False
     taken_back: tuple[float, ...] = ()
     still_since: float = 0.0
     busy_s: float = 0.0
@@ -51,9 +52,14 @@ class _Track:
 
 
 class Sensors:
-    """The sensors of one board."""
+    """The sensors of one board.
 
-    def __init__(self) -> None:
+    Args:
+        critical_c: how far below a trip that switches the board off its zone counts as beyond it.
+    """
+
+    def __init__(self, critical_c: float) -> None:
+        self._critical_c = critical_c
         self._tracks: dict[str, _Track] = {}
 
     @property
@@ -74,17 +80,22 @@ class Sensors:
             now: monotonic seconds.
             busy: whether the engine computed since the last reading.
         """
-        trips = {zone.name: trip.temp_c for zone in zones if (trip := nearest_trip(zone)) is not None}
+        trips = {
+            zone.name: span(zone, trip, self._critical_c)[0]
+            for zone in zones
+            if (trip := nearest_trip(zone)) is not None
+        }
         told = {zone.name: zone.temp_c for zone in zones if zone.name in trips}
         for name in told:
             self._tracks.setdefault(name, _Track(still_since=now, seen=now))
         for name, track in self._tracks.items():
             temp_c = told.get(name)
             if temp_c is None:
-                if track.believed_c is None or now - track.heard >= MISSING_S:
+                if track.believed_c is None or (track.silent and now - track.heard >= MISSING_S):
                     track.state, track.believed_c, track.doubted_c = "missing", None, None
+                track.silent = True
             else:
-                track.heard, track.room_c = now, trips[name] - temp_c
+                track.heard, track.silent, track.room_c = now, False, trips[name] - temp_c
                 others = [at for other, at in told.items() if other != name and at is not None]
                 _follow(track, temp_c, others, now, busy=busy)
             track.seen = now

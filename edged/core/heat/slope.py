@@ -30,10 +30,6 @@ class Slope:
         while now - self._points[0][0] > self._window_s:
             self._points.popleft()
 
-    def clear(self) -> None:
-        """Forget: another zone decides now, or the sensor was away."""
-        self._points.clear()
-
     @property
     def c_per_s(self) -> float:
         """Degrees a second, negative while it cools; 0.0 when it is too early or too noisy to say."""
