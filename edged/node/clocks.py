@@ -20,6 +20,7 @@ from edged.core.vitals import Vitals
 NOTE = "clocks"
 """The note's name in the state folder."""
 OFF = "heat.clocks is off"
+OTHERS = "another edged on this board lowers them"
 NONE = "this machine tells no clocks of the engine's cores"
 
 log = structlog.get_logger()
@@ -33,6 +34,9 @@ class Caps(Protocol):
 
     def write(self, name: str, hz: int) -> str:
         """Set a cap; why that failed, or nothing."""
+
+    def claim(self) -> bool:
+        """Whether no other process lowers them."""
 
     def there(self, name: str) -> bool:
         """Whether there is such a policy."""
@@ -74,6 +78,7 @@ class Clocks:
     mend: str = ""
     _recovered: bool = False
     _recovery_failed: bool = False
+    _others: bool = False
     _found: dict[str, Found] = field(default_factory=dict)
     _known: dict[str, Cap] = field(default_factory=dict)
     _broken: dict[str, str] = field(default_factory=dict)
@@ -92,11 +97,16 @@ class Clocks:
         kept = decode(text)
         if kept is not None and kept.boot_id == self.boot_id:
             owners = {name: hz for name, hz in kept.owners_hz.items() if self.caps.there(name)}
-            failed = [why for name, hz in owners.items() if (why := self.caps.write(name, hz))]
+            failed = {name: why for name, hz in owners.items() if (why := self.caps.write(name, hz))}
             if failed:
+                # What its owner has again is his: the next try writes the rest alone.
+                left = {name: owners[name] for name in failed}
+                if left != kept.owners_hz:
+                    self.note.write(encode(replace(kept, owners_hz=left)))
                 if not self._recovery_failed:
-                    mend = self.caps.right(next(iter(owners)))
-                    log.warning("clocks_not_restored", caps=in_words(owners), reason=failed[0], mend=mend)
+                    first = next(iter(failed))
+                    mend = self.caps.right(first)
+                    log.warning("clocks_not_restored", caps=in_words(left), reason=failed[first], mend=mend)
                 self._recovery_failed = True
                 return False
             log.info("clocks_restored", caps=in_words(owners))
@@ -108,7 +118,9 @@ class Clocks:
         """Read the caps; what may be lowered now. `hot`: the kernel may throttle by itself."""
         self._recovered = self._recovered or self.recover()
         there = self._recovered and self.wanted and self.boot_id is not None
-        self._found = {one.name: one for one in self.caps.look(self.cores)} if there else {}
+        found = self.caps.look(self.cores) if there else ()
+        self._others = any(one.writable for one in found) and not self.caps.claim()
+        self._found = {} if self._others else {one.name: one for one in found}
         for one in self._found.values():
             known = self._known.setdefault(one.name, Cap())
             if known.look(one, hot=hot):
@@ -167,7 +179,8 @@ class Clocks:
         ours: dict[tuple[int, ...], int] = {}
         for cores, hz in (*self._lately.items(), *self._before.items()):
             ours[cores] = min(hz, ours.get(cores, hz))
-        others = any(
+        owners = any((self._known[name].owner_hz or 0) < one.highest_hz for name, one in self._found.items())
+        others = owners or any(
             clock.max_hz < (1 - SAME) * ours.get(clock.cores, clock.hardware_max_hz)
             for clock in vitals.clocks
             if clock.max_hz and clock.hardware_max_hz
@@ -199,6 +212,7 @@ class Clocks:
             OFF: not self.wanted,
             "what an earlier daemon lowered could not be given back": not self._recovered,
             "the kernel tells no boot id": self.boot_id is None,
+            OTHERS: self._others,
             NONE: not found,
             f"{' and '.join(barred)} may not be written": barred,
             "".join(broken[:1]): broken,
@@ -213,9 +227,9 @@ class Clocks:
         """Note the owners' caps; without the note on disk nothing is lowered."""
         owners = {name: known.owner_hz for name, known in self._known.items() if known.owner_hz}
         text = encode(Kept(self.boot_id or "", owners))
-        if text != self._noted:
+        if self.note.read() != text:  # also where somebody gave the clocks back beside us, and took the note
             self.note.write(text)
             if self.note.read() != text:
                 return False
-            self._noted = text
+        self._noted = text
         return True

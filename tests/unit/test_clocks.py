@@ -415,6 +415,66 @@ def test_no_note_no_cap(rig: Rig) -> None:
     assert rig.cap() == 2400
 
 
+def test_the_owners_cap_is_throttling_below_ours_too(rig: Rig) -> None:
+    """Lowering a clock that its owner holds down already ends no throttling, and giving it back begins none."""
+    reader = VitalsReader(rig.root / "sys", rig.root / "proc")
+    rig.file(4).write_text("1800000\n")
+    for effort in (1.0, 0.3, 0.3, 1.0, 1.0):
+        rig.spend(effort)
+        assert rig.clocks.without_ours(reader.read()).throttled
+    assert rig.cap(4) == 1800
+
+
+def test_a_note_that_was_taken_away(rig: Rig) -> None:
+    """`edged clocks --restore` beside a daemon that runs: the next cap has its note again, for after a kill."""
+    rig.spend(0.3)
+    assert give_back(Paths(sys=rig.root / "sys", proc=rig.root / "proc", state=rig.state))
+    rig.spend(0.3)
+    assert rig.cap() < 2400
+    rig.clocks = rig.another()
+    rig.spend(1.0)
+    assert rig.cap() == 2400
+
+
+def test_what_is_given_back_is_given_back_once(rig: Rig) -> None:
+    """While one policy takes nothing, the other one is its owner's again, whatever he makes of it."""
+    rig.spend(0.3)
+    rig.file(6).unlink()
+    rig.file(6).mkdir()  # for root, who may write to every file
+    rig.clocks = rig.another()
+    rig.spend(1.0)
+    assert rig.cap(4) == 2400
+    rig.file(4).write_text("1200000\n")
+    rig.spend(1.0)
+    assert rig.cap(4) == 1200
+    rig.file(6).rmdir()
+    rig.file(6).write_text("1008000\n")
+    rig.spend(1.0)
+    assert (rig.cap(4), rig.cap(6), list(rig.state.iterdir())) == (1200, 2400, [])
+
+
+def test_two_daemons_on_one_board(rig: Rig, tmp_path: Path) -> None:
+    """In whatever order they lower and end: what was there before both is there afterwards."""
+    (tmp_path / "other").mkdir()
+    other = Clocks(
+        Caps(rig.root / "sys"), BIG, Note(tmp_path / "other" / "clocks"), rig.clocks.boot_id, wanted=True
+    )
+
+    def lower(clocks: Clocks, effort: float) -> None:
+        clocks.apply(spend(effort, clocks.ladders(hot=False)).caps_hz)
+
+    lower(rig.clocks, 0.5)
+    lower(other, 0.3)
+    for _ in range(3):
+        lower(rig.clocks, 0.5)
+        lower(other, 0.3)
+    other.restore()
+    lower(rig.clocks, 1.0)
+    lower(rig.clocks, 1.0)
+    rig.clocks.restore()
+    assert (rig.cap(4), rig.cap(6)) == (2400, 2400)
+
+
 def test_our_caps_are_no_throttling(rig: Rig) -> None:
     """The vitals say throttled for what the kernel or another holds down, not for what we do."""
     reader = VitalsReader(rig.root / "sys", rig.root / "proc")

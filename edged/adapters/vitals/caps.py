@@ -1,14 +1,16 @@
 """Reads and writes the highest clocks that cores may have: `scaling_max_freq` of cpufreq's policies.
 
 The only thing that edged ever writes to a board. What to write is `edged.core.heat.clocks`; whose right it is to
-write, the unit's (`systemd/edged.service`). Runs in the dispatcher thread; nothing is kept between two calls.
+write, the unit's (`systemd/edged.service`). Runs in the dispatcher thread; only the claim outlives a call.
 
 Where things stand: Linux, Documentation/admin-guide/pm/cpufreq.rst.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import weakref
 from collections.abc import Collection
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class Caps:
     def __init__(self, sys: Path = _SYS) -> None:
         self._sys = sys
         self._folder = sys / "devices/system/cpu/cpufreq"
+        self._claimed = False
 
     def look(self, cores: Collection[int]) -> tuple[Found, ...]:
         """The policies of these cores; what is off-line, or tells its limits in no usable way, is left out."""
@@ -56,6 +59,29 @@ class Caps:
                 )
             )
         return tuple(found)
+
+    def claim(self) -> bool:
+        """Whether the caps are this object's to lower: False while another process has claimed them.
+
+        Two daemons on one board would each take the other's caps for their owner's, and leave the last ones behind.
+        The claim is a lock on the folder, which ends with this object or its process, however that ends.
+        """
+        if self._claimed:
+            return True
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except OSError:
+            pass  # a sandbox without such locks
+        weakref.finalize(self, os.close, descriptor)
+        self._claimed = True
+        return True
 
     def there(self, name: str) -> bool:
         """Whether the kernel has a policy of this name; it goes with the cores that are switched off."""
