@@ -14,6 +14,7 @@ from typing import get_args
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
 from edged.core.news import Board, Health, Heat, Info, Membership, Phase, PrefixStore, Upstream
 from edged.core.reply import Timings
+from edged.core.topology import format_cores
 from edged.core.vitals import LEVELS
 from edged.errors import CODES
 
@@ -193,7 +194,7 @@ def _board(board: Board) -> Iterable[Family]:
             name,
             what,
             (
-                Sample(value, {"cores": _span(clock.cores)})
+                Sample(value, {"cores": format_cores(clock.cores)})
                 for clock in board.clocks
                 if (value := getattr(clock, attribute)) is not None
             ),
@@ -270,7 +271,3 @@ def _codes(name: str, what: str, by_code: dict[str, int]) -> Family:
 
 def _states(name: str, label: str, words: tuple[str, ...], now: str, what: str) -> Family:
     return _gauge(name, what, (Sample(word == now, {label: word}) for word in words))
-
-
-def _span(cores: list[int]) -> str:
-    return str(cores[0]) if len(cores) == 1 else f"{cores[0]}-{cores[-1]}" if cores else ""

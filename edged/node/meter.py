@@ -56,6 +56,6 @@ class Meter:
             self._sink.write(self._text)
 
     def close(self) -> None:
-        """The orderly end of the node."""
+        """The end of the node, however it comes."""
         if self._sink is not None:
             self._sink.remove()

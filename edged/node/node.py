@@ -149,7 +149,6 @@ class Node:
         self._serve_until(
             self.clock() + FLUSH_S, lambda: self.bulletin.offline_told or not self.desk.replies.line.connected
         )
-        self.meter.close()
 
     def _serve_until(self, end: float, over: Callable[[], bool]) -> None:
         while not over() and (left := end - self.clock()) > 0:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -61,27 +62,31 @@ class Faced:
 
 
 @pytest.fixture
-def faced(daemon: MakeDaemon, broker: Mosquitto) -> Faced:
+def faced(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> Faced:
     """Started, and answering."""
     port = free_port()
     http: dict[str, Any] = {"enabled": True, "port": port, "connections": PLACES}
-    made = Faced(daemon(broker, {"http": http}, scripted=True).start(), port)
+    sections = {"http": http, "metrics": {"textfile": str(tmp_path / "edged.prom")}}
+    made = Faced(daemon(broker, sections, scripted=True).start(), port)
     made.wait_answers()
     return made
 
 
-def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice) -> None:
+def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice, tmp_path: Path) -> None:
     """One line and an orderly end with code 70, for systemd to start it again; what ran then runs again."""
+    textfile = tmp_path / "edged.prom"
     node = faced.node
     press = device(broker, "press")
     job = press.ask("tokens=60 step_ms=50")
     press.wait_reply(job, "delta")
     lines = len(node.raw)
+    assert textfile.exists()
     faced.break_socket()
     assert node.wait_end() == 70
     [died] = node.log("died")
     assert died["reason"].startswith("the http thread ended: its socket no longer listens")
     assert node.log("stopped")
+    assert not textfile.exists(), "its numbers would look like those of a node that lives"
     assert len(node.raw) - lines < 20, "no flood of lines"
     node.start()
     faced.wait_answers()

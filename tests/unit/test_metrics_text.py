@@ -108,6 +108,14 @@ def value(exposed: str, name: str, **labels: str) -> float:
     return samples(exposed)[name, tuple(sorted(labels.items()))]
 
 
+def test_clocks_are_named_by_the_cores_that_they_have() -> None:
+    """A core in the midst that is off-line is not in the label, which is the same as that of the cap."""
+    board = {"clocks": [{"cores": [4, 6, 7], "now_hz": 2_400_000_000}]}
+    exposed = exposition({"board": board, "heat": {"clock_cap_hz": {"4,6-7": 1_608_000_000}}})
+    assert value(exposed, "edged_clock_hertz", cores="4,6-7") == 2_400_000_000
+    assert value(exposed, "edged_heat_clock_cap_hertz", cores="4,6-7") == 1_608_000_000
+
+
 def test_health_is_told() -> None:
     """Numbers come through with their units and labels."""
     exposed = exposition(HEALTH, latencies())
