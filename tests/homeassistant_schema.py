@@ -37,6 +37,9 @@ async def main(discovery: str, health: str) -> int:
         checked = schemas.DEVICE_DISCOVERY_SCHEMA(told)
         shared = {name: value for name, value in told.items() if name in schemas.SHARED_OPTIONS}
         for key, component in checked["components"].items():
+            if set(component) == {"platform"}:
+                print(f"{component['platform']:14} {key:14} is taken away")
+                continue
             platform = importlib.import_module(f"homeassistant.components.mqtt.{component['platform']}")
             platform.DISCOVERY_SCHEMA(
                 {**shared, **component, "device": told["device"], "origin": told["origin"]}

@@ -33,7 +33,7 @@ def discovery(topics: Topics, about: Json, *, admin: bool) -> Json:
     Args:
         topics: of the node.
         about: its info, as far as it is known.
-        admin: whether the node listens to operators; only then there are buttons.
+        admin: whether the node listens to operators; only then there are buttons, else those of before go.
     """
     components = {key: {**part, "state_topic": topics.health} for key, part in _STATES.items()}
     components["model"]["state_topic"] = topics.info
@@ -41,6 +41,8 @@ def discovery(topics: Topics, about: Json, *, admin: bool) -> Json:
         components |= {key: _button(topics, key, part) for key, part in _BUTTONS.items()}
     for key, part in components.items():
         part["unique_id"] = f"edged_{topics.node}_{key}"
+    if not admin:  # left out they would stay: a component with nothing but its platform is one to take away
+        components |= {key: {"platform": "button"} for key in _BUTTONS}
     device = {
         "identifiers": [f"edged_{topics.node}"],
         "name": f"edged {topics.node}",

@@ -18,6 +18,8 @@ from certificates import Authority
 from daemon_process import MakeDaemon
 from secured import PASSWORDS, Account, MakeAccount, RoleBroker, ShippedBroker, ask_a_board, knock, start_node
 
+from edged.core import homeassistant
+
 NOT_A_DEVICES = (
     "edged/v1/node/n1/ask/d2",
     "edged/v1/pool/hall-2/ask/d2",
@@ -202,7 +204,13 @@ def test_boards_of_the_inventory(from_role: RoleBroker) -> None:
     """What a board says of itself in the inventory is what the broker lets it do."""
     nodes = [
         {"name": "n1", "pools": [], "admin": True, "discovery_prefix": "ha", "birth_topic": "ha/status"},
-        {"name": "press.7", "pools": ["hall-2", "all"], "reply_prefixes": ["plant/7"]},
+        {
+            "name": "press.7",
+            "pools": ["hall-2", "all"],
+            "reply_prefixes": ["plant/7"],
+            "discovery_prefix": "ha",
+            "birth_topic": "ha/status",
+        },
     ]
     ended = from_role.render(
         broker_nodes=nodes, broker_operators=["shift-lead"], broker_prefix="edged/hall-2"
@@ -219,6 +227,7 @@ def test_boards_of_the_inventory(from_role: RoleBroker) -> None:
     assert "topic read edged/hall-2/v1/pool/all/ask/+" in second
     assert "topic write plant/7/#" in second
     assert "topic deny edged/hall-2/v1/node/+/ask/press.7" in second
+    assert f"topic write {homeassistant.topic('ha', 'press.7')}" in second
     assert "admin" not in second
     assert "homeassistant" not in second
     assert "topic write edged/hall-2/v1/node/+/admin/+" in operator

@@ -117,9 +117,12 @@ def test_what_home_assistant_requires() -> None:
 
 
 def test_buttons_only_where_somebody_listens() -> None:
-    """Without the admin topics a button would do nothing."""
-    platforms = {part["platform"] for part in message(admin=False)["components"].values()}
-    assert platforms == {"sensor", "binary_sensor"}
+    """Without the admin topics a button would do nothing; those of before go, named by their platform alone."""
+    parts = message(admin=False)["components"]
+    assert set(parts) == set(message()["components"])
+    buttons = [part for part in parts.values() if part["platform"] == "button"]
+    assert buttons == [{"platform": "button"}] * 3
+    assert "button" not in [part["platform"] for part in list(parts.values())[: -len(buttons)]]
 
 
 def test_two_messages_do_not_share_anything() -> None:

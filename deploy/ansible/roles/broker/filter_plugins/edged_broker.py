@@ -176,6 +176,7 @@ def _board(block: str, node: Mapping[str, Any]) -> str:
     """The lines of board n1 for another one."""
     orders = ["topic read edged/v1/node/n1/admin/+", "topic write edged/v1/node/n1/admin/+/result"]
     shows = bool(node.get("discovery_prefix"))
+    shown = re.sub("[^0-9A-Za-z_-]", "_", str(node["name"]))  # Home Assistant takes no dot
     instead = {
         "topic read edged/v1/pool/hall-2/ask/+": [
             f"topic read edged/v1/pool/{pool}/ask/+" for pool in node.get("pools", [])
@@ -183,7 +184,7 @@ def _board(block: str, node: Mapping[str, Any]) -> str:
         "#topic write PREFIX/#": [f"topic write {prefix}/#" for prefix in node.get("reply_prefixes", [])],
         **{f"#{line}": [line] if node.get("admin") else [] for line in orders},
         "#topic write homeassistant/device/n1/config": (
-            [f"topic write {node['discovery_prefix']}/device/n1/config"] if shows else []
+            [f"topic write {node['discovery_prefix']}/device/{shown}/config"] if shows else []
         ),
         "#topic read homeassistant/status": [f"topic read {node['birth_topic']}"] if shows else [],
     }
