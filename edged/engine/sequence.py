@@ -20,7 +20,7 @@ from edged.engine.calls import CallForm
 from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
 from edged.engine.slots import Stored
-from edged.errors import EngineError
+from edged.errors import Refusal
 
 if TYPE_CHECKING:
     from edged.engine.constraint import Constraint
@@ -153,14 +153,17 @@ class Sequence:
         """The tool calls that were made.
 
         Raises:
-            EngineError: the text is none of this model's form; its constraint should have held it to that.
+            Refusal: `bad_request`; no tool should allow what is no JSON to us, such as thousands of digits.
         """
         if self.form is None:
             return ()
         try:
             return self.form.read(self.text.call)
-        except ValueError as error:
-            raise EngineError(f"a tool call cannot be read: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise Refusal(
+                "bad_request",
+                f"the tools allowed a call that cannot be read: {str(error)[:100]}; bound its numbers and depth",
+            ) from None
 
     def said(self, piece: Callable[[int], bytes]) -> Said:
         """The answer so far as a session keeps it; `piece` gives the bytes of a token."""
@@ -177,7 +180,11 @@ class Sequence:
     def ending(
         self, outcome: FinishReason | Literal["cancelled"], now: float, piece: Callable[[int], bytes]
     ) -> Ended:
-        """The last message of this sequence; `piece` gives the bytes of a token."""
+        """The last message of this sequence; `piece` gives the bytes of a token.
+
+        Raises:
+            Refusal: see `calls`.
+        """
         started = now if math.isnan(self.started) else self.started
         first = now if math.isnan(self.first) else self.first
         read_s, write_s = first - started, now - first

@@ -14,7 +14,7 @@ from edged.core.reply import FinishReason
 from edged.engine.messages import Refused, Report
 from edged.engine.ports import Chooser, Vocabulary
 from edged.engine.sequence import Sequence
-from edged.errors import EngineError, OutgrownError
+from edged.errors import EngineError, OutgrownError, Refusal
 
 if TYPE_CHECKING:
     from edged.engine.constraint import Constraint
@@ -138,7 +138,10 @@ class Writer:
         self._reports.extend(sequence.piece(kind, text) for kind, text in sequence.chunker.flush(now))
         if outcome in {"stop", "length", "tool_calls"}:
             self._counters.rates.answered(sequence.written)
-        self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
+        try:
+            self._reports.append(sequence.ending(outcome, now, self._vocabulary.piece))
+        except Refusal as refusal:
+            self._reports.append(Refused(sequence.number, refusal.code, refusal.message, {}))
 
     def _within_number(self, sequence: Sequence, outcome: str) -> bool:
         """Whether an answer that was cut off may have lost digits: 12 of 1234 is whole to a schema."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from scripted import PLAIN, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
-from scripted_constraints import Fixed
+from scripted_constraints import Fixed, ScriptedConstraints
 from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
+from edged.core.tools import Call, Tool
+from edged.engine.calls import OURS
 from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Refused, SetLimits, Started
 from edged.engine.scheduler import LONG_PASS_ROWS, TEMPERATURE, TOP_P
@@ -739,6 +741,24 @@ def test_only_sessions_keep_their_words() -> None:
     rig.ask(1)
     rig.run()
     assert rig.ended(1).said is None
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 1200 + "]" * 1200], ids=["digits", "depth"])
+def test_a_call_that_cannot_be_read(value: str) -> None:
+    """Arguments beyond what we can read are refused, and cost no other question anything."""
+    call = OURS.write([Call("", "f", f'{{"a": {value}}}')])
+    one = Rig(
+        ScriptedModel(lambda text: Story(call.encode() if text == b"call" else b"yes"), context=8192),
+        make_constraints=lambda: ScriptedConstraints(b"{}", call.encode()),
+    )
+    one.ask(1, "call", tools=(Tool("f"),))
+    one.ask(2)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert (refused.number, refused.code) == (1, "bad_request")
+    assert "bound its numbers and depth" in refused.message
+    assert one.ended(2).text == "yes"
+    one.check_idle()
 
 
 class Outgrown(Fixed):
