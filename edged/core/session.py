@@ -75,6 +75,9 @@ def read(stored: StoredSession) -> History:
 def fitted(history: History, question: Question, limit_bytes: int) -> History:
     """The history as far as it may grow by this question.
 
+    What is dropped begins with the oldest turn and ends before a user's question: no result of a tool is left
+    without its call, and a question that brings results keeps what these are for.
+
     Args:
         history: before the question.
         question: `overflow` says what becomes of a history that is full.
@@ -87,16 +90,22 @@ def fitted(history: History, question: Question, limit_bytes: int) -> History:
     size = history.size_bytes + own
     if size <= limit_bytes:
         return history
+    refusal = Refusal(
+        "too_large",
+        f"session {question.session} has {history.size_bytes} bytes and may have {limit_bytes}; "
+        "begin another session"
+        + (", or ask with overflow trim_history" if question.overflow == "error" else ""),
+        details={"bytes": size, "limit": limit_bytes},
+    )
     if question.overflow == "error":
-        raise Refusal(
-            "too_large",
-            f"session {question.session} has {history.size_bytes} bytes and may have {limit_bytes}; "
-            "begin another session, or ask with overflow trim_history",
-            details={"bytes": size, "limit": limit_bytes},
-        )
-    turns = list(history.turns)
-    while turns and size > limit_bytes:
-        size -= turns.pop(0).size_bytes
+        raise refusal
+    turns, left = list(history.turns), size
+    while turns and left > limit_bytes:
+        left -= turns.pop(0).size_bytes
+        while turns and _goes_on(turns[0].turn.messages):
+            left -= turns.pop(0).size_bytes
+    if not turns and history.turns and _goes_on(_apart(question)[1]):
+        raise refusal
     return replace(history, turns=tuple(turns))
 
 
@@ -145,6 +154,11 @@ def stored(client: str, name: str, history: History) -> SessionTurn:
     return SessionTurn(
         client, name, history.system, history.turns[0].number, msgspec.msgpack.encode(newest.turn)
     )
+
+
+def _goes_on(messages: tuple[Message, ...]) -> bool:
+    """Whether these answer the calls of the turn before."""
+    return bool(messages) and messages[0].role == "tool"
 
 
 def _apart(question: Question) -> tuple[str | None, tuple[Message, ...]]:

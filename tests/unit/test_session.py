@@ -91,6 +91,25 @@ def test_a_full_history() -> None:
     assert session.fitted(history, asked("d", overflow="trim_history"), 1).turns == ()
 
 
+def test_a_full_history_keeps_what_a_result_answers() -> None:
+    """The user's question and the calls made for it stay with their results, or the history is too large."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = Message("assistant", None, tool_calls=[call])
+    result = Message("tool", "r" * 100, tool_call_id="c")
+    told = msgspec.structs.replace(asked("x", overflow="trim_history"), messages=(result,))
+    history = session.grown(talk("a" * 100), 2, asked("b" * 100), calls, ())
+    size = history.size_bytes
+    fitted = session.fitted(history, told, size)
+    assert [kept.number for kept in fitted.turns] == [2]
+    with pytest.raises(Refusal, match=r"begin another session$"):
+        session.fitted(history, told, 150)
+    # Once it is answered, question, calls, result and answer go together.
+    answered = session.grown(history, 3, told, YES, ())
+    for limit in (size, answered.turns[-1].size_bytes + 1):
+        fitted = session.fitted(answered, asked("d", overflow="trim_history"), limit)
+        assert [kept.number for kept in fitted.turns] in ([2, 3], [])
+
+
 @pytest.mark.parametrize(("messages", "left"), [(0, [1, 2]), (1, [1, 2]), (2, [2]), (3, [2]), (9, [])])
 def test_what_was_trimmed_is_forgotten(messages: int, left: list[int]) -> None:
     """A turn goes when all of its messages were left out."""
