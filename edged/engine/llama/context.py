@@ -62,6 +62,7 @@ class Context:
         self._memory = C.llama_get_memory(self._context)
         self._batch = C.llama_batch_init(batch_tokens, 0, 1)
         self._threads = threads
+        self._window = int(C.llama_model_n_swa(model.pointer))
         self.batch_tokens = batch_tokens
         self.rows = 0
         self.vocabulary = model.vocabulary
@@ -112,12 +113,23 @@ class Context:
         """Drop a sequence's tokens from position `start` on.
 
         Returns:
-            False where this model's memory cannot be cut (recurrent ones): then all of the sequence is gone.
+            False where this model's memory cannot be cut there (recurrent ones): then all of the sequence is gone.
         """
-        if C.llama_memory_seq_rm(self._memory, sequence, start, -1):
+        if C.llama_memory_seq_rm(self._memory, sequence, start, -1) and self._sees_back(sequence, start):
             return True
         C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return False
+
+    def _sees_back(self, sequence: int, position: int) -> bool:
+        """Whether all tokens are there that a token at `position` attends to.
+
+        Layers with a sliding window, as Gemma's have, attend to the last tokens only, and no more of them stand in
+        a state: of a sequence that was loaded and is cut further back, some are missing, or all.
+        """
+        if position == 0 or self._window == 0:
+            return True
+        first = C.llama_memory_seq_pos_min(self._memory, sequence)  # in the layers that have the fewest
+        return bool(0 <= first <= max(0, position - self._window + 1))
 
     def copy(self, source: int, target: int) -> None:
         """Copy a whole sequence; `target` must be empty. Streams are copied whole: `forget` the tail after."""

@@ -1,0 +1,106 @@
+"""A model that attends to its last tokens only: a state holds no more of them, and cannot be cut where it was read.
+
+Gemma's are such models. The one here is Gemma 3's shape with random weights and a vocabulary of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edged.engine import llama
+from edged.engine.llama.bindings import C
+
+WINDOW = 32
+WIDTH, HEADS, HEAD_WIDTH, FEED_FORWARD, LAYERS = 64, 4, 16, 128, 6
+WORDS = ("<unk>", "<s>", "</s>")
+TOKENS = [3 + 7 * at % 250 for at in range(200)]
+
+
+def write_model(path: Path) -> Path:
+    """Write the model; returns its path."""
+    random = np.random.default_rng(1)
+    kinds = gguf.TokenType
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(4096)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(HEAD_WIDTH)
+    writer.add_value_length(HEAD_WIDTH)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_sliding_window(WINDOW)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))])
+    writer.add_token_scores([0.0] * (len(WORDS) + 256))
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    shapes = {"token_embd": (len(WORDS) + 256, WIDTH), "output_norm": (WIDTH,)}
+    for layer in range(LAYERS):
+        own = f"blk.{layer}."
+        shapes |= {f"{own}{name}": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
+        shapes |= {f"{own}{name}": (WIDTH,) for name in ("post_attention_norm", "post_ffw_norm")}
+        shapes |= {f"{own}{name}": (HEAD_WIDTH,) for name in ("attn_q_norm", "attn_k_norm")}
+        shapes |= {f"{own}{name}": (HEAD_WIDTH, WIDTH) for name in ("attn_k", "attn_v")}
+        shapes |= {
+            f"{own}attn_q": (HEADS * HEAD_WIDTH, WIDTH),
+            f"{own}attn_output": (WIDTH, HEADS * HEAD_WIDTH),
+        }
+        shapes |= {f"{own}{name}": (FEED_FORWARD, WIDTH) for name in ("ffn_gate", "ffn_up")}
+        shapes |= {f"{own}ffn_down": (WIDTH, FEED_FORWARD)}
+    for name, shape in shapes.items():
+        data = np.ones(shape) if len(shape) == 1 else 0.3 * random.standard_normal(shape)
+        writer.add_tensor(f"{name}.weight", data.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama.Context]:
+    """A cache of three streams."""
+    llama.start(lambda _level, _line: None)
+    model = llama.Model(write_model(tmp_path_factory.mktemp("window") / "window.gguf"))
+    made = llama.Context(model, sequences=3, context=512, batch_tokens=256, threads=1, kv_type="f16")
+    yield made
+    made.close()
+    model.close()
+
+
+def logits(context: llama.Context, stream: int, tokens: list[int], start: int) -> npt.NDArray[Any]:
+    """Compute tokens from a position on; returns what may follow the last."""
+    row = 0
+    for at, token in enumerate(tokens, start):
+        row = context.add(token, at, stream, logits=at == start + len(tokens) - 1)
+    assert context.decode(1) == 0
+    pointer = C.llama_get_logits_ith(context.pointer, row)
+    return np.ctypeslib.as_array(pointer, shape=(context.vocabulary,)).copy()
+
+
+@pytest.mark.parametrize("keep", [100, len(TOKENS) - 2, len(TOKENS) - 1, len(TOKENS)])
+@pytest.mark.parametrize("way", ["own", "copied", "loaded"])
+def test_a_stream_goes_on_from_what_it_holds(context: llama.Context, way: str, keep: int) -> None:
+    """Wherever a stream is cut, what follows is as if all had been read; or it says that it is empty."""
+    for stream in range(3):
+        context.forget(stream)
+    logits(context, 0, TOKENS, 0)
+    stream = 0 if way == "own" else 1
+    if way == "copied":
+        context.copy(0, stream)
+    if way == "loaded":
+        assert context.load(stream, context.save(0))
+    whole = context.forget(stream, keep)
+    assert whole == (way != "loaded" or keep >= len(TOKENS) - 1)
+    begin = keep if whole else 0
+    prompt = [*TOKENS[:keep], 9]
+    found = logits(context, stream, prompt[begin:], begin)
+    assert np.allclose(found, logits(context, 2, prompt, 0), atol=0.1)
