@@ -75,6 +75,10 @@ class AnswerText:
         """Take the bytes of one token; return what is decided by now."""
         return self._advance(self._decoder.decode(data), last=False)
 
+    def break_off(self) -> None:
+        """What comes next is not the model's: a character that it has not finished is no text."""
+        self._decoder.reset()
+
     def finish(self, *, cut: bool = False) -> list[tuple[Kind, str]]:
         """The stream is over: return what was held back; a character that was cut off is no text.
 

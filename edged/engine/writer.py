@@ -123,6 +123,7 @@ class Writer:
         sequence.tokens.extend(sequence.closing)
         sequence.room -= len(sequence.closing)
         sequence.reasoning_tokens += len(sequence.closing)
+        sequence.text.break_off()
         data = b"".join(map(self._vocabulary.piece, sequence.closing))
         self._reports.extend(sequence.deltas(now, sequence.show(data)))
 

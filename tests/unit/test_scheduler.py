@@ -183,6 +183,16 @@ def test_budget_closes_the_thinking() -> None:
     assert one.pieces(1, "reasoning") == ended.reasoning
 
 
+@pytest.mark.parametrize("budget", [4, 5, 6, 7])
+def test_a_character_that_the_budget_cuts_is_no_text(budget: int) -> None:
+    """Where we close the thinking within a character, whole ones are shown, and no mark of a broken one."""
+    one = rig("yes", "🙂" * 40, THINKING)
+    one.ask(1, reasoning_budget=budget)
+    one.run()
+    assert one.ended(1).reasoning == one.pieces(1, "reasoning") == "🙂\n"
+    assert one.ended(1).text == "yes"
+
+
 def test_default_budget() -> None:
     """Without any budget named an answer comes all the same, within the context."""
     one = rig("yes", "hm " * 200, THINKING, context=96)
