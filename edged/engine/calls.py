@@ -111,7 +111,8 @@ def learn(plain: str, one: str, two: str | None) -> CallForm | None:
         between, second, _ = rest.partition(NAMES[1])
         if not (written and between and second) or any(name in between for name in IDS):
             between = None
-    return CallForm(opening, middle, closing, between)
+    # White space in front is no part of it: behind a thinking all of that is dropped.
+    return CallForm(opening.lstrip(), middle, closing, between)
 
 
 def arguments(index: int) -> dict[str, str]:

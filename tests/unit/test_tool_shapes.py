@@ -195,6 +195,16 @@ def test_form_is_learnt() -> None:
     assert once.between is None
 
 
+def test_a_call_on_a_line_of_its_own() -> None:
+    """Where a template ends a line before a call, as Bielik's does, one that comes first thing is one too."""
+    form = ChatTemplate(OWN.replace("<|call|>[", "{{ '\\n' }}<|call|>[")).form
+    assert form == ChatTemplate(OWN).own_form
+    answer = AnswerText(thinks=True, thinking=True, trigger=form.trigger)
+    answer.feed(b"hm</think>\n\n\n" + form.write([Call("", "lamp", "{}")]).encode())
+    assert (answer.calling, answer.text) == (True, "")
+    assert [call.name for call in form.read(answer.call)] == ["lamp"]
+
+
 @pytest.mark.parametrize("source", [CHATML, IDS, OWN.replace("t | tojson", "'some'")])
 def test_ours_where_nothing_is_learnt(source: str) -> None:
     """A template without tools, or whose calls hold more than name and arguments, gets our prompt and form."""
