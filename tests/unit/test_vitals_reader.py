@@ -104,6 +104,16 @@ def test_a_zone_keeps_its_name(tmp_path: Path) -> None:
     assert [zone.name for zone in reader(root).read().zones] == names[1:]
 
 
+def test_no_zone_takes_another_one_s_place(tmp_path: Path) -> None:
+    """Also where a driver's own name looks like one that we give."""
+    root = tmp_path / "board"
+    for number, name in enumerate(("soc-2", "soc", "soc", "soc-2")):
+        tree.zone(root, number, name, 90_000 - 10_000 * number, [("passive", 85_000, 0)])
+    told = {zone.name: zone.temp_c for zone in reader(root).read().zones}
+    assert list(told.values()) == [90.0, 80.0, 70.0, 60.0]
+    assert list(told)[:2] == ["soc-2", "soc"]
+
+
 def test_an_alarm_of_another_sensor_is_not_the_supply(tmp_path: Path) -> None:
     """Only the Raspberry Pi's monitor tells of under-voltage."""
     root = nothing(tmp_path / "board")

@@ -122,7 +122,9 @@ class VitalsReader:
         named: set[str] = set()  # also those that tell nothing just now: names must not move up
         for number, directory in files.numbered(self._sys / "class/thermal", "thermal_zone"):
             kind = files.label(directory / "type") or f"thermal_zone{number}"
-            name = kind if kind not in named else f"{kind}-{number}"
+            name = kind
+            while name in named:
+                name += f"-{number}"
             named.add(name)
             zone = Zone(name, plausible_c(files.celsius(directory / "temp")), _trips(directory))
             if zone.temp_c is not None or zone.trips:
