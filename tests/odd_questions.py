@@ -14,8 +14,9 @@ from typing import Any
 from hypothesis import strategies as st
 from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 
+from edged.adapters.mqtt.client import PROPERTY_BYTES_MAX
 from edged.adapters.mqtt.translation import properties_of
 from edged.core.question import Properties as Read
 
@@ -78,7 +79,10 @@ def packed(properties: Fields) -> Properties:
 def as_read(given: Fields) -> Read:
     """What a node reads of them."""
     try:
-        return properties_of(Properties(PacketTypes.PUBLISH).unpack(packed(given).pack())[0])
+        data = packed(given).pack()
+        if VariableByteIntegers.decode(data)[0] > PROPERTY_BYTES_MAX:
+            return Read(fault="they are not read")
+        return properties_of(Properties(PacketTypes.PUBLISH).unpack(data)[0])
     except (MQTTException, ValueError) as error:
         return Read(fault=str(error))
 
