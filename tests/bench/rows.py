@@ -9,36 +9,23 @@ single rows beyond a group cost as much as several.
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import sys
 from pathlib import Path
 
-import llama_cpp as C  # noqa: N812 - the name that its own examples use
-
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import end_to_end, rig  # noqa: E402 - found through the path above
-from bench.streams import Cache  # noqa: E402 - likewise
+from bench.streams import Cache, load, options_of  # noqa: E402 - likewise
 
 COUNTS = (1, 2, 4, 8, 12, 14, 15, 16, 17, 18, 19, 20, 32, 40, 48, 64, 128, 256)
 
 
 def main() -> None:
     """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--model", default="smollm")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--depth", type=int, default=600)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = options_of(main.__doc__, rounds=7, depth=600)
     path = end_to_end.model_path(options.model)
-    quiet = C.llama_log_callback(lambda *_: None)
-    C.llama_log_set(quiet, None)
-    model = C.llama_model_load_from_file(os.fsencode(path), C.llama_model_default_params())
-    cache = Cache(model, options.threads, unified=False)
+    cache = Cache(load(path), options.threads, unified=False)
     cache.read(0, options.depth)
     found: dict[int, list[float]] = {count: [] for count in COUNTS}
     for _ in range(options.rounds):

@@ -24,6 +24,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import end_to_end, rig  # noqa: E402 - found through the path above
 
+QUIET = C.llama_log_callback(lambda *_: None)
+"""Kept, for llama.cpp calls it as long as it runs."""
 STREAMS = 8
 CONTEXT = 2048
 BATCH = 256
@@ -74,19 +76,28 @@ class Cache:
             C.llama_memory_seq_rm(C.llama_get_memory(self._context), stream, depth, -1)
 
 
-def main() -> None:
-    """Measure, print, save."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def options_of(about: str | None, *, rounds: int, depth: int) -> argparse.Namespace:
+    """Options of a bench of single passes."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--model", default="smollm")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--depth", type=int, default=700)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--depth", type=int, default=depth)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def load(path: Path) -> Any:
+    """The model, loaded without a word."""
+    C.llama_log_set(QUIET, None)
+    return C.llama_model_load_from_file(os.fsencode(path), C.llama_model_default_params())
+
+
+def main() -> None:
+    """Measure, print, save."""
+    options = options_of(main.__doc__, rounds=9, depth=700)
     path = end_to_end.model_path(options.model)
-    quiet = C.llama_log_callback(lambda *_: None)
-    C.llama_log_set(quiet, None)
-    model = C.llama_model_load_from_file(os.fsencode(path), C.llama_model_default_params())
+    model = load(path)
     caches = {
         "separate streams": Cache(model, options.threads, unified=False),
         "one cache": Cache(model, options.threads, unified=True),
