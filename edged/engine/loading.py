@@ -94,7 +94,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
 
 
 def _make_constraints(model: llama.Model) -> Constraints:
-    """What compiles schemas: 15 MB with 49k tokens, 41 with 152k, for those who use it."""
+    """What compiles schemas: tens of megabytes for those who use it (`tests/bench/memory.py`)."""
     from edged.engine.constraint import Constraints  # noqa: PLC0415
     from edged.engine.llama.tables import grammar_tables  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ within an answer of 43 tokens take 5 ms in all instead of 3, were all of them as
 
 
 def grammar_tables(model: Model) -> LLTokenizer:
-    """Tables of the vocabulary: 0.2 s for 49k tokens, 0.7 for 152k (x86).
+    """Tables of the vocabulary; how long it takes, and how large they are, tells `tests/bench/memory.py`.
 
     What llguidance's own `lltokenizer_from_vocab` does (1.9.1), without a call that llama_cpp has deprecated.
     """
