@@ -8,6 +8,7 @@
 
 venv="$root/.venv"
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # Debian keeps them from plain users; mosquitto lives there
+policy=/usr/sbin/policy-rc.d
 
 say() { printf 'edged: %s\n' "$*" >&2; }
 fail() {
@@ -55,7 +56,7 @@ find_python() {
 
 # install_packages PACKAGE...: from Debian, as root or through sudo.
 install_packages() {
-    local as_root=() policy=/usr/sbin/policy-rc.d
+    local as_root=()
     if [ "$(id -u)" != 0 ]; then
         command -v sudo >/dev/null || fail "missing Debian packages, and no sudo; as root: apt-get install $*"
         as_root=(sudo)
@@ -67,12 +68,15 @@ install_packages() {
     # A broken third-party source must not stop us: what matters is whether the packages can be had.
     quietly "reading Debian's package lists" "${as_root[@]}" sh -c 'apt-get update || true'
     # A fresh server package starts its service at once, and Mosquitto's would hold the port 1883. policy-rc.d is
-    # Debian's way to say no (invoke-rc.d(8)); one that is there already is its owner's.
-    local guard='' command
+    # Debian's way to say no (invoke-rc.d(8)); one that is there already is its owner's. Ours must go whatever ends us:
+    # with it no package starts its service any more. sh runs no EXIT trap when a signal ends it, and what a power cut
+    # or kill -9 left, the mark in it tells from another's.
+    local guard='' command mark='of deploy/setup.sh of edged'
     printf -v command '%q ' env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
         -o DPkg::Lock::Timeout=300 "$@"
-    if [ ! -e "$policy" ]; then
-        guard="trap 'rm -f $policy' EXIT; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy;"
+    if [ ! -e "$policy" ] || grep -q "$mark" "$policy"; then
+        guard="trap 'rm -f $policy' EXIT; trap 'exit 130' HUP INT TERM;
+            printf '#!/bin/sh\n# $mark\nexit 101\n' >$policy; chmod 755 $policy;"
     fi
     quietly "installing Debian packages: $*" "${as_root[@]}" sh -c "$guard $command"
     local service

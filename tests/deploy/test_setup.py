@@ -1,0 +1,89 @@
+"""The set-up of a machine, with stand-ins for apt-get and sudo: what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WAIT_S = 20.0
+FOREIGN = "#!/bin/sh\nexit 0\n"
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Look again and again, and give up after a while."""
+    end = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+class Machine:
+    """A machine on which packages can be installed, with a policy-rc.d of its own.
+
+    Args:
+        folder: existing, empty.
+        install: what its `apt-get install` does, in sh.
+    """
+
+    def __init__(self, folder: Path, install: str) -> None:
+        self.policy = folder / "policy-rc.d"
+        programs = folder / "bin"
+        programs.mkdir()
+        for name, script in (
+            ("apt-get", f'case "$*" in *install*) {install} ;; esac'),
+            ("sudo", 'exec "$@"'),
+        ):
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+            (programs / name).chmod(0o755)
+        self._environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "root": str(ROOT)}
+
+    def start(self) -> subprocess.Popen[str]:
+        """Begin to install a package, as a shell on a terminal would: in a process group of its own."""
+        script = 'set -euo pipefail; . "$root/deploy/setup.sh"; policy=$1; install_packages g++'
+        command = ["env", "--default-signal=HUP,INT,TERM", "bash", "-c", script, "bash", str(self.policy)]
+        return subprocess.Popen(
+            command, env=self._environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+
+def test_services_stay_off_while_packages_are_installed(tmp_path: Path) -> None:
+    """A policy-rc.d forbids it (invoke-rc.d(8): 101), and is gone afterwards."""
+    asked = tmp_path / "asked"
+    machine = Machine(tmp_path, f"sh {tmp_path}/policy-rc.d || echo $? >{asked}")
+    running = machine.start()
+    _, said = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 0, said
+    assert asked.read_text() == "101\n"
+    assert not machine.policy.exists()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupted_installation(tmp_path: Path, name: str) -> None:
+    """Ctrl-C, a closed terminal: what forbids services goes, else no package would start its own from then on."""
+    begun = tmp_path / "begun"
+    machine = Machine(tmp_path, f"touch {begun}; sleep 60")
+    running = machine.start()
+    wait_until(begun.exists)
+    assert machine.policy.exists()
+    os.killpg(running.pid, signal.Signals[name])
+    running.communicate(timeout=WAIT_S)
+    assert running.returncode != 0
+    wait_until(lambda: not machine.policy.exists())  # bash may be gone before the shell that it started
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_policy_that_is_there(tmp_path: Path, *, ours: bool) -> None:
+    """Somebody else's is left alone; our own, left by a power cut, is taken away."""
+    machine = Machine(tmp_path, "true")
+    machine.policy.write_text(FOREIGN + "# of deploy/setup.sh of edged\n" * ours)
+    running = machine.start()
+    _, said = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 0, said
+    assert machine.policy.exists() != ours
