@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ def groups(folder: Path, **named: dict[str, Any]) -> Path:
 def module(folder: Path, name: str, **arguments: Any) -> dict[str, Any]:
     """Run one of the role's modules on this machine; returns its result."""
     command = ["ansible", "localhost", "--module-path", str(ROLE / "library"), "--module-name", name]
-    command += ["--args", json.dumps(arguments), "--extra-vars", "ansible_python_interpreter=auto_silent"]
+    command += [
+        "--args",
+        json.dumps(arguments),
+        "--extra-vars",
+        f"ansible_python_interpreter={sys.executable}",
+    ]
     ended = run(folder, *command)
     told = ended.text[ended.text.index("=> ") + 3 :]
     result: dict[str, Any] = json.JSONDecoder().raw_decode(told)[0]

@@ -40,7 +40,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-TRIPS = {"passive", "active", "hot", "critical"}
+BRAKES = {"passive", "hot", "critical"}
+"""Trips that slow a board down or switch it off. An `active` one starts a fan, at 50 C on a Raspberry Pi 5."""
+BRAKES_C = 85.0
+"""Where Raspberry Pis and mainline's RK3588 brake at the latest, also zones that tell only when they switch off."""
 
 
 def existing(path: Path) -> Path:
@@ -67,18 +70,18 @@ def text(path: Path) -> str:
 
 
 def hot(root: Path, margin_c: float) -> list[str]:
-    """Zones within `margin_c` of their own first trip point (kernel: thermal/sysfs-api), or of 85 C without one."""
+    """Zones within `margin_c` of where they brake: their first such trip (kernel: thermal/sysfs-api) or 85 C."""
     found = []
     for zone in sorted((root / "class/thermal").glob("thermal_zone*")):
         now = number(zone / "temp")
         trips = [
             value
             for kind in zone.glob("trip_point_*_type")
-            if text(kind) in TRIPS
+            if text(kind) in BRAKES
             and (value := number(kind.with_name(kind.name.replace("_type", "_temp")))) is not None
         ]
-        # no trips: 85 C is where Raspberry Pis and mainline's RK3588 begin to brake
-        trip_c = min((value for value in trips if value > 0), default=85_000.0) / 1000
+        trip_c = min((value / 1000 for value in trips if value > 0), default=BRAKES_C)
+        trip_c = min(trip_c, BRAKES_C)
         if now is not None and now / 1000 > trip_c - margin_c:
             found.append(
                 f"{text(zone / 'type') or zone.name} at {now / 1000:.1f} C, it brakes at {trip_c:.0f} C"
