@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boards
@@ -50,3 +53,53 @@ def test_a_hot_board(tmp_path: Path, build: tree.Builder, zone: str, temp_c: flo
     root = build(tmp_path / "board")
     boards.set_temp_c(root, zone, temp_c)
     assert hot(tmp_path, root) == [said]
+
+
+# a model from a server that breaks off ----------------------------------------------------------------------------
+
+WEIGHTS = bytes(range(256)) * 4096
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """Sends the weights in two chunks, without a length (RFC 9112, 7.1); the first time it breaks off."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self) -> None:
+        """Send them."""
+        Breaking.asked += 1
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for part in (WEIGHTS[:500_000], WEIGHTS[500_000:]):
+            self.wfile.write(b"%x\r\n" % len(part))
+            if Breaking.asked == 1 and part == WEIGHTS[500_000:]:
+                self.wfile.write(part[:1000])
+                self.close_connection = True
+                return
+            self.wfile.write(part + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: tests are quiet."""
+
+
+def test_a_server_that_breaks_off_in_a_chunk(tmp_path: Path) -> None:
+    """It is asked again in the same run, as one that tells a length is."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        told = module(
+            tmp_path,
+            "edged_model",
+            path=str(tmp_path / "small.gguf"),
+            sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+            url=f"http://127.0.0.1:{server.server_address[1]}/small.gguf",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert told.get("have"), told
+    assert (tmp_path / "small.gguf").read_bytes() == WEIGHTS
+    assert Breaking.asked == 2

@@ -27,6 +27,7 @@ have: {description: Whether the right file is there., type: bool, returned: alwa
 """
 
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -72,7 +73,8 @@ def fetch(url: str, part: Path) -> None:
     """Fetch `url` to `part`, going on after what is there.
 
     Raises:
-        OSError: it broke off (urllib.error.URLError, TimeoutError, http.client's errors among them).
+        OSError: it broke off (urllib.error.URLError, TimeoutError among them).
+        HTTPException: it broke off in the midst of a chunk or a head.
     """
     begun = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})  # noqa: S310 - preflight let http and https through alone
@@ -130,7 +132,7 @@ def main() -> None:
             try:
                 fetch(module.params["url"], part)
                 break
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 if attempt + 1 == module.params["tries"]:
                     module.fail_json(
                         msg=f"{module.params['url']}: {error}; what came so far is kept in {part}: run the "
