@@ -25,7 +25,8 @@ TESTS = Path(__file__).parents[1]
 MICRO = """
 import sys
 import ask_edged
-print(ask_edged.ask(sys.argv[2], broker="127.0.0.1", port=int(sys.argv[1]), node="n1"))
+for question in sys.argv[2:]:
+    print(ask_edged.ask(question, broker="127.0.0.1", port=int(sys.argv[1]), node="n1"))
 """
 
 
@@ -63,6 +64,13 @@ def test_micropython(broker: Mosquitto, daemon: MakeDaemon) -> None:
     ended = run("micropython", "-c", MICRO, str(broker.port), "a " * 3000)
     assert ended.returncode == 1
     assert "ValueError: " in ended.stderr
+
+
+def test_micropython_asks_twice_in_a_second(broker: Mosquitto, daemon: MakeDaemon) -> None:
+    """Or with the same time on its clock, as after each start of a device without a battery."""
+    daemon(broker, scripted=True).start()
+    ended = run("micropython", "-c", MICRO, str(broker.port), *(f"tokens={count}" for count in (1, 2, 3, 4)))
+    assert ended.stdout == "w0 \nw0 w1 \nw0 w1 w2 \nw0 w1 w2 w3 \n", ended.stderr
 
 
 def read(payload: str, client: str) -> Question:

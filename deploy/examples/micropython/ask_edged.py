@@ -5,7 +5,9 @@
 #
 # The question carries an id, so it may be asked again after a lost connection: it is computed once.
 
+import binascii
 import json
+import os
 import time
 
 from umqtt.simple import MQTTClient
@@ -24,7 +26,8 @@ AGAIN_S = 10         # without any reply: ask again
 
 def ask(question, broker=BROKER, port=PORT, node=NODE, client=CLIENT, prefix=PREFIX):
     """Returns the answer's text. ValueError: the board says what to change; OSError: no answer."""
-    job_id = "%s-%d" % (client, time.time())
+    # Not the time: without a battery the clock begins anew at each start, and the board knows all ids of the last week.
+    job_id = "%s-%s" % (client, binascii.hexlify(os.urandom(6)).decode())
     topic = ("%s/v1/node/%s/ask/%s" % (prefix, node, client)).encode()
     # Bytes, not text: umqtt counts characters where MQTT counts bytes.
     payload = json.dumps(
