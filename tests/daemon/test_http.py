@@ -17,7 +17,7 @@ from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
-from edged.adapters.http.server import HEAD_S
+from edged.adapters.http.patience import HEAD_S
 
 KEY = "a-key-for-tests-0123456789"
 LONG = "tokens=2000 step_ms=20 speak"

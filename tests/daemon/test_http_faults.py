@@ -16,6 +16,8 @@ from broker import Mosquitto, free_port
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
+from edged.adapters.http.patience import READ_S
+
 PIDFD_GETFD = 438  # pidfd_getfd(2), the same number on x86-64 and arm64
 PLACES = 8
 
@@ -123,6 +125,41 @@ def test_many_that_say_nothing(faced: Faced) -> None:
     for one in silent:
         one.close()
     faced.wait_answers()
+
+
+def test_each_place_is_one(faced: Faced) -> None:
+    """As many connections as there are places are served; one more is told so, and takes no place from them."""
+    url = f"http://127.0.0.1:{faced.port}/health"
+    placed = [httpx.Client(timeout=WAIT_S) for _ in range(PLACES)]
+    assert [one.get(url).status_code for one in placed] == [200] * PLACES
+    with socket.create_connection(("127.0.0.1", faced.port)):
+        assert faced.get() == 503
+        assert [one.get(url).status_code for one in placed] == [200] * PLACES
+    for one in placed:
+        one.close()
+    faced.wait_answers()
+
+
+def test_many_that_read_nothing(faced: Faced) -> None:
+    """Clients that ask and ask and read none of it hold their places for a while, not for ever."""
+    before = faced.files()
+    deaf = [socket.socket() for _ in range(PLACES)]
+    for one in deaf:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        one.connect(("127.0.0.1", faced.port))
+        one.sendall(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1000)
+    began = time.monotonic()
+    end = began + WAIT_S
+    while faced.files() < before + PLACES:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    while faced.files() > before:
+        assert time.monotonic() - began < 2 * READ_S, "they hold their places still"
+        time.sleep(0.5)
+    assert time.monotonic() - began > 0.9 * READ_S, "they were no test: the kernel took all of it"
+    faced.wait_answers()
+    for one in deaf:
+        one.close()
 
 
 def _closed(one: socket.socket) -> bool:

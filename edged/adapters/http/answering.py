@@ -1,7 +1,7 @@
 """An answer on its way to its client: streamed or whole, and given up as soon as the client is gone.
 
 Nothing is sent before the node has taken the question, so that a refusal gets a status of its own. Each write waits
-until the client has read enough; one that reads nothing for `SEND_S` is gone.
+until the client has read enough; one that has stopped reading is cut off by its connection, and so is gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from .errors import HttpError, diverged, of_reply
 
 SILENCE_S = 15.0
 """After so long without a word a comment is sent: less than proxies wait (nginx: proxy_read_timeout 60 s)."""
-SEND_S = 60.0
 JSON = "application/json"
 
 
@@ -133,7 +132,7 @@ class Answering(Response):
 
 
 class _Sink:
-    """ASGI's side of a response, with an end to patience."""
+    """ASGI's side of a response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -143,27 +142,23 @@ class _Sink:
         self.begun = True
         headers = [(b"content-type", content_type.encode()), (b"cache-control", b"no-cache")]
         headers.append((b"x-accel-buffering", b"no"))  # nginx would collect the stream
-        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.more(first)
 
     async def more(self, data: bytes) -> None:
         if data:
-            await self._put({"type": "http.response.body", "body": data, "more_body": True})
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        await self._put({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.body", "body": b""})
 
     async def whole(self, status: int, headers: Mapping[str, str], value: Mapping[str, Any]) -> None:
         self.begun = True
         told = [(b"content-type", JSON.encode()), *((k.encode(), v.encode()) for k, v in headers.items())]
         body = msgspec.json.encode(value)
         told.append((b"content-length", str(len(body)).encode()))
-        await self._put({"type": "http.response.start", "status": status, "headers": told})
-        await self._put({"type": "http.response.body", "body": body})
-
-    async def _put(self, message: dict[str, Any]) -> None:
-        async with asyncio.timeout(SEND_S):
-            await self._send(message)
+        await self._send({"type": "http.response.start", "status": status, "headers": told})
+        await self._send({"type": "http.response.body", "body": body})
 
 
 async def _gone(receive: Receive) -> None:

@@ -17,16 +17,14 @@ from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edged.core.link import ThreadDied
 from edged.errors import SettingsError
 
 from .asking import Node
+from .patience import HEAD_S, Connection, Loop
 from .routes import Routes
 
-HEAD_S = 15.0
-"""A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
 HEAD_BYTES_MAX = 16 * 1024
 IP_FREEBIND = (
     15  # ip(7): bind to an address that the machine does not have yet, as after a boot without network
@@ -100,7 +98,7 @@ class Server:
         self._routes = Routes(node, key)
         config = uvicorn.Config(
             self._routes.application(),
-            http=_Impatient,
+            http=Connection,
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -152,7 +150,7 @@ class Server:
     def _run(self) -> None:
         reason = "it returned"
         try:
-            with asyncio.Runner(loop_factory=_Loop) as runner:
+            with asyncio.Runner(loop_factory=Loop) as runner:
                 runner.get_loop().set_exception_handler(self._complain)
                 runner.run(self._server.serve(sockets=[self._sock]))
         except BaseException as error:
@@ -174,48 +172,3 @@ class Server:
             self._server.should_exit = True
         else:
             loop.default_exception_handler(context)
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop that waits for a TLS handshake no longer than for a request; uvicorn does not ask for that."""
-
-    async def create_server(self, *args: Any, **given: Any) -> asyncio.Server:  # noqa: ANN401
-        if given.get("ssl") is not None:
-            given["ssl_handshake_timeout"] = HEAD_S
-        return await super().create_server(*args, **given)
-
-
-class _Impatient(H11Protocol):
-    """uvicorn's protocol, with a limit on how long a connection may hold its place without a request."""
-
-    _due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        most = self.limit_concurrency
-        if most is not None and len(self.connections) > 2 * most:  # too many to be told so, with a file each
-            transport.abort()
-            return
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._due is None and self._idle():
-            self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._due is not None:
-            self._due.cancel()
-
-    def _idle(self) -> bool:
-        cycle: Any = self.cycle
-        return cycle is None or cycle.response_complete
-
-    def _watch(self) -> None:
-        self._due = self.loop.call_later(HEAD_S, self._look)
-
-    def _look(self) -> None:
-        self._due = None
-        if self._idle():
-            self.transport.close()

@@ -1,0 +1,104 @@
+"""How long a connection may hold its place: uvicorn's protocol with limits that it does not have.
+
+Runs on the loop of the HTTP thread. A connection is closed when it sends no request, and cut off when it reads
+nothing of what it was sent: both could otherwise be done for ever, by anybody who reaches the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_S = 15.0
+"""A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
+READ_S = 30.0
+"""So long what was sent may wait without the client taking any of it."""
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """A loop that waits for a TLS handshake no longer than for a request; uvicorn does not ask for that."""
+
+    async def create_server(self, *args: Any, **given: Any) -> asyncio.Server:  # noqa: ANN401
+        """Listen, with an end to each handshake."""
+        if given.get("ssl") is not None:
+            given["ssl_handshake_timeout"] = HEAD_S
+        return await super().create_server(*args, **given)
+
+
+class Connection(H11Protocol):
+    """One connection, on its way to a place or in one."""
+
+    _due: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Find a place, or be told that there is none; what says nothing is watched."""
+        super().connection_made(transport)
+        most = self.limit_concurrency
+        if most is not None:
+            if len(self.connections) > 2 * most:  # too many to be told so, with a file each
+                transport.abort()
+                return
+            # uvicorn counts the connection itself, and while one is too many turns away all that ask; here who
+            # found a place keeps it, and only the others are told 503.
+            placed = sum(getattr(one, "limit_concurrency", 0) is None for one in self.connections)
+            self.limit_concurrency = None if placed < most else 0
+        # Whatever the kernel has not taken is waited for, also what a connection that is being closed still owes.
+        transport.set_write_buffer_limits(high=1, low=0)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; behind a request the wait for the next one begins."""
+        super().data_received(data)
+        if self._due is None and self._idle():
+            self._watch()
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more: wait for the client to read."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """All was taken."""
+        self._stop_waiting()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        super().connection_lost(exc)
+        self._stop_waiting()
+        if self._due is not None:
+            self._due.cancel()
+
+    # without a request ----------------------------------------------------------------------------------
+
+    def _idle(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _watch(self) -> None:
+        self._due = self.loop.call_later(HEAD_S, self._look)
+
+    def _look(self) -> None:
+        self._due = None
+        if self._idle():
+            self.transport.close()
+
+    # without reading ------------------------------------------------------------------------------------
+
+    def _wait_for_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(READ_S, self._look_at_reader, left)
+
+    def _look_at_reader(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._wait_for_reader()
+        else:
+            self.transport.abort()
+
+    def _stop_waiting(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
