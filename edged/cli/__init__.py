@@ -6,10 +6,13 @@ imports all. No command lives here.
 """
 
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -65,6 +68,20 @@ def _reflow_all(group: typer.Typer) -> None:
             _reflow_all(below.typer_instance)
 
 
+def _mend_streams() -> None:
+    """Let no command die of its streams.
+
+    Closed ones, as some schedulers have them, lead to nowhere; a character that the terminal's encoding lacks
+    becomes a question mark.
+    """
+    sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
@@ -72,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     error), 130 interrupted; commands may have others of their own.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    _mend_streams()
     try:
         load_commands(given)
         _reflow_all(app)

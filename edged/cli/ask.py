@@ -90,7 +90,7 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     try:
         client = broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix)
         if question == "-":
-            question = sys.stdin.read()
+            question = _standard_input()
         with client:
             if pool is None:
                 node = broker.choose(client, node)
@@ -231,6 +231,16 @@ class _Column:
             self._out.print(Text(shown, style=style), end="")
             self._out.file.flush()
             self._ends_line = shown.endswith("\n")
+
+
+def _standard_input() -> str:
+    raw = sys.stdin.buffer.read()
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not UTF-8: byte {error.start + 1} is 0x{raw[error.start]:02x}"
+        ) from None
 
 
 def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema

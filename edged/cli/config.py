@@ -17,7 +17,8 @@ config = typer.Typer(no_args_is_help=True)
 app.add_typer(config, name="config", help="Check and show the settings.", rich_help_panel=ON_THE_BOARD)
 
 CertainFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Settings file (TOML).", show_default=False)
+    Path,
+    typer.Argument(metavar="FILE", help="Settings file (TOML).", show_default=False, readable=False),
 ]
 PossibleFile = Annotated[
     Path | None,
@@ -25,6 +26,7 @@ PossibleFile = Annotated[
         metavar="FILE",
         envvar="EDGED_CONFIG",
         help="Settings file (TOML); defaults and environment without.",
+        readable=False,  # as settings_file has it
     ),
 ]
 

@@ -18,6 +18,7 @@ Option = Annotated[
         "-c",
         metavar="FILE",
         envvar="EDGED_CONFIG",
+        readable=False,  # a file that may not be read is told as any other that is wrong, with the same exit code
         help=f"Settings (TOML); else {USUAL}, where it exists.",
     ),
 ]

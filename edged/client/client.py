@@ -23,12 +23,15 @@ from edged.client.fleet import Happened, NodeView, happened, views
 from edged.client.line import Line
 from edged.core.control import Control, Status
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
-from edged.core.topics import Topics, is_job_id, is_name
+from edged.core.topics import Topics, is_job_id, is_name, is_prefix
 
 SETTLE_S = 0.3
 """Retained messages follow a subscription at once; so long a silence means that there are no more."""
 LISTEN_S = 0.2
 """How often a listener looks whether the connection still lives."""
+
+QUESTION_BYTES_MAX = 1 << 20
+"""What no node takes: the most that its `limits.payload_bytes` may be."""
 
 _NAMES = "names have 1 to 64 characters A-Z a-z 0-9 _ . -"
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
@@ -46,10 +49,10 @@ class Client:
             ACL ties the two; a random one otherwise.
         username, password: the broker's.
         tls: as made by `ssl.create_default_context`; plain TCP without it.
-        prefix: first level of every topic.
+        prefix: first level or levels of every topic.
 
     Raises:
-        ValueError: a name does not fit into a topic.
+        ValueError: a name or the prefix does not fit into a topic.
     """
 
     def __init__(
@@ -69,6 +72,10 @@ class Client:
         for one in (self.name, node, pool):
             if one is not None and not is_name(one):
                 raise ValueError(f"{one!r}: {_NAMES}")
+        if not is_prefix(prefix):
+            raise ValueError(
+                f"{prefix!r}: prefixes have 1 to 64 characters A-Z a-z 0-9 _ . -, and / between levels"
+            )
         self._node, self._pool, self._prefix = node, pool, prefix
         answers = Topics(prefix, "").answer(self.name, "+")
         self._own = answers.removesuffix("+")
@@ -150,8 +157,8 @@ class Client:
             fields: further fields of the contract: `max_tokens`, `temperature`, `stop`, ...
 
         Raises:
-            ValueError: nobody to ask, or a name does not fit into a topic.
-            ClientError: the question is larger than the broker takes.
+            ValueError: nobody to ask, a name does not fit into a topic, or the question is not UTF-8.
+            ClientError: the question is larger than any node takes.
         """
         if node is None and pool is None:
             node, pool = self._node, self._pool
@@ -170,7 +177,12 @@ class Client:
             wanted = schema if isinstance(schema, Mapping) else schema.model_json_schema()
             fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": wanted}}
         asked = {"prompt" if isinstance(question, str) else "messages": question}
-        payload = msgspec.json.encode({"id": job_id, **asked, **fields})
+        try:
+            payload = msgspec.json.encode({"id": job_id, **asked, **fields})
+        except UnicodeEncodeError as error:  # half a surrogate pair, or bytes of another encoding
+            raise ValueError(f"the question is not UTF-8: see its character {error.start + 1}") from None
+        if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
+            raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
         answer = Answer(self, job_id, node, lambda: self._publish(answer, topic, payload), timeout_s)
         self._answers[job_id] = answer
         answer.ask()
@@ -351,7 +363,8 @@ class Client:
 
     def _publish(self, answer: Answer, topic: str, payload: bytes) -> None:
         try:
-            self._line.publish(topic, payload, answer.acknowledged)
+            # The id stands beside the payload too: a node names it so in its refusal of what it does not read.
+            self._line.publish(topic, payload, answer.acknowledged, answer.id.encode())
         except ClientError as error:
             answer.put(error)
 

@@ -25,6 +25,10 @@ from edged.client.answer import ClientError, UnreachableError
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
 RETRY_MAX_S = 4
+PACKET_BYTES_MAX = 268_435_460
+"""Largest packet of MQTT itself (MQTT 5, 2.1.4): what a broker takes that names no limit."""
+PACKET_HEAD_BYTES = 64
+"""What a PUBLISH has beside topic, payload and Correlation Data, at most."""
 
 Acknowledged = Callable[[int, str], None]
 """Told the broker's word on a message: PUBACK's reason code, and the same in words."""
@@ -62,6 +66,7 @@ class Line:
         self._early: dict[int, ReasonCode] = {}
         self._refused: str | None = None
         self._taken_in = threading.Event()
+        self._packet_bytes_max = PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
         self._closed = False
         # The client id differs from the name: two programs of one user must not throw each other out.
@@ -131,7 +136,9 @@ class Line:
             self._topics = (*self._topics, topic)
             self._paho.subscribe(topic, qos=1)  # without a connection: the next one will
 
-    def publish(self, topic: str, payload: bytes, acknowledged: Acknowledged) -> None:
+    def publish(
+        self, topic: str, payload: bytes, acknowledged: Acknowledged, correlation: bytes = b""
+    ) -> None:
         """Send JSON with QoS 1; without a connection it waits for the next one.
 
         Raises:
@@ -140,6 +147,14 @@ class Line:
         properties = Properties(PacketTypes.PUBLISH)
         properties.ContentType = "application/json"
         properties.PayloadFormatIndicator = 1
+        if correlation:
+            properties.CorrelationData = correlation
+        size = PACKET_HEAD_BYTES + len(topic) + len(correlation) + len(payload)
+        if size > self._packet_bytes_max:  # the broker would end the connection, and the next one, and so on
+            raise ClientError(
+                f"it cannot be sent: with its topic it has {size} bytes, and the broker takes "
+                f"{self._packet_bytes_max} at most"
+            )
         try:
             sent = self._paho.publish(topic, payload, qos=1, properties=properties)
         except ValueError as error:
@@ -161,9 +176,10 @@ class Line:
         _userdata: Any,  # noqa: ANN401 - paho's signature
         _flags: paho.ConnectFlags,
         reason: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         self._network = threading.current_thread()
+        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         if reason.is_failure:
             self._refused = str(reason)
         else:

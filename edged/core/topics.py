@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 """`{node}`, `{pool}`, `{client}` of the contract."""
+PREFIX = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
+"""`P` of the contract: the settings accept the same as `node.prefix`."""
 JOB_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 """`{id}` of the contract."""
 INSIDE = "http:"
@@ -26,6 +28,11 @@ TOPIC_LEVELS_MAX = 64
 def is_name(text: str) -> bool:
     """True when `text` may stand for a node, pool or client in a topic."""
     return NAME.fullmatch(text) is not None
+
+
+def is_prefix(text: str) -> bool:
+    """True when every topic may begin with `text`."""
+    return PREFIX.fullmatch(text) is not None
 
 
 def is_job_id(text: str) -> bool:

@@ -180,6 +180,13 @@ def test_a_name_that_fits_no_topic_is_told(wrong: dict[str, Any], words: str) ->
         Client().ask("?", **wrong)
 
 
+@pytest.mark.parametrize("prefix", ["", "a/+", "/edged", "edged/", "a b"])
+def test_a_prefix_that_fits_no_topic_is_told(prefix: str) -> None:
+    """`a/+` once came out as "too many values to unpack", the others as "no node has ever been at this broker"."""
+    with pytest.raises(ValueError, match="prefixes have"):
+        Client(prefix=prefix)
+
+
 def test_a_broker_without_mqtt_5() -> None:
     """One of 3.1.1 alone answers with return code 1 (MQTT 3.1.1, 3.2.2.3); that is said in words."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -223,6 +230,23 @@ def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker
             other._line._paho.publish(topic, payload, qos=1)  # noqa: SLF001 - a stranger's bytes
         assert answer.text()
     assert client.alive()
+
+
+def test_a_question_of_too_many_bytes_is_refused_at_once(client: Client) -> None:
+    """The node does not read it: its refusal takes the id from the Correlation Data. Brokers drop larger ones."""
+    with pytest.raises(AnswerError, match="too_large: the payload has 90"):
+        client.ask("word " * 18_000, timeout_s=30).text()
+    with pytest.raises(ClientError, match="the broker takes 524288 at most"):
+        client.ask("word " * 110_000, timeout_s=30).text()
+    with pytest.raises(ClientError, match="send at most 1048576"):
+        client.ask("word " * 300_000, timeout_s=30)
+
+
+@pytest.mark.parametrize("question", ["caf\udce9?", [{"role": "user", "content": "\ud83d"}]])
+def test_a_question_that_is_no_unicode_is_told(client: Client, question: Any) -> None:
+    """Bytes of another encoding come as lone surrogates from a command line."""
+    with pytest.raises(ValueError, match="the question is not UTF-8"):
+        client.ask(question)
 
 
 def test_threads_share_a_client(client: Client) -> None:

@@ -163,6 +163,43 @@ def test_interrupt_exits_130() -> None:
     assert (done.returncode, done.stderr) == (130, "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_in_no_traceback(closed: str) -> None:
+    """Some schedulers start programs so; a question from a closed standard input is an empty one."""
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -m edged ask - --port 1 {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 75
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_terminal_without_a_character_is_no_failure(tmp_path: Path) -> None:
+    """What a Latin-1 terminal cannot show becomes a question mark, and the exit code stays what it was."""
+    file = tmp_path / "\u8607.toml"
+    file.write_text('model.path = "m.gguf"')
+    checked = edged("config", "check", str(file), PYTHONIOENCODING="latin-1")
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.splitlines()[0].endswith("/?.toml: ok")
+
+
+def test_standard_input_that_is_no_utf_8_is_told() -> None:
+    """In words, before anything is sent."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "edged", "ask", "-", "--port", "1"],
+        input=b"caf\xe9?",
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert asked.returncode == 1
+    assert b"standard input is not UTF-8: byte 4 is 0xe9" in asked.stderr
+
+
 def test_only_the_asked_command_is_imported() -> None:
     """One command does not wait for what another imports."""
     program = (
