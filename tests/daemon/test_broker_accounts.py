@@ -235,6 +235,41 @@ def test_boards_of_the_inventory(from_role: RoleBroker) -> None:
     assert "edged/v1" not in acl
 
 
+def test_home_assistant(from_role: RoleBroker) -> None:
+    """It hears which boards show themselves and says that it has started; as an operator its buttons work."""
+    node = {
+        "pools": [],
+        "admin": True,
+        "discovery_prefix": "homeassistant",
+        "birth_topic": "homeassistant/status",
+    }
+    nodes = [node | {"name": name, "password": PASSWORDS[name]} for name in ("n1", "n2")]
+    ended = from_role.render(broker_nodes=nodes, broker_homeassistants=["d2"], broker_operators=["d2"])
+    assert ended.code == 0, ended.text
+    from_role.start()
+    try:
+        discovery = "homeassistant/device/+/config"
+        home, other = (Account(from_role, name, extra_topics=(discovery,)) for name in ("d2", "d1"))
+        board = Account(from_role, "n1", extra_topics=("homeassistant/status", "edged/v1/node/n1/admin/+"))
+        for one in (home, other, board):
+            one.start()
+        assert board.send("homeassistant/device/n1/config", b"{}", retain=True) == "Success"
+        assert board.send("homeassistant/device/n2/config", b"{}", retain=True) == "Not authorized"
+        assert home.wait_for("/n1/config").payload == b"{}"
+        assert home.send("homeassistant/status", b"online") == "Success"
+        assert home.send("edged/v1/node/n1/admin/drain", b"PRESS") == "Success"
+        board.wait_for("/status")
+        board.wait_for("/admin/drain")
+        assert home.send("homeassistant/device/n1/config", b"") == "Not authorized"
+        assert other.send("homeassistant/status", b"online") == "Not authorized"
+        assert other.heard == []
+    finally:
+        for one in (home, other, board):
+            one.stop()
+        from_role.kill()
+        from_role.wipe()
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -245,11 +280,12 @@ def test_boards_of_the_inventory(from_role: RoleBroker) -> None:
             {"broker_nodes": [{"name": "n1"}, {"name": "n1"}]},
             "two boards have the node.id n1; give each its own",
         ),
-        ({"broker_operators": ["n1"]}, "give people accounts of their own"),
+        ({"broker_operators": ["n1"]}, "give people and programs accounts of their own"),
+        ({"broker_homeassistants": ["n1"]}, "give people and programs accounts of their own"),
         ({"broker_password_port": 8884, "broker_certificate_port": 8884}, "each another of 1 to 65535"),
         ({"broker_tls": {"ca": "no", "cert": "no", "key": "no"}}, "broker_tls.ca is no certificate in PEM"),
     ],
-    ids=["name", "empty password", "number", "twice", "operator", "ports", "authority"],
+    ids=["name", "empty password", "number", "twice", "operator", "home", "ports", "authority"],
 )
 def test_wrong_values_of_the_inventory(from_role: RoleBroker, changed: dict[str, object], said: str) -> None:
     """One sentence each, before anything is written."""

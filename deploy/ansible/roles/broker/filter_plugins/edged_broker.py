@@ -59,14 +59,14 @@ def edged_wrong(
     tls: Mapping[str, Any],
     nodes: Sequence[Mapping[str, Any]],
     accounts: Mapping[str, Any],
-    operators: Iterable[str],
+    people: Iterable[str],
     ports: Iterable[int],
 ) -> list[str]:
-    """What is wrong with an inventory, a sentence each."""
-    names = [str(node["name"]) for node in nodes]
+    """What is wrong with an inventory, a sentence each; `people` are operators and Home Assistants."""
+    names, people = [str(node["name"]) for node in nodes], {*map(str, people)}
     said = [
         f"the name {name!r} cannot be an account; give 1 to 64 of A-Z a-z 0-9 _ . -"
-        for name in sorted({*names, *map(str, accounts), *map(str, operators)})
+        for name in sorted({*names, *map(str, accounts), *people})
         if not NAME.fullmatch(name)
     ]
     said += [
@@ -75,8 +75,9 @@ def edged_wrong(
         if names.count(name) > 1
     ]
     said += [
-        f"{name} is a board, and in broker_operators or broker_accounts too; give people accounts of their own"
-        for name in sorted(set(names) & {*map(str, operators), *map(str, accounts)})
+        f"{name} is a board, and in broker_operators, broker_homeassistants or broker_accounts too; give people and"
+        " programs accounts of their own"
+        for name in sorted(set(names) & {*people, *map(str, accounts)})
     ]
     said += [
         f"the password of {name} is no text in one line; put it in quotes, and leave nothing empty"
@@ -147,20 +148,29 @@ def _no_passphrase() -> str:
     raise ValueError("the key asks for a passphrase")
 
 
-def edged_acl(text: str, nodes: Iterable[Mapping[str, Any]], operators: Iterable[str], prefix: str) -> str:
-    """The shipped edged.acl with a block for each board and each operator.
+def edged_acl(
+    text: str,
+    nodes: Sequence[Mapping[str, Any]],
+    operators: Iterable[str],
+    homeassistants: Iterable[str],
+    prefix: str,
+) -> str:
+    """The shipped edged.acl with a block for each board, each operator and each Home Assistant.
 
     Args:
-        text: with its example blocks for board n1 and (switched off) for `operator`.
+        text: with its example blocks for board n1 and (switched off) for `homeassistant` and `operator`.
         nodes: as `edged_nodes` makes them.
         operators: accounts.
+        homeassistants: accounts.
         prefix: first level of all topics.
     """
     common, _, rest = text.partition("# -- A board:")
     board = _block(rest, "user n1\n")
     operator = _block(rest, "#user operator\n").replace("#", "")
+    home = _home(_block(rest, "#user homeassistant\n"), nodes)
     parts = [HEAD, common.rstrip() + "\n"]
     parts += [_board(board, node) for node in nodes]
+    parts += [home.replace("user homeassistant", f"user {name}") for name in homeassistants]
     parts += [operator.replace("user operator", f"user {name}") for name in operators]
     return "\n".join(parts).replace("edged/v1/", f"{prefix}/v1/")
 
@@ -191,6 +201,18 @@ def _board(block: str, node: Mapping[str, Any]) -> str:
     for line, ours in instead.items():
         block = _lines(block, line, ours)
     return re.sub(r"(?<![\w.-])n1(?![\w.-])", lambda _: str(node["name"]), block)
+
+
+def _home(block: str, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The lines of Home Assistant, for the topics under which boards show themselves."""
+    prefixes = sorted({str(node["discovery_prefix"]) for node in nodes if node.get("discovery_prefix")})
+    births = sorted({str(node["birth_topic"]) for node in nodes if node.get("birth_topic")})
+    reads, writes = "#topic read homeassistant/device/+/config", "#topic write homeassistant/status"
+    block = _lines(
+        block, reads, [f"topic read {one}/device/+/config" for one in prefixes or ["homeassistant"]]
+    )
+    block = _lines(block, writes, [f"topic write {one}" for one in births or ["homeassistant/status"]])
+    return block.replace("#user", "user")
 
 
 def _lines(text: str, line: str, instead: list[str]) -> str:
