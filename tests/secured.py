@@ -140,8 +140,8 @@ class RoleBroker(ShippedBroker):
         ended = self.render()
         assert ended.code == 0, ended.text
 
-    def render(self, **changed: object) -> Ended:
-        """Have the role write its files; `changed` are variables of the broker's host."""
+    def render(self, *tasks: str, **changed: object) -> Ended:
+        """Have the role write its files, or do `tasks`; `changed` are variables of the broker's host."""
         boards = {name: {"edged_secrets": {"mqtt_password": PASSWORDS[name]}} for name in ("n1", "n2")}
         values = {
             "broker_tls": {
@@ -166,7 +166,7 @@ class RoleBroker(ShippedBroker):
         )
         role = {"ansible.builtin.include_role": {"name": "broker", "tasks_from": "{{ item }}"}}
         playbook = self.role_folder / "play.json"
-        steps = [{**role, "loop": ["preflight", "files"]}]
+        steps = [{**role, "loop": list(tasks or ("preflight", "files"))}]
         playbook.write_text(json.dumps([{"hosts": "broker", "gather_facts": False, "tasks": steps}]))
         return run(self.role_folder, "ansible-playbook", "-i", str(hosts), str(playbook))
 

@@ -323,3 +323,45 @@ def test_a_certificate_that_devices_would_refuse(from_role: RoleBroker, tmp_path
         said = f"a device that trusts broker_tls.ca would refuse broker_tls.cert ({why})"
         assert said in ended.text, ended.text
         assert "changed=0 " in ended.text
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>{asked}
+case "$1" in
+show) printf 'LoadState=loaded\\nActiveState=active\\nSubState=running\\n' ;;
+is-enabled) echo enabled ;;
+esac
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What systemctl was asked for, a line each: a stand-in, for there may be no systemd here."""
+    programs, asked = tmp_path / "bin", tmp_path / "asked"
+    programs.mkdir()
+    (programs / "systemctl").write_text(SYSTEMCTL.format(asked=asked))
+    (programs / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return asked
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """All files below a folder."""
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_files_that_cannot_be_written(tmp_path: Path, asked: Path, *, renewed: bool) -> None:
+    """A full disk, a folder in the way: what was written before is put back, no copy stays, it runs on."""
+    broker = RoleBroker(tmp_path)
+    (broker.etc / "edged.acl").unlink()
+    (broker.etc / "edged.acl").mkdir()
+    before = contents(broker.etc)
+    if renewed:
+        broker.new_server_certificate()
+    ended = broker.render("main")
+    assert ended.code != 0
+    assert "edged.acl: can not use content with a dir as dest. It runs as before" in ended.text, ended.text
+    assert contents(broker.etc) == before
+    orders = [line for line in asked.read_text().splitlines() if not line.startswith(("show", "is-"))]
+    assert orders == (["restart mosquitto"] if renewed else [])
