@@ -85,11 +85,8 @@ def converse(
     """Ask what is typed, until the input ends."""
     given: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
     while True:
-        try:
-            line = input(PROMPT if sys.stdin.isatty() else "").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if line == "/quit":
+        line = typed()
+        if line is None or line == "/quit":
             return
         if line == "/new":
             session = new_session()
@@ -109,6 +106,17 @@ def converse(
                 follow(answer, as_json=as_json)
             except ClientError as error:
                 complain("edged chat", error)
+
+
+def typed() -> str | None:
+    """The next line, or None where there is no more."""
+    person = sys.stdin.isatty()
+    try:
+        return input(PROMPT if person else "").strip()
+    except (EOFError, KeyboardInterrupt):
+        if person:
+            print()  # the shell's prompt begins a line of its own
+        return None
 
 
 def own_name() -> str:

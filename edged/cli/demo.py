@@ -170,6 +170,9 @@ def _more(console: Console, client: Client, daemon: processes.Part) -> int:
         except EOFError:
             print()
             return 0
+        except KeyboardInterrupt:
+            print()
+            raise
         question = line.strip()
         if not question:
             return 0

@@ -1,5 +1,6 @@
-"""How a fleet looks to a person: one line a node, one node from near. Pure: views in, tables out. No command."""
+"""How a fleet looks to a person: one line a node, one node from near. Views in, tables out. No command."""
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -15,9 +16,13 @@ from .ask import printable
 STYLES = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold white on red"}
 STALE_S = 60.0
 """Health that came so long ago is shown dimmed: intervals are 15 s unless set otherwise."""
-ROOMY = 100
-"""Columns of a terminal from which all is shown; a narrower one shows what changes, and less of the names."""
-NAME_WIDTH = 20
+ROOMY, NARROW = 100, 60
+"""Columns of a terminal from which all is shown, and below which only what needs a look is."""
+OTHERS_WIDTH, FEW_WIDTH = 54, 31
+"""What the other columns take, of a terminal that is not roomy and of a narrow one: the names have the rest."""
+NAME_WIDTH_MIN = 8
+UNCUT = 1000
+"""Columns of a pipe, which has none: what stands in it is for `grep`."""
 ORDERS = ("name", "heat", "queue", "speed")
 """What the lines can be sorted by."""
 
@@ -47,10 +52,15 @@ class FleetTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the table for this terminal."""
-        roomy = options.max_width >= ROOMY
+        width = options.max_width
+        roomy, narrow = width >= ROOMY, width < NARROW
+        room = width if roomy else width - (FEW_WIDTH if narrow else OTHERS_WIDTH)
         table = Table(box=None, pad_edge=False, header_style="dim")
-        names = ["node", "", "level", "temp", "queue", "active", "tokens/s"]
-        names += ["context", "model", "version"] if roomy else ["model"]
+        names = ["node", "", "level", "temp", "queue"]
+        names += [] if narrow else ["active", "tokens/s"]
+        names += ["context"] if roomy else []
+        names += [] if narrow else ["model"]
+        names += ["version"] if roomy else []
         for name in names:
             right = name in {"temp", "queue", "active", "tokens/s", "context"}
             table.add_column(
@@ -59,18 +69,33 @@ class FleetTable:
                 # What may be wrapped gives way first: of all columns the model's, which cuts its text then.
                 no_wrap=name != "model",
                 overflow="ellipsis",
-                max_width=NAME_WIDTH if name == "node" and not roomy else None,
             )
         for view in self._views:
-            cells = _cells(view)
+            cells = _cells(view, max(NAME_WIDTH_MIN, room))
             row = [*cells, _model(view), _version(view)] if roomy else [*cells[:7], _model(view)]
-            table.add_row(*row, style="reverse" if view.name == self._selected else None)
+            table.add_row(*row[: len(names)], style="reverse" if view.name == self._selected else None)
         yield table
 
 
-def _cells(view: NodeView) -> list[Text]:
+def paper() -> Console:
+    """Where a table is printed once: as wide as the terminal, or in a pipe as wide as it needs to be."""
+    out = Console()
+    if not out.is_terminal and "COLUMNS" not in os.environ:
+        out.width = UNCUT
+    return out
+
+
+def shortened(name: str, width: int) -> str:
+    """A name in so many columns: its end stays, in which those of one hall differ."""
+    if len(name) <= width:
+        return name
+    head = width // 2
+    return f"{name[:head]}…{name[head + 1 - width :]}"
+
+
+def _cells(view: NodeView, name_width: int) -> list[Text]:
     health = view.health
-    cells = [Text(printable(view.name), "bold"), standing(view)]
+    cells = [Text(shortened(printable(view.name), name_width), "bold"), standing(view)]
     if health is None or view.status != "online":
         return cells + [Text("")] * 6
     old = "dim" if (view.health_age_s or 0.0) > STALE_S else ""

@@ -3,12 +3,11 @@
 import sys
 
 import msgspec
-from rich.console import Console
 
 from ..client import ClientError, UnreachableError
 from . import OVER_MQTT, app, broker
 from .ask import complain
-from .fleet_table import FleetTable
+from .fleet_table import FleetTable, paper
 
 
 @app.command(rich_help_panel=OVER_MQTT)
@@ -37,7 +36,7 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
             for view in found:
                 print(msgspec.json.encode(view.as_json()).decode())
         else:
-            Console().print(FleetTable(found))
+            paper().print(FleetTable(found))
         code = 0 if any(view.status == "online" for view in found) else 75
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged nodes", error)

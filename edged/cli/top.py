@@ -6,21 +6,26 @@ goes through the node's admin topics, which are off unless its settings switch t
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 
 from ..client import Client, ClientError, NodeView
 from . import OVER_MQTT, app, broker
 from .ask import complain
-from .fleet_table import ORDERS, FleetTable, closer, ordered
+from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
 from .keys import key_within, single_keys
 
 REDRAW_S = 1.0
 ADMIN_S = 5.0
+KEYS = "arrows choose · enter closer · s sort · d drain · u undrain · q quit"
+UNBOUNDED = 10_000
+"""Rows of what is not a screen."""
 
 
 @app.command(rich_help_panel=OVER_MQTT)
@@ -38,7 +43,7 @@ def top(  # noqa: PLR0917 - typer gives them by name
 ) -> None:
     """Watch the fleet: level, temperature, queue, speed.
 
-    Without a terminal it is printed once.
+    Without a terminal, or on one that cannot be drawn on, it is printed once.
 
     Keys: arrows choose, enter looks closer, s sorts, d drains, u undrains, q ends.
     """
@@ -48,8 +53,8 @@ def top(  # noqa: PLR0917 - typer gives them by name
             if as_json:
                 for view in client.fleet():
                     print(msgspec.json.encode(view.as_json()).decode())
-            elif not broker.interactive():
-                Console().print(FleetTable(ordered(client.fleet(), "heat")))
+            elif not broker.interactive() or Console().is_dumb_terminal:
+                paper().print(FleetTable(ordered(client.fleet(), "heat")))
             else:
                 watch(client)
     except KeyboardInterrupt:
@@ -73,8 +78,9 @@ class Watching:
         names = [view.name for view in views]
         if key == "s":
             self.by = ORDERS[(ORDERS.index(self.by) + 1) % len(ORDERS)]
-        elif key == "enter":
-            self.near = not self.near
+        elif key == "enter" and names:
+            self.near = not (self.near and self.selected in names)
+            self.selected = self.selected if self.selected in names else names[0]
         elif key in {"up", "down"} and names:
             at = names.index(self.selected) if self.selected in names else -1 if key == "down" else 0
             self.selected = names[(at + (1 if key == "down" else -1)) % len(names)]
@@ -84,24 +90,60 @@ class Watching:
             self.word = "choose a node first, with the arrow keys"
         return None
 
-    def draw(self, views: list[NodeView], clock: str, *, connected: bool = True) -> RenderableType:
-        """The screen."""
+    def draw(
+        self, views: list[NodeView], clock: str, *, connected: bool = True, rows: int = UNBOUNDED
+    ) -> RenderableType:
+        """The screen, of at most so many rows."""
         online = sum(view.status == "online" for view in views)
-        head = Text(f"edged top  {clock}  {online} of {len(views)} nodes online, by {self.by}", "bold")
-        keys = Text("arrows choose · enter closer · s sort · d drain · u undrain · q quit", "dim")
-        parts: list[RenderableType] = [head, FleetTable(views, self.selected)]
+        head = f"edged top  {clock}  {online} of {len(views)} nodes online, by {self.by}"
+        notes: list[RenderableType] = []
         if not views:
-            parts.append(Text("no node has ever been at this broker; start one with edged run", "yellow"))
-        chosen = next((view for view in views if view.name == self.selected), None)
-        if self.near and chosen is not None:
-            parts.append(closer(chosen))
+            notes.append(Text("no node has ever been at this broker; start one with edged run", "yellow"))
         if not connected:
-            parts.append(
+            notes.append(
                 Text("the broker is away: this is how it was; it is tried again and again", "yellow")
             )
         if self.word:
-            parts.append(Text(self.word, "yellow"))
-        return Group(*parts, keys)
+            notes.append(Text(self.word, "yellow"))
+        chosen = next((view for view in views if view.name == self.selected), None)
+        if self.near and chosen is not None:
+            notes.append(closer(chosen))
+        return _Screen(head, views, self.selected, notes, rows)
+
+
+class _Screen:
+    """Head, lines of nodes, notes and keys, in the rows that there are: of the nodes those about the chosen one."""
+
+    def __init__(
+        self,
+        head: str,
+        views: Sequence[NodeView],
+        selected: str | None,
+        notes: Sequence[RenderableType],
+        rows: int,
+    ) -> None:
+        self._head, self._views, self._selected, self._notes = head, views, selected, notes
+        self._free = max(1, rows - 3)  # beside head, titles and keys
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(Group(*self._notes), options.update(height=None), pad=False)
+        notes = lines[: self._free - 1] if self._notes else []
+        rows = self._free - len(notes)
+        first = _first_row([view.name for view in self._views], self._selected, rows)
+        shown = self._views[first : first + rows]
+        where = f", {first + 1} to {first + len(shown)} shown" if len(shown) < len(self._views) else ""
+        yield Text(self._head + where, "bold", no_wrap=True, overflow="ellipsis")
+        yield FleetTable(shown, self._selected)
+        for line in notes:
+            yield from line
+            yield Segment.line()
+        yield Text(KEYS, "dim", no_wrap=True, overflow="ellipsis")
+
+
+def _first_row(names: Sequence[str], selected: str | None, rows: int) -> int:
+    """Which line to begin with, so that the chosen one stands in the middle as far as the ends let it."""
+    at = names.index(selected) if selected in names else 0
+    return max(0, min(at - rows // 2, len(names) - rows))
 
 
 def watch(client: Client) -> None:
@@ -117,7 +159,9 @@ def watch(client: Client) -> None:
             views = ordered(client.fleet(settle=False), state.by)
 
             def draw(shown: list[NodeView] = views) -> None:
-                screen = state.draw(shown, time.strftime("%H:%M:%S"), connected=client.connected())
+                screen = state.draw(
+                    shown, time.strftime("%H:%M:%S"), connected=client.connected(), rows=live.console.height
+                )
                 live.update(screen, refresh=True)
 
             draw()

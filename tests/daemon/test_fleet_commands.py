@@ -169,6 +169,27 @@ def test_top_without_a_terminal_prints_once(broker: Mosquitto, node: DaemonProce
     assert "attic" in once.stdout
 
 
+def test_top_on_a_dumb_terminal_prints_once(broker: Mosquitto, node: DaemonProcess) -> None:
+    """Where nothing can be drawn the table comes once: it was an empty screen."""
+    assert node.running
+    ours, theirs = pty.openpty()
+    top = subprocess.Popen(
+        command("top", "--port", str(broker.port)),
+        env=environment() | {"TERM": "dumb"},
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+    )
+    os.close(theirs)
+    try:
+        assert top.wait(WAIT_S) == 0
+        assert b"attic" in os.read(ours, 65_536)
+    finally:
+        top.kill()
+        top.wait()
+        os.close(ours)
+
+
 def test_chat_is_a_session(broker: Mosquitto, node: DaemonProcess) -> None:
     """Turns of one chat share a session, `/new` begins another, `/forget` ends one; errors leave the chat open."""
     talked = edged(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.cli.events import line
-from edged.cli.fleet_table import FleetTable, closer, ordered, temperature
+from edged.cli.fleet_table import UNCUT, FleetTable, closer, ordered, paper, temperature
 from edged.cli.top import Watching
 from edged.client.fleet import NodeView, happened, views
 from edged.core.news import Board, Health, Trip, Zone
@@ -144,6 +144,22 @@ def test_a_narrow_terminal_shortens_the_model_alone(width: int) -> None:
     assert ("version" in head) == (width >= 100)
 
 
+@pytest.mark.parametrize(("width", "shown"), [(120, "board-of-the-third-hall-12"), (40, "boar…l-12")])
+def test_long_names_can_be_told_apart(width: int, shown: str) -> None:
+    """Boards of one hall differ at the end of their names: that stays. A very narrow terminal has fewer columns."""
+    rows = text(FleetTable([view("board-of-the-third-hall-12", "critical", queue=3)]), width).splitlines()
+    assert rows[1].split()[:4] == [shown, "online", "critical", "3"]
+    assert max(map(len, rows)) <= width
+
+
+def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`edged nodes | grep NAME` finds a name of any length; who wants fewer columns says so."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert paper().width == UNCUT
+    monkeypatch.setenv("COLUMNS", "70")
+    assert paper().width == 70
+
+
 def test_a_node_that_drains_or_starts_is_told_apart() -> None:
     """Who takes no questions is not called online, and who is about to be not unknown."""
     latest = {
@@ -169,6 +185,35 @@ def test_top_says_that_the_broker_is_away() -> None:
     """What is drawn then is old, and the screen says so."""
     assert "the broker is away" in text(Watching().draw([view("a")], "12:00:00", connected=False))
     assert "the broker is away" not in text(Watching().draw([view("a")], "12:00:00"))
+
+
+def test_top_scrolls_to_the_chosen_node() -> None:
+    """A fleet of more nodes than rows: the chosen one, what is said of it and the keys stay on the screen."""
+    nodes = [view(f"n{number:02}") for number in range(40)]
+    state = Watching()
+    rows = text(state.draw(nodes, "12:00:00", rows=12)).splitlines()
+    assert len(rows) == 12
+    assert "1 to 9 shown" in rows[0]
+    assert rows[2].startswith("n00")
+    for _press in range(30):
+        state.press("down", nodes)
+    state.press("enter", nodes)
+    state.word = "n29: drain is done"
+    rows = text(state.draw(nodes, "12:00:00", rows=12)).splitlines()
+    assert len(rows) == 12
+    assert any(row.startswith("n29 ") for row in rows)
+    assert "n29: drain is done" in rows
+    assert rows[-1].startswith("arrows choose")
+
+
+def test_a_closer_look_without_a_choice_is_at_the_first() -> None:
+    """Enter does something the first time that it is pressed."""
+    state, nodes = Watching(), [view("a"), view("b")]
+    state.press("enter", nodes)
+    assert (state.selected, state.near) == ("a", True)
+    state.press("enter", nodes)
+    assert not state.near
+    state.press("enter", [])
 
 
 def test_a_closer_look_names_zones_and_counts() -> None:
