@@ -506,10 +506,15 @@ class Desk:
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
                 # With what the rounds before came to.
                 self.course.answer(job, endings.done(job, self._who(job), "deadline"))
-            elif away is not None and report.code == "too_long" and job.question.tools is None:
+            elif away is not None and self._is_too_long(job, report):
                 self._too_long_here(job, report, away)
             else:
                 self.course.fail(job, refusal)
+
+    @staticmethod
+    def _is_too_long(job: Job, report: Refused) -> bool:
+        """Whether its prompt is, so that a larger server may help; an answer that found no room had begun."""
+        return report.code == "too_long" and job.state is State.WAITING and job.question.tools is None
 
     def _too_long_here(self, job: Job, report: Refused, away: Away) -> None:
         job.prompt_tokens = report.details.get("prompt_tokens", 0)

@@ -71,6 +71,19 @@ def test_a_suspect_that_a_larger_server_answers_keeps_no_other_one_waiting() -> 
     assert rig.engine.submitted == [2]
 
 
+def test_an_answer_that_found_no_room_goes_to_no_larger_server() -> None:
+    """Its prompt was not too long: its device hears what to change, and no second answer behind half of one."""
+    rig = Rig()
+    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"context"})), rig.clock, Judge())
+    job = rig.ask(1, schema='{"type": "string"}', max_tokens=2)
+    rig.measured(1)
+    for report in (Started(1), Piece(1, "text", '"ab', 2, 0)):
+        rig.desk.engine_said(report)
+    rig.desk.engine_said(Refused(1, "too_long", "allow more max_tokens", {"completion_tokens": 2}))
+    assert (job.away, types(rig)) == (None, ["accepted", "delta"])
+    assert rig.journal.finished[1]["message"] == "allow more max_tokens"
+
+
 def test_poison_before_it_ran() -> None:
     """A question that crashes the engine each time that it is measured is not tried for ever."""
     rig = Rig()
