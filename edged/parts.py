@@ -201,7 +201,7 @@ def upstream(settings: Settings, inbox: queue.SimpleQueue[Event]) -> tuple[Upstr
     way = Way(wanted.url, key, wanted.ca, wanted.connect_timeout_s, wanted.silence_timeout_s, wanted.jobs)
     server = Upstream(way, inbox.put)
     policy = Policy(wanted.host, wanted.model, frozenset(wanted.when))
-    return server, Away(server, policy, time.monotonic, Judge())
+    return server, Away(server, policy, time.monotonic, Judge(), system_prompt=settings.model.system_prompt)
 
 
 def link(settings: Settings, topics: Topics, password: str | None) -> Link:

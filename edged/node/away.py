@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from edged.core.answer_text import AnswerText
+from edged.core.answer_text import CLOSE, OPEN, AnswerText, Kind
 from edged.core.breaker import Breaker
 from edged.core.question import Message, Question
 from edged.core.reply import FinishReason, Timings, Usage
@@ -44,14 +44,43 @@ class Judge(Protocol):
 
 @dataclass(slots=True)
 class Run:
-    """One question there. Its text is split anew, for some servers leave the thinking in it."""
+    """One question there. Its text is split anew, for some servers leave the thinking in it.
+
+    Attributes:
+        inline: the text so far, with the thinking between tags.
+        told: the thinking is over, and so is what `inline` takes of it.
+    """
 
     question: Question
     sent: float
     text: AnswerText = field(default_factory=lambda: AnswerText(thinks=True))
     reasoning: list[str] = field(default_factory=list)
+    inline: str = ""
+    told: bool = False
     begun: float | None = None
     first: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """The text as its device wants it."""
+        return self.inline if self.question.reasoning_mode == "inline" else self.text.text
+
+    def show(self, pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+        """What its device is to see of these pieces."""
+        match self.question.reasoning_mode:
+            case "separate":
+                return pieces
+            case "hide":
+                return [piece for piece in pieces if piece[0] == "text"]
+        before = len(self.inline)
+        for kind, text in pieces:
+            if kind == "text":
+                self.inline += text if self.told or not self.inline else f"{CLOSE}\n\n{text}"
+                self.told = True
+            elif not self.told:
+                self.inline += text if self.inline else OPEN + text
+        new = self.inline[before:]
+        return [("text", new)] if new else []
 
 
 @dataclass(slots=True)
@@ -62,6 +91,7 @@ class Away:
         clock: monotonic seconds.
         breaker: for all questions: whether the server is well.
         shapes: for questions with a `response_format` alone: whether it does what they ask for.
+        system_prompt: the node's own, for questions that bring none; may be empty.
         asked, done, cancelled, failed: questions, since the start.
         busy_s: from sending to the end, of all that are done together.
         reason: of the latest failure; empty after a success.
@@ -73,6 +103,7 @@ class Away:
     judge: Judge
     breaker: Breaker = field(default_factory=Breaker)
     shapes: Breaker = field(default_factory=Breaker)
+    system_prompt: str = ""
     asked: int = 0
     done: int = 0
     cancelled: int = 0
@@ -116,6 +147,8 @@ class Away:
             self.shapes = self.shapes.entered()
         self.asked += 1
         self._runs[number] = Run(question, now)
+        if self.system_prompt and messages[0].role != "system":
+            messages = (Message("system", self.system_prompt), *messages)
         left_s = None if deadline is None else max(0.05, deadline - now)
         self.server.ask(Ask(number, request(question, messages, self.policy.model), left_s, shaped))
 
@@ -129,7 +162,7 @@ class Away:
             return ""
         if run.question.schema is not None:
             self.shapes = self.shapes.left()
-        return run.text.text
+        return run.shown
 
     def told(self, event: Event) -> list[Started | Piece | Ended | Broke]:
         """What an event of the server means to the desk, in the engine's words; nothing for one given up."""
@@ -151,21 +184,21 @@ class Away:
         run.first = run.first or self.clock()
         if kind == "reasoning":
             run.reasoning.append(text)
-            pieces: list[Any] = [("reasoning", text)]
+            pieces: list[tuple[Kind, str]] = [("reasoning", text)]
         else:
-            pieces = list(run.text.feed(text.encode()))
+            pieces = run.text.feed(text.encode())
         return self._pieces(number, run, pieces)
 
-    def _pieces(self, number: int, run: Run, pieces: list[Any]) -> list[Started | Piece | Ended | Broke]:
-        if not run.question.stream:
-            return []
-        shown = run.question.reasoning_mode != "hide"
-        return [Piece(number, kind, text) for kind, text in pieces if kind == "text" or shown]
+    def _pieces(
+        self, number: int, run: Run, pieces: list[tuple[Kind, str]]
+    ) -> list[Started | Piece | Ended | Broke]:
+        shown = run.show(pieces)
+        return [Piece(number, kind, text) for kind, text in shown] if run.question.stream else []
 
     def _over(
         self, number: int, run: Run, outcome: FinishReason, usage: Usage
     ) -> list[Started | Piece | Ended | Broke]:
-        rest = self._pieces(number, run, list(run.text.finish()))
+        rest = self._pieces(number, run, run.text.finish())
         schema = run.question.schema
         if schema is not None:
             fault = self.judge.fault(schema, run.text.text)
@@ -180,12 +213,12 @@ class Away:
         begun = run.begun or now
         first = run.first or now
         decode_s = max(1e-3, now - first)
-        text, shown = run.text.text, run.question.reasoning_mode != "hide"
+        separate = run.question.reasoning_mode == "separate"
         ended = Ended(
             number=number,
             outcome=outcome,
-            text=text,
-            reasoning="".join(run.reasoning) + run.text.reasoning if shown else "",
+            text=run.shown,
+            reasoning="".join(run.reasoning) + run.text.reasoning if separate else "",
             usage=usage,
             timings=Timings(
                 queue_ms=round(1000 * (begun - run.sent)),
@@ -193,7 +226,7 @@ class Away:
                 decode_ms=round(1000 * decode_s),
                 decode_tokens_per_s=round(usage.completion_tokens / decode_s, 2),
             ),
-            said=None if run.question.session is None else Kept(text, ()),
+            said=None if run.question.session is None else Kept(run.text.text, ()),
         )
         return [*rest, ended]
 

@@ -1,14 +1,18 @@
-"""What a node makes of its larger server's failures."""
+"""What a node asks its larger server, what it makes of the answers, and of the failures."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
-from desk_rig import Server
+from desk_rig import Rig, Server
 from scripted import Clock
 
 from edged.adapters.judge import Judge
-from edged.core.question import Message, Question
-from edged.core.upstream import Broke, Policy
+from edged.core.question import Message, Question, ReasoningMode
+from edged.core.reply import Usage
+from edged.core.upstream import Ask, Begun, Broke, Over, Policy, Said
 from edged.node.away import Away
 
 ASKED = Question("c", "q", made_id=False, plain=False, messages=(Message("user", "x"),), reply_to="t")
@@ -25,3 +29,77 @@ def test_who_is_to_blame(ours: bool, hasty: bool, state: str) -> None:  # noqa: 
         assert away.told(Broke(number, "why", ours=ours, hasty=hasty))
     assert away.breaker.state == state
     assert away.failed == 3
+
+
+THOUGHT = (Begun(1), Said(1, "reasoning", "hm "), Said(1, "reasoning", "so"))
+ANSWERED = (*THOUGHT, Said(1, "text", "it "), Said(1, "text", "is"), Over(1, "stop", Usage()))
+IN_TEXT = (
+    Begun(1),
+    Said(1, "text", "<think>hm"),
+    Said(1, "text", " so</think>it is"),
+    Over(1, "stop", Usage()),
+)
+
+
+@pytest.mark.parametrize("said", [ANSWERED, IN_TEXT])
+@pytest.mark.parametrize(
+    ("mode", "told", "text", "thought"),
+    [
+        ("separate", ["hm so", "it is"], "it is", "hm so"),
+        ("hide", ["it is"], "it is", None),
+        ("inline", ["<think>hm so</think>\n\nit is"], "<think>hm so</think>\n\nit is", None),
+    ],
+)
+def test_how_its_thinking_is_shown(
+    said: tuple[Any, ...], mode: ReasoningMode, told: list[str], text: str, thought: str | None
+) -> None:
+    """As the board itself would show it, whether the server tells it apart or leaves it in the text."""
+    rig = asking(reasoning_mode=mode)
+    for event in said:
+        rig.desk.away_said(event)
+    replies = [msgspec.json.decode(message.payload) for message in rig.line.published]
+    kinds = [reply["type"] for reply in replies if reply["type"] != "accepted"]
+    parts = ["".join(one["text"] for one in replies if one["type"] == kind) for kind in dict.fromkeys(kinds)]
+    done = rig.journal.finished[1]
+    assert (parts, done["text"], done.get("reasoning")) == (told, text, thought)
+
+
+def test_taken_back_in_its_thinking() -> None:
+    """The text so far is what the deltas were."""
+    rig = asking(reasoning_mode="inline")
+    for event in THOUGHT:
+        rig.desk.away_said(event)
+    rig.desk.cancel(rig.desk.roster.numbered[1])
+    assert rig.journal.finished[1]["text"] == "<think>hm so"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_node_s_system_prompt_goes_along(own: bool) -> None:  # noqa: FBT001 - a table
+    """It stands before a question that brings none, there as here."""
+    server = Listening()
+    away = Away(server, Policy("h", "m", frozenset({"asked"})), Clock(), Judge(), system_prompt="Be short.")
+    messages = (Message("system", "Be long."), *ASKED.messages) if own else ASKED.messages
+    away.send(1, ASKED, messages, None)
+    (asked,) = server.asked
+    told = msgspec.json.decode(asked.body)["messages"]
+    assert told[0] == {"role": "system", "content": "Be long." if own else "Be short."}
+    assert told[1:] == [{"role": "user", "content": "x"}]
+
+
+class Listening(Server):
+    """A larger server that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Ask] = []
+
+    def ask(self, ask: Ask) -> None:
+        """Take a question."""
+        self.asked.append(ask)
+
+
+def asking(**changes: Any) -> Rig:
+    """A desk whose question 1 is with the larger server."""
+    rig = Rig()
+    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"asked"})), rig.clock, Judge())
+    rig.ask(1, model="large", **changes)
+    return rig
