@@ -173,6 +173,11 @@ class AnswerText:
             out.append((kind, text))
 
 
+def without_thinking(text: str) -> str:
+    """A whole answer less the thinking that stands in front of it between tags, as `inline` has it."""
+    return text.partition(CLOSE)[2] if text.startswith(OPEN) else text
+
+
 def _overlap(text: str, wanted: tuple[str, ...]) -> int:
     """Length of the longest end of `text` that is a true beginning of one of `wanted`."""
     longest = 0

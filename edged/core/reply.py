@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edged.core.answer_text import without_thinking
 from edged.errors import Refusal
 
 FinishReason = Literal["stop", "length", "tool_calls", "deadline"]
@@ -149,13 +150,13 @@ def in_place_of(payload: bytes, why: str) -> bytes | None:
 
 
 def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
-    """The value of an answer that was held to a schema.
+    """The value of an answer that was held to a schema; a thinking that stands in front of it is no part of it.
 
     Raises:
         Refusal: `bad_request`; no schema should allow what is no JSON to us, such as a number beyond all floats.
     """
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(without_thinking(text))
         _encoder.encode(value)  # it must go out again as well
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refusal(

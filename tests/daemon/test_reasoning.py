@@ -178,6 +178,15 @@ def test_inline_keeps_it_in_the_text_between_tags(request: pytest.FixtureRequest
 
 
 @pytest.mark.parametrize("mode", ["separate", "hide", "inline"])
+def test_an_answer_to_a_schema_behind_a_thinking(ask_closer: Device, mode: str) -> None:
+    """`parsed` is the answer's value, also where the text has the thinking in front of it."""
+    schema = {"type": "json_schema", "json_schema": {"schema": {"const": 85}}}
+    done = ask(ask_closer, mode=mode, response_format=schema).last
+    text = f"<think>{ROUND}</think>\n\n85" if mode == "inline" else "85"
+    assert (done["text"], done.get("parsed")) == (text, 85)
+
+
+@pytest.mark.parametrize("mode", ["separate", "hide", "inline"])
 def test_without_streaming_only_done_comes(ask_closer: Device, mode: str) -> None:
     """`stream: false`: nothing between `accepted` and `done`, and `done` is the same."""
     done = ask(ask_closer, mode=mode, stream=False).last
