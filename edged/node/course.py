@@ -74,8 +74,16 @@ class Course:
         log.debug("question_prepared", job_id=job.question.id, prompt_tokens=report.prompt_tokens)
         self.accepted(job, position=report.ahead, eta_s=report.eta_s)
 
-    def accepted(self, job: Job, *, position: int, eta_s: float, upstream: str | None = None) -> None:
-        """Tell its device that it was taken on."""
+    def accepted(
+        self,
+        job: Job,
+        *,
+        position: int,
+        eta_s: float,
+        upstream: str | None = None,
+        duplicate: bool | None = None,
+    ) -> None:
+        """Tell its device that it was taken on; `duplicate`: that it has been for some time."""
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
         self.replies.send(
             job,
@@ -88,6 +96,7 @@ class Course:
                 prompt_tokens=job.prompt_tokens or None,
                 context=job.context or None,
                 deadline_ms=deadline_ms,
+                duplicate=duplicate,
                 history=None if job.question.session is None else job.history,
                 upstream=upstream,
             ),

@@ -196,21 +196,9 @@ class Intake:
             job.deliveries.append(delivery)
             return
         desk.replies.line.acknowledge(delivery)
-        if job.prompt_tokens:
-            desk.replies.send(
-                job,
-                reply.Accepted(
-                    id=question.id,
-                    seq=job.next_seq(),
-                    node=desk.replies.topics.node,
-                    position=0,
-                    eta_ms=round(1000 * desk.service_s),
-                    prompt_tokens=job.prompt_tokens,
-                    context=job.context,
-                    duplicate=True,
-                ),
-                qos=1,
-            )
+        upstream = None if job.away is None or desk.away is None else desk.away.policy.host
+        if job.prompt_tokens or upstream is not None:
+            desk.course.accepted(job, position=0, eta_s=desk.service_s, upstream=upstream, duplicate=True)
 
     def unpark(self) -> None:
         """A job is over: look again at the copies of questions that came while it was being finished."""

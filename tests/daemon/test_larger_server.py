@@ -116,6 +116,21 @@ def test_asked_for(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, la
     assert health["upstream"]["failed"] == 0
 
 
+def test_asked_twice(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, large: dict[str, Any]
+) -> None:
+    """A device that heard nothing asks again while the larger server answers: it hears that it was taken on."""
+    daemon(broker, {"upstream": large}, scripted=True).start()
+    press = device(broker, "press")
+    asked: dict[str, Any] = {"model": "large", "session": "s"}
+    job = press.ask("tokens=60 step_ms=20", **asked)
+    press.wait_reply(job, "delta")
+    press.ask("tokens=60 step_ms=20", **asked, id=job)
+    told = [reply for reply in press.answer(job).check().replies if reply["type"] == "accepted"]
+    assert [reply.get("duplicate") for reply in told] == [None, True]
+    assert [(reply["upstream"], reply["history"]) for reply in told] == [(large["url"].split("/")[2], 0)] * 2
+
+
 def test_nothing_leaves_without_the_setting(
     daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice
 ) -> None:
