@@ -89,6 +89,9 @@ class Toolbox:
     def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
         """Run some calls."""
 
+    def give_up(self, run: int) -> None:
+        """Nobody waits for these any more."""
+
 
 class Server:
     """A larger server that nothing comes back from."""

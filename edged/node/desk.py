@@ -69,6 +69,9 @@ class Tools(Protocol):
     def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
         """Run some calls."""
 
+    def give_up(self, run: int) -> None:
+        """Nobody waits for these calls any more."""
+
 
 class NoTools:
     """A node without tools of its own."""
@@ -81,6 +84,10 @@ class NoTools:
         raise ValueError(
             f"job {number} called {len(calls)} tools of a node that has none ({run}, {node}, {vitals})"
         )
+
+    def give_up(self, run: int) -> None:
+        """There is nothing to give up."""
+        raise ValueError(f"run {run} of a node that has no tools")
 
 
 @dataclass(slots=True)
@@ -370,6 +377,7 @@ class Desk:
                 continue
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
             suspect = was_running or job in measured_now
+            self._give_up_calls(job)
             self.course.anew(job)
             if job.state is State.FINISHING:
                 continue
@@ -479,6 +487,10 @@ class Desk:
         job.submitted = False
         job.progress = rounds.called(job.progress, report.text, report.calls, self._runs)
         self.toolbox.run(job.number, self._runs, report.calls, self.replies.topics.node, self.vitals)
+
+    def _give_up_calls(self, job: Job) -> None:
+        if job.progress.calls:
+            self.toolbox.give_up(job.progress.run)
 
     def tools_ran(self, event: ToolsRan) -> None:
         """The tools of one round are done: the model goes on, unless the question is over or began anew."""
@@ -596,6 +608,7 @@ class Desk:
 
     def _over(self, job: Job) -> None:
         """Its last message is on its way: whoever waited for it has its turn."""
+        self._give_up_calls(job)
         if job.crashes:
             job.submitted = False
             for number in sorted(self.roster.numbered):

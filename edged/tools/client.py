@@ -1,18 +1,22 @@
 """The daemon's handle on the process of the tools: a thread that runs one call after the other, each with a limit.
 
 The thread alone talks to the process. A call that takes too long, or ends the process, is told to the model as an
-error; the process is ended and the next call starts another one.
+error; the process is ended, with all that it has started, and the next call starts another one. A call that nobody
+waits for any more is not made: where a tool is slow, those of questions that have ended would pile up before it.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,7 +67,8 @@ class Toolbox:
         self._names = tuple(names)
         self._limit_s = limit_s
         self._emit = emit
-        self._rounds: queue.SimpleQueue[_Round | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._rounds: dict[int, _Round] = {}  # those that somebody waits for
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -90,15 +95,21 @@ class Toolbox:
         self._thread.start()
 
     def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
-        """Run some calls; `ToolsRan` follows."""
-        self._rounds.put(_Round(number, run, calls, node, vitals))
+        """Run some calls; `ToolsRan` follows, unless they are given up."""
+        self._rounds[run] = _Round(number, run, calls, node, vitals)
+        self._line.put(run)
+
+    def give_up(self, run: int) -> None:
+        """Nobody waits for these calls any more: those that have not begun are not made."""
+        self._rounds.pop(run, None)
 
     def stop(self, timeout_s: float) -> None:
         """End the process, whatever it does, and the thread."""
-        self._rounds.put(None)
+        self._rounds.clear()
+        self._line.put(None)
         process = self._process
         if process is not None:
-            process.kill()
+            _kill(process)
         if self._thread is not None:
             self._thread.join(timeout_s)
         if process is not None:
@@ -132,7 +143,7 @@ class Toolbox:
 
     def _end(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            _kill(self._process)
             self._process.wait()
             self._process = None
         if self._socket is not None:
@@ -142,9 +153,12 @@ class Toolbox:
     # our thread -----------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        while (work := self._rounds.get()) is not None:
-            results = tuple(self._call(work, call) for call in work.calls)
-            self._emit(ToolsRan(work.number, work.run, results))
+        while (run := self._line.get()) is not None:
+            if (work := self._rounds.get(run)) is None:
+                continue
+            results = [self._call(work, call) for call in work.calls if run in self._rounds]
+            if self._rounds.pop(run, None) is not None:
+                self._emit(ToolsRan(work.number, run, tuple(results)))
         self._end()
 
     def _call(self, work: _Round, call: Call) -> str:
@@ -178,3 +192,10 @@ class Toolbox:
             return None
         told = self._receive(self._limit_s)
         return told if isinstance(told, Told) else None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the process with all that its tools have started: it leads a group of its own."""
+    if process.returncode is None:  # else its number may be another's by now
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

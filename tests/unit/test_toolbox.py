@@ -1,0 +1,144 @@
+"""The handle on the process of the tools: whose calls are made, and what is left of one that took too long."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from desk_rig import Rig, ended
+from desk_rig import Toolbox as Written
+
+from edged.core.tools import Call, Offer
+from edged.engine.messages import Started
+from edged.tools.client import Toolbox, ToolsRan
+
+LIMIT_S = 1.0
+PLUGIN = """
+import os, subprocess, sys, time
+from pathlib import Path
+from edged.tools import LocalTool
+
+def hang(arguments, surroundings):
+    time.sleep(3600)
+
+def spawn(arguments, surroundings):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    Path(os.environ["TRIAL_PID"]).write_text(str(child.pid))
+    child.wait()
+
+def hello(arguments, surroundings):
+    return "hello"
+
+HANG, SPAWN, HELLO = (LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello))
+"""
+NAMES = ("hang", "spawn", "hello")
+
+
+@pytest.fixture
+def ran() -> queue.SimpleQueue[ToolsRan]:
+    """What the toolbox said."""
+    return queue.SimpleQueue()
+
+
+@pytest.fixture
+def toolbox(
+    ran: queue.SimpleQueue[ToolsRan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Toolbox]:
+    """Tools that an installed package brings."""
+    (tmp_path / "trial_tools.py").write_text(PLUGIN)
+    info = tmp_path / "trial_tools-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trial-tools\nVersion: 1.0\n")
+    entries = "".join(f"{name} = trial_tools:{name.upper()}\n" for name in NAMES)
+    (info / "entry_points.txt").write_text(f"[edged.tools]\n{entries}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TRIAL_PID", str(tmp_path / "pid"))
+    tools = Toolbox(NAMES, LIMIT_S, ran.put)
+    tools.start()
+    yield tools
+    tools.stop(5.0)
+
+
+def order(toolbox: Toolbox, run: int, *names: str) -> None:
+    """Have these tools called."""
+    toolbox.run(run, run, tuple(Call(f"c{at}", name, "{}") for at, name in enumerate(names)), "n1", {})
+
+
+def test_calls_that_nobody_waits_for_are_not_made(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """Ten questions whose tool hangs have been taken back: the next one's is not held up by their calls."""
+    begun = time.monotonic()
+    for run in range(10):
+        order(toolbox, run, "hang", "hang")
+    order(toolbox, 10, "hello")
+    for run in range(10):
+        toolbox.give_up(run)
+    assert ran.get(timeout=20 * LIMIT_S + 30) == ToolsRan(10, 10, ("hello",))
+    assert time.monotonic() - begun < 10 * LIMIT_S
+
+
+def test_what_a_tool_has_started_ends_with_it(
+    toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan], tmp_path: Path
+) -> None:
+    """A command that hangs is not left behind each time that the tool around it took too long."""
+    order(toolbox, 1, "spawn", "hello")
+    assert ran.get(timeout=60).results == (f"error: spawn gave no result within {LIMIT_S:g} s", "hello")
+    pid = int((tmp_path / "pid").read_text())
+    end = time.monotonic() + 5
+    while is_running(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that is no zombie: nobody may be there to reap it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Listening(Written):
+    """A toolbox that writes down which calls it was told to give up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up: list[int] = []
+
+    def give_up(self, run: int) -> None:
+        """Nobody waits for these any more."""
+        self.given_up.append(run)
+
+
+def calling() -> tuple[Rig, Listening]:
+    """A desk whose question 1 has its tools run."""
+    rig, toolbox = Rig(), Listening()
+    rig.desk.toolbox = toolbox
+    rig.ask(1, tools=Offer(local=("t",)))
+    rig.measured(1)
+    rig.desk.engine_said(Started(1))
+    calls = (Call("c", "t", "{}"),)
+    rig.desk.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
+    return rig, toolbox
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "crash"])
+def test_a_question_that_ends_gives_its_calls_up(how: str) -> None:
+    """So does one that the engine's end has begin anew; one that gets its results has nothing to give up."""
+    rig, toolbox = calling()
+    match how:
+        case "cancel":
+            rig.desk.cancel(rig.desk.roster.numbered[1])
+        case "deadline":
+            rig.clock.now += 61
+            rig.desk.expire(rig.clock())
+        case _:
+            rig.crash()
+    assert toolbox.given_up == [1]
+    rig, toolbox = calling()
+    rig.desk.tools_ran(ToolsRan(1, 1, ("r",)))
+    rig.desk.engine_said(ended(1, "so"))
+    assert (rig.journal.finished[1]["text"], toolbox.given_up) == ("so", [])
