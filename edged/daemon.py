@@ -208,7 +208,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         speed=speed,
         meter=meter,
     )
-    admin.status = node.status
+    admin.status, admin.tell_info = node.status, node.tell_info
     local = LocalSocket(
         settings.control_socket(), lambda payload, answer: inbox.put(LocalOrder(payload, answer))
     )

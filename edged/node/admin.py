@@ -86,6 +86,7 @@ class Admin:
         tell: publishes an event.
         stop: begins the orderly end of the process; systemd starts it again.
         status: what `status` answers.
+        tell_info: publishes who this node is, where that has changed.
         now: the present moment, in a clock that outlives the process.
     """
 
@@ -100,6 +101,7 @@ class Admin:
     stop: Callable[[], None]
     now: Callable[[], Instant]
     status: Callable[[], dict[str, Any]] = dict
+    tell_info: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     draining: bool = False
     _told_idle: bool = False
@@ -171,6 +173,7 @@ class Admin:
                 except SettingsError as error:
                     answer(admin.failed(order.transaction, str(error).splitlines()[0]))
                     return
+                self.tell_info()  # it names limits and pools
                 answer(admin.ok(order, changed=changed, settings=self.tunes.show()))
             case "model":
                 self._begin_switch(order, answer)

@@ -266,7 +266,7 @@ class Node:
                     self.admin.model_failed(self.supervision.reverted)
                 else:
                     self.admin.engine_ready(report.model.name)
-                self._tell_info()
+                self.tell_info()
                 self._go_online()
                 self.bulletin.tell_event("engine_ready", model=report.model.name, load_s=report.load_s)
             case LoadFailed():
@@ -274,7 +274,7 @@ class Node:
                 if self.supervision.replacing:
                     return  # the model before it comes back
                 self.admin.model_failed(self.supervision.reverted or report.reason)
-                self._tell_info()
+                self.tell_info()
                 self._go_online()
                 self.bulletin.tell_event("model_failed", reason=report.reason)
             case Log(severity, event, fields):
@@ -291,10 +291,10 @@ class Node:
         self.desk.engine_gone(crashed=not replaced)
         self.membership.leave(LOADING)
         if replaced:
-            self._tell_info()
+            self.tell_info()
         elif was_ready or self.supervision.phase == "broken":
             self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
-            self._tell_info()
+            self.tell_info()
         if self.supervision.phase == "broken":
             self._go_online()
 
@@ -306,7 +306,7 @@ class Node:
         if clocks != self.about.get("clocks"):
             self.about["clocks"] = clocks
             if self.bulletin.info:
-                self._tell_info()
+                self.tell_info()
         self.desk.course.level = self.thermostat.level
         self.desk.vitals = {"level": self.desk.course.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots
@@ -329,7 +329,7 @@ class Node:
         # Before `online` the start is not over for systemd, and READY=1 would end it.
         told = self.bulletin.online and self.feeding.watchdog.reloading()
         self.reload()
-        self._tell_info()
+        self.tell_info()
         if told:
             self.feeding.watchdog.ready()
 
@@ -340,11 +340,12 @@ class Node:
 
     # news -----------------------------------------------------------------------------------------------
 
-    def _tell_info(self) -> None:
+    def tell_info(self) -> None:
+        """Say who this node is, where that has changed."""
         self.bulletin.tell_info(news.info(self.about, self.supervision, self.membership))
 
     def _tell_membership(self) -> None:
-        self._tell_info()
+        self.tell_info()
         self._tell_health()
 
     def status(self) -> dict[str, Any]:

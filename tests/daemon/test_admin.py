@@ -150,6 +150,17 @@ def test_config_changes_at_run_time(
     node.wait_log("question_arrived")  # a line of level debug
 
 
+def test_info_follows_a_change(broker: Mosquitto, daemon: MakeDaemon, operator: Operator) -> None:
+    """A limit alone, and pools that are all given up: whoever reads the retained message knows it at once."""
+    sections: dict[str, dict[str, Any]] = {**ON, "node": {"id": "n1", "pools": ["hall"]}}
+    node = daemon(broker, {**sections, "health": {"interval_s": 3600}}, scripted=True).start()
+    node.wait_info(lambda info: info.get("membership", {}).get("in") == ["hall"])
+    operator.order("config", "c-1", set={"limits.queue_jobs": 32})
+    node.wait_info(lambda info: info["limits"]["queue_jobs"] == 32)
+    operator.order("config", "c-2", set={"node.pools": []})
+    node.wait_info(lambda info: info["pools"] == [] and "membership" not in info)
+
+
 def test_restart(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, operator: Operator) -> None:
     """An orderly end, which systemd follows with a start; the same order delivered again restarts nothing."""
     node = daemon(broker, ON, scripted=True).start()
