@@ -26,7 +26,7 @@ def usual() -> Path:
     return next((place for place in PLACES if place.exists()), PLACES[0])
 
 
-def order(path: Path, op: str, *, timeout_s: float = 30.0, **fields: Any) -> Result:  # noqa: ANN401 - JSON values
+def order(path: Path, op: str, /, *, timeout_s: float = 30.0, **fields: Any) -> Result:  # noqa: ANN401 - JSON values
     """Give one order and wait for its answer.
 
     Raises:

@@ -234,6 +234,8 @@ class Admin:
             sha256=None if order.sha256 is None else order.sha256.lower(),
             name=None,
             chat_template=None,
+            step_s=0.0,  # no calibration is of this file
+            read_s=0.0,
         )
         self.supervision.prepare(setup)
         self._switch = Switch(order, answer, self.clock() + FINISH_S)

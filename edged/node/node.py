@@ -260,6 +260,7 @@ class Node:
                 self.speed.heard(report, limits, self.vitals, self.bulletin, usual=usual)
             case Ready():
                 self.supervision.became_ready(report)
+                self.speed.loaded(measured=self.supervision.setup.step_s > 0)
                 desk.engine_ready(report.model.name)
                 self.membership.rejoin(LOADING)
                 if self.supervision.reverted:

@@ -38,6 +38,7 @@ class Speed:
         decode_threads: that count for decode.
         cores: of the engine.
         clock: monotonic seconds.
+        comparable: the model that answers is the one that was measured.
     """
 
     calibration: Calibration | None = None
@@ -46,6 +47,7 @@ class Speed:
     decode_threads: int = 0
     cores: tuple[int, ...] = ()
     clock: Callable[[], float] = lambda: 0.0
+    comparable: bool = True
     state: Slowness = field(default_factory=Slowness)
 
     @property
@@ -58,6 +60,11 @@ class Speed:
         """Seconds to read a token of a prompt; 0.0 where nothing was measured."""
         return 1 / self.prefill_tokens_per_s if self.prefill_tokens_per_s else 0.0
 
+    def loaded(self, *, measured: bool) -> None:
+        """An engine is ready; `measured`: with the model that the calibration is of."""
+        if measured != self.comparable:
+            self.comparable, self.state = measured, Slowness()
+
     def heard(
         self, pulse: Pulse, limits: SetLimits | None, vitals: Vitals, herald: Herald, *, usual: bool
     ) -> None:
@@ -65,7 +72,7 @@ class Speed:
 
         `usual`: the board is cool, and its clocks are not held down by us.
         """
-        if self.calibration is None:
+        if self.calibration is None or not self.comparable:
             return
         before = self.state
         self.state = judge(before, self._share(pulse, limits, usual=usual), self.clock())
@@ -85,8 +92,8 @@ class Speed:
             herald.tell_event("slow_over", **figures)
 
     def health(self) -> dict[str, Any]:
-        """The part of `health`: nothing without a calibration."""
-        if self.calibration is None:
+        """The part of `health`: nothing without a calibration of this model."""
+        if self.calibration is None or not self.comparable:
             return {}
         told: dict[str, Any] = {
             "calibrated_decode_tokens_per_s": self.decode_tokens_per_s,

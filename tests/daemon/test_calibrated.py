@@ -13,10 +13,11 @@ import msgspec
 import psutil
 import pytest
 from broker import Mosquitto
-from daemon_process import DaemonProcess, MakeDaemon
+from daemon_process import DaemonProcess, MakeDaemon, Sections
 from device import MakeDevice
 
 from edged.adapters import calibration_file
+from edged.client.local import order
 from edged.core import calibration
 from edged.core.calibration import Calibration, Trial
 
@@ -231,3 +232,25 @@ def test_cool_but_slow(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
     asking.control("cancel", job)
     asking.answer(job).check()
     assert len(node.log("slow")) == 1
+
+
+def test_another_model_is_not_held_to_it(
+    broker: Mosquitto, daemon: MakeDaemon, small_model: Path, tmp_path: Path
+) -> None:
+    """An operator loads another file: its own rates count, and a slower model is no slow board."""
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    sections: Sections = {
+        "model": {"path": str(small_model)},
+        "admin": {"models": str(tmp_path)},
+        "health": {"interval_s": 1},
+    }
+    node = daemon(broker, sections, scripted=True)
+    calibrated(node, small_model)
+    node.start()
+    assert node.wait_info(lambda info: info["engine"] == "ready")["rates"]["source"] == "calibration"
+    node.wait_health(lambda health: health.get("slow") is False)
+    loaded = order(state_of(node) / "control.sock", "model", path="other.gguf")
+    assert loaded.status == "ok", loaded
+    node.wait_info(lambda info: info.get("rates", {}).get("source") == "warm-up")
+    node.wait_health(lambda health: "calibrated_decode_tokens_per_s" not in health)
+    assert "slow" not in node.wait_health(since=node.watcher.mark)
