@@ -82,6 +82,7 @@ class Upstream:
             verify=context,
             headers={} if link.key is None else {"authorization": f"Bearer {link.key}"},
             timeout=httpx.Timeout(link.silence_timeout_s, connect=link.connect_timeout_s),
+            limits=httpx.Limits(max_connections=link.jobs),  # 100 without it, whatever we let through
             trust_env=False,
             follow_redirects=False,
         )

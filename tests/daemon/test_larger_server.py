@@ -254,6 +254,28 @@ def test_a_server_that_falls_silent() -> None:
         held[0].close()
 
 
+def test_many_at_once() -> None:
+    """As many as `jobs` says are under way, and none of them fails for want of a connection of ours."""
+    many = 110
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with socket.create_server(("127.0.0.1", 0), backlog=many) as silent:
+        silent.settimeout(10.0)
+        server = Upstream(
+            Link(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", None, None, 5.0, 30.0, many), events.put
+        )
+        server.start()
+        for number in range(many + 5):
+            server.ask(Ask(number, b"{}", 60.0))
+        taken = [silent.accept()[0] for _ in range(many)]
+        silent.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+        assert events.empty()
+        assert server.stop(5.0)
+        for one in taken:
+            one.close()
+
+
 def test_over_tls_with_the_key_as_a_credential(
     daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, tmp_path: Path
 ) -> None:
