@@ -2,7 +2,7 @@
 
 Real are intake, controls, desk, sharing, away, outbox, exchange and the journal on SQLite; drawn by lot are the
 engine, the larger server, the broker, the disk, time, and devices over MQTT and HTTP. All of a mix follows from its
-seed. Two parts stand in `random_engine` and `stepped_journal`, what must hold in `unit/test_desk_mixes.py`.
+seed. Two parts stand in `random_engine` and `stepped_journal`, what must hold in `mix_checks`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from edged.node.exchange import Exchange
 from edged.node.intake import Intake
 from edged.node.outbox import Answered, Outbox, Owed
 from edged.node.replies import Replies
-from edged.node.sharing import Sharing
+from edged.node.sharing import Orders, Sharing
 from edged.tools.client import ToolsRan
 
 ENDS = frozenset({"done", "error", "cancelled"})
@@ -252,15 +252,15 @@ class Mix:
         shape, clock, tell = self.shape, self.clock, self.inbox.append
         self.journal = SteppedJournal(self.path, self.heard, self.now, self.meanwhile)
         recovered = self.journal.open()
-        self.engine = RandomEngine(self.rng, clock, shape.slots, tell, shape.needs_s)
+        orders = self.make_engine(tell)
         self.server = RandomServer(self.rng, clock, tell)
         self.exchange = Exchange(Line(self), TOPICS.is_inside, tell)
         course = Course(Replies(TOPICS, self.exchange, clock), self.journal, clock)
-        sharing = Sharing(course, self.engine, clock, AnswerCache(16, 65_536, 3600.0))
+        sharing = Sharing(course, orders, clock, AnswerCache(16, 65_536, 3600.0))
         self.outbox = Outbox(self.exchange, self.journal, TOPICS.is_inside)
         self.desk = Desk(
             course,
-            self.engine,
+            orders,
             self.outbox,
             sharing,
             attempts_max=shape.attempts_max,
@@ -283,6 +283,11 @@ class Mix:
         self.desk.recover(recovered, "boot", clock(), is_passing)
         self.outbox.owe(recovered.outbox)
         self.inbox.extend(self.unacknowledged.values())
+
+    def make_engine(self, tell: Callable[[object], None]) -> Orders:
+        """The engine, and what stands for it at the desk."""
+        self.engine = RandomEngine(self.rng, self.clock, self.shape.slots, tell, self.shape.needs_s)
+        return self.engine
 
     def all_takers(self) -> dict[type, Callable[[Any], object]]:
         """Who takes which event, as in `edged.node.node`."""

@@ -275,7 +275,8 @@ class Admin:
             self.tell("model_changed", model=model, path=switch.order.path)
             switch.answer(admin.ok(switch.order, model=model))
         else:
-            switch.answer(admin.failed(switch.order.transaction, f"{reason}; the model before it is used"))
+            what = "is used" if self.supervision.ready else "cannot be used either: name another one"
+            switch.answer(admin.failed(switch.order.transaction, f"{reason}; the model before it {what}"))
 
     # the same order again -------------------------------------------------------------------------------
 

@@ -115,6 +115,7 @@ class Node:
     vitals: Vitals = field(default_factory=Vitals)
     _started: float = field(default_factory=time.monotonic)
     _told_at: float = -math.inf
+    _told_reasons: tuple[str, ...] = ()
 
     def serve(self) -> int:
         """Handle events until a signal asks us to end; returns the signal's number.
@@ -258,6 +259,8 @@ class Node:
                 limits = self.supervision.limits
                 usual = self.thermostat.level == "cool" and not self.thermostat.clocks.lowered
                 self.speed.heard(report, limits, self.vitals, self.bulletin, usual=usual)
+            case Ready() | LoadFailed() if self.supervision.replacing:
+                pass  # its process is being ended for another one
             case Ready():
                 self.supervision.became_ready(report)
                 self.speed.loaded(measured=self.supervision.setup.step_s > 0)
@@ -297,6 +300,7 @@ class Node:
             self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
             self.tell_info()
         if self.supervision.phase == "broken":
+            self.admin.model_failed(self.supervision.reverted or self.supervision.reason)
             self._go_online()
 
     def _vitals_read(self, vitals: Vitals) -> None:
@@ -323,6 +327,12 @@ class Node:
         self.intake.tick(now)
         self.membership.look(self.intake.filling)
         self.admin.tick()
+        if (
+            self.membership.reasons != self._told_reasons
+        ):  # they change also where the broker has nothing to say
+            self._told_reasons = self.membership.reasons
+            if self.bulletin.info:
+                self.tell_info()
         well = now - self.link_beat() <= self.link_limit_s and self.supervision.healthy()
         self.feeding.tick(now, well=well, online=self.bulletin.online)
 

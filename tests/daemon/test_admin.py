@@ -215,6 +215,23 @@ def test_another_model(  # noqa: PLR0917 - fixtures
     assert operator.order("model", "m-2", path="other.gguf") == right  # delivered twice, done once
 
 
+def test_a_model_for_a_node_whose_own_crashes(
+    broker: Mosquitto, daemon: MakeDaemon, operator: Operator, tmp_path: Path
+) -> None:
+    """The first try does no better, and is answered all the same: the next one is heard, and helps."""
+    abort = tmp_path / "abort"
+    abort.touch()
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    sections: dict[str, dict[str, Any]] = {"admin": {"enabled": True, "models": str(tmp_path)}}
+    node = daemon(broker, sections, scripted=True, environment={"SCRIPTED_ABORT": str(abort)})
+    node.start(engine="broken")
+    failed = operator.order("model", "m-1", path="other.gguf")
+    assert "cannot be used either" in failed["error"]
+    abort.unlink()
+    assert operator.order("model", "m-2", path="other.gguf")["status"] == "ok"
+    node.wait_info(lambda info: info["engine"] == "ready")
+
+
 def test_cache_clear(broker: Mosquitto, daemon: MakeDaemon, operator: Operator) -> None:
     """There is nothing to clear, and that is told."""
     daemon(broker, ON, scripted=True).start()
