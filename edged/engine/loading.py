@@ -48,7 +48,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
 
     llama.start(on_line)
     try:
-        model = llama.Model(path, gpu_layers=setup.gpu_layers, lock_memory=setup.lock_memory)
+        model = llama.Model(path, gpu_layers=setup.gpu_layers)
         context = llama.Context(
             model,
             sequences=setup.slots,

@@ -24,6 +24,7 @@ from typing import Any, cast
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.engine.channel import Channel
+from edged.engine.locked import ADVICE, lock_memory
 from edged.engine.messages import (
     Cancel,
     Configure,
@@ -112,6 +113,8 @@ def _run(fd: int, load: Load) -> int:
         return 0
     engine = Engine(first, model, channel)
     engine.warm_up()
+    if first.lock_memory and (reason := lock_memory()):
+        channel.send(Log("warning", "memory_not_locked", {"reason": f"{reason}; {ADVICE}"}))
     rates = engine.scheduler.counters.rates
     if first.step_s > 0 and first.read_s > 0:
         rates.expect(first.step_s, first.read_s)

@@ -24,7 +24,6 @@ class LoadTrial(Frame, frozen=True, tag="load"):
     cores: tuple[int, ...]
     threads: int
     kv_type: str = "f16"
-    lock_memory: bool = False
     gpu_layers: int = 0
 
 

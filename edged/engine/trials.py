@@ -53,7 +53,7 @@ class Bench:
         complaints: list[str] = []
         llama.start(lambda level, text: complaints.append(text) if level == "error" else None)
         try:
-            self.model = llama.Model(path, gpu_layers=setup.gpu_layers, lock_memory=setup.lock_memory)
+            self.model = llama.Model(path, gpu_layers=setup.gpu_layers)
             self._context = llama.Context(
                 self.model,
                 sequences=1,

@@ -87,7 +87,7 @@ class Engine(Section):
     prefix_store_bytes: Annotated[int, Field(strict=True, ge=0, le=65_536 * MIB)] = 256 * MIB
     """Prompts kept on disk as computed, for after a restart; a day's writing has the same bound; 0 turns it off."""
     lock_memory: Flag = False
-    """Lock the weights in memory (mlock)."""
+    """Keep the engine's memory, the weights first, from being swapped out (mlockall)."""
     gpu_layers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     """Layers computed on a GPU, where llama.cpp was built for one."""
     hang_s: Annotated[float, Field(strict=True, ge=5, le=3600)] = 120.0

@@ -156,6 +156,12 @@ def test_memory_has_a_bound(unit: dict[str, list[str]]) -> None:
     assert unit["Service.OOMPolicy"] == ["continue"]
 
 
+def test_limits(unit: dict[str, list[str]]) -> None:
+    """The engine may lock its memory (engine.lock_memory); secrets and prompts are left in no core file."""
+    assert unit["Service.LimitMEMLOCK"] == ["infinity"]
+    assert unit["Service.LimitCORE"] == ["0"]
+
+
 def test_the_daemon_may_choose_its_cores(unit: dict[str, list[str]]) -> None:
     """sched_setaffinity(2) is let through after the group that holds it was taken away (systemd.exec(5))."""
     assert unit["Service.SystemCallFilter"][-1] == "sched_setaffinity"

@@ -26,19 +26,18 @@ class Model:
     Args:
         path: the file.
         gpu_layers: layers to offload; 0 leaves all on the CPU.
-        lock_memory: keep the weights from being paged out (mlock(2); needs LimitMEMLOCK).
 
     Raises:
         ModelError: llama.cpp would not load it.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0, lock_memory: bool = False) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
         params = C.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         # Not mapped: for Q4_0, llama.cpp keeps a copy of its own that suits the CPU's instructions, and the mapped
         # file would stand in memory beside it (2.1 instead of 1.4 GB for 1.5B parameters, at the same speed). And
         # a file that is overwritten or cut short while it is mapped kills the process.
-        params.load_mode = C.LLAMA_LOAD_MODE_MLOCK if lock_memory else C.LLAMA_LOAD_MODE_NONE
+        params.load_mode = C.LLAMA_LOAD_MODE_NONE
         self._model = C.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load this file; it must be a complete GGUF model")
