@@ -1,5 +1,6 @@
 """`edged model`: the models of a folder: add, list, verify, use, remove. Talks to no broker and loads nothing."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def add(  # noqa: PLR0917 - typer gives them by name
 
     Interrupted, the same command goes on where it ended. Exit codes: 0 it is there, 1 not, 130 interrupted.
     """
+    os.umask(0o022)  # the service reads them under another account, whatever mask this one has
     with failing("add"), _progress() as tell:
         added = Shelf(folder).add(source, tell, name=name, sha256=sha256, to_q4_0=q4_0)
     _told(as_json, f"{folder / added.name}\nsha256 {added.sha256}", added)

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -187,6 +188,21 @@ def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path
     assert "has changed" in edged("use", "b.gguf", folder=folder).stderr
     assert edged("remove", "b.gguf", folder=folder).returncode == 0
     assert "there are: a.gguf" in edged("verify", "b.gguf", folder=folder).stderr
+
+
+def test_the_service_may_read_what_root_added(small_model: Path, tmp_path: Path) -> None:
+    """It runs under another account, and hardened systems give root a mask of 027 or 077."""
+    folder = tmp_path / "edged" / "models"
+    before = os.umask(0o077)
+    try:
+        ended = edged("add", str(small_model), "--name", "one.gguf", folder=folder)
+    finally:
+        os.umask(before)
+    assert ended.returncode == 0, ended.stderr
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder, folder / "one.gguf")
+    }
+    assert modes == {"edged": 0o755, "models": 0o755, "one.gguf": 0o644}
 
 
 def test_a_larger_model_is_quantised(small_model: Path, shelf: Shelf) -> None:
