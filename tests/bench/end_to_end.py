@@ -21,7 +21,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import rig  # noqa: E402 - found through the path above
-from bench.rig import BenchDevice, Worker, cpu_percent, memory_bytes, percentile, ratio  # noqa: E402
+from bench.rig import BenchDevice, Worker, cpu_percent, memory_bytes, percentile, ratio, together_bytes  # noqa: E402
 from r1model import bench_model  # noqa: E402
 
 from edged.demo_model import ensure_demo_model  # noqa: E402
@@ -191,7 +191,7 @@ def memory(daemon: Any, bare: Worker, info: dict[str, Any]) -> dict[str, int]:
         "bare_rss": theirs["VmRSS"],
         "bare_anonymous": theirs["RssAnon"],
         "model_and_kv": known,
-        "beyond": ours["VmRSS"] + engine["VmRSS"] - known,
+        "beyond": together_bytes((daemon.pid, daemon.engine_pid())) - known,
     }
 
 

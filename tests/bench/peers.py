@@ -273,7 +273,7 @@ def main() -> None:
         tokens = options.tokens or (128 if options.model == "smollm" else 48)
         found = measure(Bench(devices, server, high_level, tokens), options.rounds)
         memory = {
-            "edged": sum(rig.memory_bytes(each)["VmRSS"] for each in (daemon.pid, daemon.engine_pid())),
+            "edged": rig.together_bytes((daemon.pid, daemon.engine_pid())),
             "llama-server": rig.memory_bytes(pid)["VmRSS"],
         }
     result = {

@@ -236,6 +236,20 @@ def memory_bytes(pid: int) -> dict[str, int]:
     return found
 
 
+def together_bytes(pids: Sequence[int]) -> int:
+    """Resident memory of processes together, pages that several map from one file counted once (proc_pid_smaps(5)).
+
+    Two Python processes share the interpreter's and the C library's code: the sum of their VmRSS counts it twice.
+    """
+    anonymous = 0
+    of_files: dict[str, int] = {}
+    for pid in pids:
+        for mapped in psutil.Process(pid).memory_maps():
+            anonymous += mapped.anonymous
+            of_files[mapped.path] = max(of_files.get(mapped.path, 0), mapped.rss - mapped.anonymous)
+    return anonymous + sum(of_files.values())
+
+
 def cpu_percent(pids: Sequence[int], seconds: float) -> list[float]:
     """CPU use of each process over a time, in per cent of one core."""
     processes = [psutil.Process(pid) for pid in pids]
