@@ -95,6 +95,8 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(told))
         return
     words = ["draining" if told["draining"] else "online" if told["online"] else "starting"]
-    words += ["idle"] if told["idle"] else [f"{told['jobs']} questions", f"{told['running']} running"]
+    count = told["jobs"]
+    questions = f"{count} question" if count == 1 else f"{count} questions"
+    words += ["idle"] if told["idle"] else [questions, f"{told['running']} running"]
     words += [] if told["connected"] else ["no broker"]
     print(f"{told['node']} {told['version']}: {', '.join(words)}; engine {told['engine']}, {told['level']}")

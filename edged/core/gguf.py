@@ -209,7 +209,7 @@ def parse(content: bytes) -> Header:
     """
     source = _Bytes(content)
     if content[:4] != _MAGIC:
-        raise GgufError(f"it begins with {content[:4]!r}, not with {_MAGIC!r}")
+        raise GgufError(f"it begins with {content[:4].decode('latin-1')!a}, not with 'GGUF'")
     source.take(4)
     version = int(source.number("I"))
     if version not in (2, 3):

@@ -114,8 +114,9 @@ def check_file(path: Path, sha256: str | None) -> int:
             size = os.fstat(file.fileno()).st_size
             magic = file.read(len(MAGIC))
             if magic != MAGIC:
+                head = magic.decode("latin-1")
                 raise ModelError(
-                    f"{path}: this is no GGUF file (it begins with {magic!r}); set model.path to a model in GGUF"
+                    f"{path}: this is no GGUF file (it begins with {head!a}); set model.path to a model in GGUF"
                 )
             if sha256 is not None:
                 file.seek(0)

@@ -216,9 +216,11 @@ def test_second_process_is_refused(path: Path) -> None:
 
 
 def test_impossible_place(tmp_path: Path) -> None:
-    """A path that cannot be made is told with its name."""
+    """A path that cannot be made is told with its name, and with what would do."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match=r"file/journal\.db"):
+    with pytest.raises(
+        JournalError, match=r"/file: File exists; a folder that this account may write is accepted"
+    ):
         Journal(tmp_path / "file" / "journal.db", lambda _: None).open()
 
 

@@ -98,7 +98,10 @@ class Journal:
         except sqlite3.Error as error:
             hint = "; is another edged running?" if "locked" in str(error) else ""
             raise unusable(error, f"{self._path}: {reason(error)}{hint}") from error
-        except (DamagedError, OSError) as error:
+        except OSError as error:
+            text = f"{error.filename or self._path}: {error.strerror}"
+            raise unusable(error, text, "; a folder that this account may write is accepted") from error
+        except DamagedError as error:
             raise unusable(error, f"{self._path}: {error}") from error
         self._store = store
         self._writer = Writer(self._commands, self._emit, store, upkeep, self._clock)

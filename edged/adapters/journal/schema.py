@@ -146,12 +146,12 @@ def passing(error: sqlite3.Error) -> bool:
     return (code & 0xFF) in _PASSING and code not in _UNREADABLE
 
 
-def unusable(error: Exception, text: str) -> JournalError:
-    """What `error` means for a journal that is being opened; `text` says it."""
+def unusable(error: Exception, text: str, mend: str = "") -> JournalError:
+    """What `error` means for a journal that is being opened; `text` says it, `mend` helps if it will not pass."""
     passes = isinstance(error, OSError) and error.errno in _NOT_NOW_ERRNO
     if isinstance(error, sqlite3.Error):
         passes = getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW
-    return JournalBusyError(text) if passes else JournalError(text)
+    return JournalBusyError(text) if passes else JournalError(text + mend)
 
 
 def reason(error: sqlite3.Error) -> str:
