@@ -29,7 +29,7 @@ class HttpTls(Section):
     """Encryption of the HTTP face; the section's presence switches it on."""
 
     cert: Place
-    """This board's certificate (PEM), with those between it and its authority."""
+    """This board's certificate (PEM), with those between it and its authority. Both: bare names as `key_file`'s."""
     key: Place
     """The certificate's private key (PEM), without a passphrase."""
 

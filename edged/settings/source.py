@@ -35,6 +35,8 @@ SECRETS = frozenset(
         "mqtt.tls.cert",
         "mqtt.tls.key",
         "http.key_file",
+        "http.tls.cert",
+        "http.tls.key",
         "upstream.key_file",
     }
 )

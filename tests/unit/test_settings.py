@@ -377,6 +377,19 @@ def test_certificates_as_credentials(file: Path, monkeypatch: pytest.MonkeyPatch
     assert tls.key == Path("/etc/own.key")
 
 
+def test_the_key_of_https_as_a_credential(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service with no account of its own is given a private key that others may not read in no other way."""
+    credentials = file.parent / "credentials"
+    credentials.mkdir()
+    for name in ("http_tls_cert", "http_tls_key"):
+        (credentials / name).touch()
+    text = f'[http]\ntls = {{ cert = "http_tls_cert", key = "http_tls_key" }}\n{LEAST}'
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    tls = load(written(file, text)).http.tls
+    assert tls is not None
+    assert (tls.cert, tls.key) == (credentials / "http_tls_cert", credentials / "http_tls_key")
+
+
 def test_password_that_cannot_be_read(file: Path) -> None:
     """A missing or binary password file gives one line with key and file, and none of its content."""
     settings = load(written(file, f'mqtt.password_file = "secret"\n{LEAST}'))

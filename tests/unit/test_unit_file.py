@@ -115,7 +115,10 @@ def test_metrics_have_a_folder_that_others_may_read(unit: dict[str, list[str]]) 
 def test_credentials_are_optional(unit: dict[str, list[str]]) -> None:
     """systemd.exec(5): only names without a path may be absent; a path that is absent fails the start."""
     names = dict(value.split(":") for value in unit["Service.LoadCredential"])
-    wanted = {"mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key", "http_key", "upstream_key"}
+    wanted = {
+        *("mqtt_password", "mqtt_ca", "mqtt_cert", "mqtt_key"),
+        *("http_key", "http_tls_cert", "http_tls_key", "upstream_key"),
+    }
     assert wanted == set(names)
     assert not any("/" in name for name in names.values())
     assert all(
