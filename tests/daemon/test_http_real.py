@@ -141,7 +141,7 @@ def test_a_call_and_its_answer(client: openai.OpenAI, stream: bool) -> None:  # 
 
 
 def test_ollama(port: int) -> None:
-    """Chat and generate of Ollama's client, with a schema as its `format`."""
+    """Chat and generate of Ollama's client, with a schema as its `format`; it ends lines where Python does."""
     client = ollama.Client(host=f"http://127.0.0.1:{port}")
     calm = {"temperature": 0, "num_predict": 24}
     try:
@@ -150,5 +150,8 @@ def test_ollama(port: int) -> None:
         assert lines[-1].done
         told = client.generate("edged", "Is 85 C hot?", format=SCHEMA, options={**calm, "num_predict": 60})
         jsonschema.validate(json.loads(told.response or ""), SCHEMA)
+        lines_apart: Any = {"const": "one\u2028two\u0085three"}
+        pieces = client.chat("edged", [CAPITAL], stream=True, format=lines_apart)
+        assert json.loads("".join(piece.message.content or "" for piece in pieces)) == lines_apart["const"]
     finally:
         client._client.close()  # noqa: SLF001 - it has no method for that

@@ -158,6 +158,43 @@ def test_ollama_requests() -> None:
     assert ollama_shapes.generate_wish({"model": "m", "prompt": ""}, None) is None
 
 
+def test_a_history_that_home_assistant_has_cut() -> None:
+    """A result whose call is gone is left out, an answer of thinking alone is an empty one: both are questions."""
+    call = {"role": "assistant", "tool_calls": [{"function": {"name": "lamp", "arguments": {"on": 1}}}]}
+    result = {"role": "tool", "content": "{}"}
+    system, asked = {"role": "system", "content": "x"}, {"role": "user", "content": "and the yard?"}
+    silent = {"role": "assistant", "thinking": "hm"}
+    wish = ollama_shapes.chat_wish({**ASK, "messages": [system, result, silent, asked]}, None)
+    assert wish is not None
+    assert wish.fields["messages"] == [system, {"role": "assistant", "content": ""}, asked]
+    payload = msgspec.json.encode(wish.fields)
+    assert (
+        parse(payload, Envelope("http:-", "q1"), Topics("edged", "n1"), Bounds()).messages[-1].role == "user"
+    )
+    whole = ollama_shapes.chat_wish(
+        {**ASK, "messages": [asked, call, result, result, asked, call, result]}, None
+    )
+    assert whole is not None
+    assert [turn["role"] for turn in whole.fields["messages"]] == ["user", "assistant", "tool"] * 2
+    with pytest.raises(Refusal, match="no call before"):
+        ollama_shapes.chat_wish({**ASK, "messages": [asked, result]}, None)
+
+
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+def test_a_line_is_one_line_to_python(end: str) -> None:
+    """Ends of lines that JSON leaves as they are cut no stream in two, and come out of it as they went in."""
+    text = f"a{end}b"
+    lines = [
+        ollama_shapes.OllamaChat("m").part("text", text),
+        ollama_shapes.OllamaGenerate("m").part("reasoning", text),
+        ollama_shapes.OllamaChat("m").error(HttpError(500, "internal", text)),
+        openai_shapes.ChatShape("1", "m").part("text", text),
+    ]
+    for line in lines:
+        [told] = line.decode().strip().splitlines()
+        assert repr(text) in repr(msgspec.json.decode(told.removeprefix("data: ")))
+
+
 @pytest.mark.parametrize(
     "more",
     [

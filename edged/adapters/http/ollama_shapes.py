@@ -17,7 +17,7 @@ from edged.errors import Refusal
 
 from .asking import Wish
 from .errors import HttpError
-from .openai_shapes import extras_of
+from .openai_shapes import extras_of, one_line
 
 OPTIONS = {
     "num_predict": "max_tokens",
@@ -129,7 +129,12 @@ def _options(options: object) -> dict[str, Any]:
 
 
 def _messages(messages: list[Any]) -> list[dict[str, Any]]:
-    """Turns in the contract's shape. Ollama's calls have no ids: results follow them in their order."""
+    """Turns in the contract's shape. Ollama's calls have no ids: results follow them in their order.
+
+    A turn without content has an empty one, and a result behind no call is left out: Home Assistant sends the one
+    of an answer that was thinking alone, the other where it has cut the call off its history. One that stands last
+    is asked about, and refused.
+    """
     turns: list[dict[str, Any]] = []
     open_calls: list[str] = []
     for index, given in enumerate(messages):
@@ -139,16 +144,21 @@ def _messages(messages: list[Any]) -> list[dict[str, Any]]:
         if strange or given.get("images"):
             name = strange[0][:40] if strange else "images"
             raise Refusal("unsupported", f"messages[{index}].{name} is not supported; leave it out")
-        turn: dict[str, Any] = {"role": given.get("role"), "content": given.get("content")}
+        content = given.get("content")
+        turn: dict[str, Any] = {"role": given.get("role"), "content": "" if content is None else content}
         if given.get("tool_calls"):
             turn["tool_calls"] = calls = _calls(given["tool_calls"], index)
             open_calls = [call["id"] for call in calls]
             turn["content"] = turn["content"] or None
         if turn["role"] == "tool":
-            turn["content"] = turn["content"] or ""
-            turn["tool_call_id"] = given.get("tool_call_id") or (
-                open_calls.pop(0) if open_calls else "call_0"
-            )
+            answered = given.get("tool_call_id") or (open_calls.pop(0) if open_calls else None)
+            if answered is None and index < len(messages) - 1:
+                continue
+            if answered is None:
+                raise Refusal(
+                    "bad_request", f"messages[{index}]: there is no call before this result of a tool"
+                )
+            turn["tool_call_id"] = answered
         turns.append({name: value for name, value in turn.items() if value is not None})
     return turns
 
@@ -248,7 +258,7 @@ class OllamaChat:
 
     def error(self, error: HttpError) -> bytes:
         """The end of a stream that cannot go on."""
-        return msgspec.json.encode(error_body(error)) + b"\n"
+        return one_line(error_body(error)) + b"\n"
 
     def whole(self, done: Mapping[str, Any], calls: list[Any]) -> dict[str, Any]:
         """The answer in one piece."""
@@ -271,7 +281,7 @@ class OllamaChat:
         return {"model": self.model, "created_at": now()}
 
     def _line(self, value: Mapping[str, Any], *, done: bool = False) -> bytes:
-        return msgspec.json.encode({**self._head(), **value, "done": done}) + b"\n"
+        return one_line({**self._head(), **value, "done": done}) + b"\n"
 
 
 class OllamaGenerate(OllamaChat):

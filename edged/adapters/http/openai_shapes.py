@@ -71,6 +71,8 @@ MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 MESSAGE_ECHO = frozenset({"reasoning_content", "reasoning", "refusal", "annotations"})
 """What clients send back of an earlier answer."""
 EFFORT_NONE = frozenset({"none", "minimal"})
+LINE_ENDS = {"\u0085".encode(): b"\\u0085", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
+"""Next line, line separator and paragraph separator, as UTF-8 and as JSON may write them too."""
 
 
 def chat_wish(body: Mapping[str, Any], key: str | None) -> Wish:
@@ -213,9 +215,21 @@ def extras_of(done: Mapping[str, Any]) -> dict[str, Any]:
     return {name: done[name] for name in names if name in done}
 
 
+def one_line(value: Mapping[str, Any]) -> bytes:
+    """JSON that is one line to all who read it.
+
+    JSON escapes the ends of lines below U+0020 alone; Python's `str.splitlines` knows three more, and httpx, with
+    it Ollama's own client, goes by that: an answer with one of them was half a line of JSON to it.
+    """
+    text = msgspec.json.encode(value)
+    for character, escaped in LINE_ENDS.items():
+        text = text.replace(character, escaped)
+    return text
+
+
 def event(value: Mapping[str, Any]) -> bytes:
     """A server-sent event."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+    return b"data: " + one_line(value) + b"\n\n"
 
 
 @dataclass(slots=True)
