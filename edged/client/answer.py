@@ -18,6 +18,7 @@ from edged.errors import EdgedError
 
 LOOK_S = 0.5
 """How often a waiting asker looks whether the connection's thread still lives."""
+NO_LINE = "there is no connection to the broker, or it has ended for good; call connect()"
 NO_SUBSCRIBER, FAILURE = 0x10, 0x80
 """PUBACK "No matching subscribers", and where failures begin (MQTT 5, 3.4.2.1)."""
 
@@ -251,4 +252,4 @@ class Answer:
             self._ask_again = False
             self.ask()
         if not self._asker.alive():
-            raise ClientError("the connection to the broker has ended; connect again")
+            raise ClientError(NO_LINE)

@@ -110,17 +110,20 @@ class Client:
     def connect(self) -> None:
         """Connect and wait until the broker has taken us in; lost connections come back by themselves.
 
+        After an error, or `close`, it may be called again.
+
         Raises:
-            UnreachableError: nothing listens there, or it does not answer.
+            UnreachableError: nothing listens there, it does not answer, or refuses for now.
             ClientError: the broker refuses, or can never be reached so.
         """
         self._line.connect()
 
     def close(self) -> None:
         """Disconnect; open answers end with a `ClientError`."""
-        self._line.close()
-        for answer in list(self._answers.values()):
+        answers, self._answers = self._answers, {}
+        for answer in list(answers.values()):
             answer.put(ClientError("the client was closed before the answer was complete"))
+        self._line.close()
 
     def alive(self) -> bool:
         """Whether replies can still come."""
@@ -159,6 +162,8 @@ class Client:
         Raises:
             ValueError: nobody to ask, a name does not fit into a topic, or the question is not UTF-8.
             ClientError: the question is larger than any node takes.
+
+        What keeps the question from being sent, as one larger than the broker takes, the answer raises.
         """
         if node is None and pool is None:
             node, pool = self._node, self._pool

@@ -20,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.client.answer import ClientError, UnreachableError
+from edged.client.answer import NO_LINE, ClientError, UnreachableError
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
@@ -29,6 +29,8 @@ PACKET_BYTES_MAX = 268_435_460
 """Largest packet of MQTT itself (MQTT 5, 2.1.4): what a broker takes that names no limit."""
 PACKET_HEAD_BYTES = 64
 """What a PUBLISH has beside topic, payload and Correlation Data, at most."""
+PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
+"""Refusals that may be over later: server unavailable, server busy, quota or rate exceeded (MQTT 5, 3.2.2.2)."""
 
 Acknowledged = Callable[[int, str], None]
 """Told the broker's word on a message: PUBACK's reason code, and the same in words."""
@@ -64,38 +66,49 @@ class Line:
         self._lock = threading.Lock()  # guards the next two; never held while paho is called
         self._awaited: dict[int, Acknowledged] = {}
         self._early: dict[int, ReasonCode] = {}
-        self._refused: str | None = None
+        self._refused: ReasonCode | None = None
         self._taken_in = threading.Event()
         self._packet_bytes_max = PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
         self._closed = False
+        self._name, self._account, self._tls = name, (username, password), tls
+        self._paho = self._made()
+
+    def _made(self) -> paho.Client:
         # The client id differs from the name: two programs of one user must not throw each other out.
-        self._paho = paho.Client(
+        made = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"{name[:50]}-{secrets.token_hex(4)}",
+            client_id=f"{self._name[:50]}-{secrets.token_hex(4)}",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
-        self._paho.connect_timeout = CONNECT_S
-        self._paho.suppress_exceptions = True
-        self._paho.reconnect_delay_set(min_delay=1, max_delay=RETRY_MAX_S)
+        made.connect_timeout = CONNECT_S
+        made.suppress_exceptions = True
+        made.reconnect_delay_set(min_delay=1, max_delay=RETRY_MAX_S)
+        username, password = self._account
         if username is not None:
-            self._paho.username_pw_set(username, password)
-        if tls is not None:
-            self._paho.tls_set_context(tls)
-        self._paho.on_connect = self._connected
-        self._paho.on_message = self._arrived
-        self._paho.on_publish = self._published
-        self._paho.on_socket_open = _prompt
+            made.username_pw_set(username, password)
+        if self._tls is not None:
+            made.tls_set_context(self._tls)
+        made.on_connect = self._connected
+        made.on_message = self._arrived
+        made.on_publish = self._published
+        made.on_socket_open = _prompt
+        return made
 
     # any thread -----------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect, and wait until the broker has taken us in.
+        """Connect, first or again, and wait until the broker has taken us in.
 
         Raises:
-            UnreachableError: nothing listens there, or it does not answer.
+            UnreachableError: nothing listens there, it does not answer, or refuses for now.
             ClientError: the broker refuses, or can never be reached so.
         """
+        self.close()
+        self._paho = self._made()  # what waited in the old one was asked by answers that have ended
+        self._awaited, self._early = {}, {}
+        self._taken_in.clear()
+        self._closed, self._refused, self._network = False, None, None
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 0
@@ -107,13 +120,16 @@ class Line:
             raise ClientError(f"no broker at {place}: {_words(error)}; {_mend(error)}") from None
         self._paho.loop_start()
         in_time = self._taken_in.wait(CONNECT_S)
-        if not in_time or self._refused:
+        refused = self._refused
+        if not in_time or refused is not None:
             self.close()
-            if self._refused:
+            if refused is not None and refused.value in PASSING:
+                raise UnreachableError(f"the broker at {place} refused us: {refused}; try again later")
+            if refused is not None:
                 mend = "see user name, password and its ACL"
-                if self._refused == "Unsupported protocol version":
+                if str(refused) == "Unsupported protocol version":
                     mend = "it has no MQTT 5, which this client speaks"
-                raise ClientError(f"the broker at {place} refused us: {self._refused}; {mend}")
+                raise ClientError(f"the broker at {place} refused us: {refused}; {mend}")
             raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
 
     def close(self) -> None:
@@ -123,8 +139,8 @@ class Line:
         self._paho.loop_stop()
 
     def alive(self) -> bool:
-        """Whether messages can still come: it is not closed and the network thread lives."""
-        return not self._closed and (self._network is None or self._network.is_alive())
+        """Whether messages can still come: it was connected, is not closed, and the network thread lives."""
+        return not self._closed and self._network is not None and self._network.is_alive()
 
     def connected(self) -> bool:
         """Whether there is a connection just now."""
@@ -139,11 +155,13 @@ class Line:
     def publish(
         self, topic: str, payload: bytes, acknowledged: Acknowledged, correlation: bytes = b""
     ) -> None:
-        """Send JSON with QoS 1; without a connection it waits for the next one.
+        """Send JSON with QoS 1; while the connection is lost it waits for the next one.
 
         Raises:
-            ClientError: it is larger than the broker takes, or too much waits already.
+            ClientError: it is larger than the broker takes, too much waits already, or nothing is connected.
         """
+        if not self.alive():
+            raise ClientError(NO_LINE)
         properties = Properties(PacketTypes.PUBLISH)
         properties.ContentType = "application/json"
         properties.PayloadFormatIndicator = 1
@@ -181,7 +199,7 @@ class Line:
         self._network = threading.current_thread()
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         if reason.is_failure:
-            self._refused = str(reason)
+            self._refused = reason
         else:
             self._refused = None
             client.subscribe([(topic, 1) for topic in self._topics])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edged.client import AnswerError, AnswerTimeoutError, Client, ClientError
+from edged.client import AnswerError, AnswerTimeoutError, Client, ClientError, UnreachableError
 from edged.client.order import GAP_S, Order
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, Timings, Usage
 from edged.demo.processes import until
@@ -201,6 +201,43 @@ def test_a_broker_without_mqtt_5() -> None:
         with pytest.raises(ClientError, match="it has no MQTT 5"):
             Client("127.0.0.1", server.getsockname()[1]).connect()
         refusing.join()
+
+
+def test_a_broker_that_refuses_for_now(broker: Mosquitto) -> None:
+    """A broker that is still starting says so (reason 0x88); the same client connects once it takes it in."""
+    broker.stop()
+    client = Client("127.0.0.1", broker.port)
+    with socket.create_server(("127.0.0.1", broker.port)) as server:
+
+        def refuse() -> None:
+            with server.accept()[0] as line:
+                line.recv(4096)
+                line.sendall(b"\x20\x03\x00\x88\x00")
+
+        refusing = threading.Thread(target=refuse, daemon=True)
+        refusing.start()
+        with pytest.raises(UnreachableError, match="Server unavailable; try again later"):
+            client.connect()
+        refusing.join()
+    broker.start()
+    client.connect()
+    assert client.alive()
+    assert client.status("cellar", timeout_s=0.2) is None
+    client.close()
+
+
+def test_without_a_connection_nothing_is_asked(client: Client) -> None:
+    """Before and after it the asker is told at once what to call; then it works, and old questions stay ended."""
+    with pytest.raises(ClientError, match=r"call connect\(\)"):
+        Client(node=NODE).ask("Hello?").text()
+    left = client.ask(LONG, max_tokens=1500)
+    client.close()
+    with pytest.raises(ClientError, match=r"call connect\(\)"):
+        client.ask("Hello?").text()
+    client.connect()
+    assert client.ask("What is the capital of France?", max_tokens=4).text()
+    with pytest.raises(ClientError, match="closed"):
+        left.text()
 
 
 def test_same_id_is_answered_once(client: Client) -> None:
