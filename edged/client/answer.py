@@ -62,6 +62,9 @@ class Asker(Protocol):
     def forget(self, answer: Answer) -> None:
         """Expect no more replies."""
 
+    def give_up(self, answer: Answer) -> None:
+        """Expect no more replies, and take the question back if nobody else here waits for it."""
+
     def alive(self) -> bool:
         """Whether replies can still come."""
 
@@ -86,7 +89,8 @@ class Answer:
 
     Iterating yields `Accepted`, `Delta`, `ReasoningDelta` and at the end exactly one of `Done`, `Cancelled`
     and `Failed`; an error of the node is a value there and an exception in `text()`. A second `Accepted` with
-    number 0 means that the node was restarted and begins the answer anew.
+    number 0 means that the node was restarted and begins the answer anew. Whoever leaves the loop, or is cancelled
+    in it, leaves the question running: `cancel()` takes it back.
 
     Attributes:
         id: the question's name.
@@ -245,8 +249,7 @@ class Answer:
         """Nothing came for a while: see whether anything still can."""
         left_s = self._left_s()
         if left_s is not None and left_s <= 0:
-            self._asker.cancel(self)
-            self._asker.forget(self)
+            self._asker.give_up(self)
             raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; ask again with more time")
         if self._ask_again:
             self._ask_again = False

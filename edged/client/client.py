@@ -79,7 +79,8 @@ class Client:
         self._node, self._pool, self._prefix = node, pool, prefix
         answers = Topics(prefix, "").answer(self.name, "+")
         self._own = answers.removesuffix("+")
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, tuple[Answer, ...]] = {}  # of one id several, where it was asked twice
+        self._opening = threading.Lock()  # guards changes of _answers
         self._told: dict[str, queue.SimpleQueue[Status | Failed]] = {}
         self._changed = threading.Condition()  # guards the next two
         self._latest: dict[str, bytes] = {}
@@ -120,8 +121,8 @@ class Client:
 
     def close(self) -> None:
         """Disconnect; open answers end with a `ClientError`."""
-        answers, self._answers = self._answers, {}
-        for answer in list(answers.values()):
+        answers, self._answers = self._open(), {}
+        for answer in answers:
             answer.put(ClientError("the client was closed before the answer was complete"))
         self._line.close()
 
@@ -189,7 +190,8 @@ class Client:
         if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
             raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
         answer = Answer(self, job_id, node, lambda: self._publish(answer, topic, payload), timeout_s)
-        self._answers[job_id] = answer
+        with self._opening:
+            self._answers[job_id] = (*self._answers.get(job_id, ()), answer)
         answer.ask()
         return answer
 
@@ -200,8 +202,17 @@ class Client:
             self._control(answer.node, Control("cancel", answer.id))
 
     def forget(self, answer: Answer) -> None:
-        """Expect no more replies to this question."""
-        self._answers.pop(answer.id, None)
+        """Expect no more replies to this question here."""
+        with self._opening:
+            others = tuple(one for one in self._answers.pop(answer.id, ()) if one is not answer)
+            if others:
+                self._answers[answer.id] = others
+
+    def give_up(self, answer: Answer) -> None:
+        """Expect no more replies; the question is taken back unless it was asked here twice and one still waits."""
+        self.forget(answer)
+        if answer.id not in self._answers:
+            self.cancel(answer)
 
     def forget_session(self, session: str, node: str | None = None, *, timeout_s: float = 10.0) -> str:
         """Have a node forget a conversation of this client.
@@ -382,8 +393,12 @@ class Client:
 
     # network thread -------------------------------------------------------------------------------------
 
+    def _open(self) -> list[Answer]:
+        with self._opening:
+            return [answer for answers in self._answers.values() for answer in answers]
+
     def _connected(self) -> None:
-        for answer in list(self._answers.values()):
+        for answer in self._open():
             answer.ask()
             if answer.node is not None and answer.order.next_seq:
                 self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))
@@ -391,9 +406,11 @@ class Client:
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
         if topic.startswith(self._own):
             name = topic.removeprefix(self._own)
-            answer, told = self._answers.get(name), self._told.get(name)
-            if answer is not None:  # else of another program under our name, or a second terminal message
+            answers, told = self._answers.get(name, ()), self._told.get(name)
+            for answer in answers:
                 self._replied(answer, payload)
+            if answers:
+                pass  # else of another program under our name, or a second terminal message
             elif told is not None and isinstance(reply := _read(payload), Status | Failed):
                 told.put(reply)
             return

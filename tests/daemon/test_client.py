@@ -246,6 +246,21 @@ def test_same_id_is_answered_once(client: Client) -> None:
     assert client.ask("Tell me a joke.", job_id="joke-1", max_tokens=30).text() == first
 
 
+def test_one_id_asked_by_two_threads(client: Client) -> None:
+    """While the first still waits a second asks the same: both get the answer, and one that gives up takes none."""
+    given: dict[str, Any] = {"job_id": "joke-2", "max_tokens": 60, "temperature": 0}
+    first = client.ask("Tell me a joke.", **given)
+    next(iter(first))
+    hasty = client.ask("Tell me a joke.", **given, timeout_s=0.01, deadline_ms=600_000)
+    second = client.ask("Tell me a joke.", **given)
+    with pytest.raises(AnswerTimeoutError):
+        hasty.text()
+    first.within(30)
+    second.within(30)
+    assert first.text()
+    assert second.text() == first.text()
+
+
 def test_news_of_a_node(client: Client) -> None:
     """Status, info and health are read from the retained topics; fresh health is a later one."""
     assert client.status() == "online"

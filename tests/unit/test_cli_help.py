@@ -83,6 +83,9 @@ class Nobody:
     def forget(self, answer: Answer) -> None:
         """Nothing is remembered."""
 
+    def give_up(self, answer: Answer) -> None:
+        """Neither."""
+
     def alive(self) -> bool:
         """It lives as long as the test."""
         return True
