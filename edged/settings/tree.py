@@ -47,7 +47,7 @@ class Model(Section):
     sha256: Sha256 | None = None
     """SHA-256 of the file, checked before loading: corrupt weights load without a complaint otherwise."""
     name: ModelName | None = None
-    """Name shown in `info` and answers; the file's own name without it."""
+    """Name shown in `info` and answers; without it the GGUF's own, or the file's."""
     system_prompt: Annotated[str, Accepts("text of at most 16384 bytes without NUL")] = ""
     """System prompt of questions that bring none, at most 16 KiB; empty for none."""
     chat_template: Place | None = None
@@ -235,7 +235,7 @@ class Log(Section):
     """The log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severity written; prompts are written at `debug` only."""
+    """Least severity written; `debug` has each station of a question's way. No level writes its text."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto`: for people on a terminal and in the journal, which has the fields besides; JSON lines elsewhere."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from broker import Mosquitto
 from daemon_process import MakeDaemon
 from device import MakeDevice
@@ -47,9 +48,12 @@ def test_one_line_a_question(broker: Mosquitto, daemon: MakeDaemon, device: Make
     assert [line["event"] for line in node.lines][-2:] == ["stopping", "stopped"]
 
 
-def test_nobodys_words_are_logged(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
-    """Above debug no line holds what was asked or answered, whatever became of the question."""
-    node = daemon(broker, scripted=True).start()
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_nobodys_words_are_logged(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, level: str
+) -> None:
+    """No line holds what was asked or answered, whatever became of the question."""
+    node = daemon(broker, {"log": {"level": level}}, scripted=True).start()
     asking = device(broker, "c1")
     asking.answer(asking.ask(f"{ASKED} tokens=2")).check()
     asking.answer(asking.ask(messages=[{"role": "user", "content": ASKED}])).check()
