@@ -99,12 +99,12 @@ def converse(
         elif line.startswith("/"):
             note(f"{line.split()[0]}: there are /new, /forget and /quit")
         elif line:
-            answer = client.ask(
-                line, node=node, session=session, overflow="trim_history", timeout_s=timeout_s, **given
-            )
             try:
+                answer = client.ask(
+                    line, node=node, session=session, overflow="trim_history", timeout_s=timeout_s, **given
+                )
                 follow(answer, as_json=as_json)
-            except ClientError as error:
+            except (ClientError, ValueError) as error:  # of this question: the conversation goes on
                 complain("edged chat", error)
 
 

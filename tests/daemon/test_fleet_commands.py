@@ -207,6 +207,15 @@ def test_chat_is_a_session(broker: Mosquitto, node: DaemonProcess) -> None:
     assert len(node.log("job_finished")) == 2
 
 
+def test_a_question_that_cannot_be_sent_leaves_the_chat_open(broker: Mosquitto, node: DaemonProcess) -> None:
+    """What is too large, or no UTF-8, is told; the next line is asked."""
+    assert node.running
+    talked = edged(broker, "chat", stdin="word " * 110_000 + "\ntokens=2\n")
+    assert talked.returncode == 0, talked.stderr
+    assert talked.stdout.splitlines() == ["w0 w1 "]
+    assert "the broker takes 524288 at most" in talked.stderr
+
+
 def test_answers_for_asyncio(broker: Mosquitto, node: DaemonProcess) -> None:
     """`async for` yields the same replies, several answers side by side on one loop."""
     assert node.running
