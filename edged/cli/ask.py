@@ -87,6 +87,8 @@ def ask(  # noqa: PLR0917 - typer gives them by name
         given["response_format"] = {"type": "json_schema", "json_schema": {"schema": _schema(schema)}}
     if not as_json and not sys.stdout.isatty():
         given["reasoning"] = {"mode": "hide"}  # nobody to show it to
+    if session is not None:
+        name = name or username or broker.own_name()  # whose it is: a random one would never find it again
     try:
         client = broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix)
         if question == "-":

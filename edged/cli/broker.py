@@ -3,6 +3,9 @@
 The environment names the same settings as for the daemon, so a shell on a board needs no options at all.
 """
 
+import os
+import re
+import socket
 import ssl
 import sys
 from functools import partial
@@ -59,7 +62,10 @@ Key = Annotated[
 ]
 Name = Annotated[
     str | None,
-    _options(metavar="NAME", help="Own name in topics; else the user name, or a random one."),
+    _options(
+        metavar="NAME",
+        help="Own name in topics; else the user name, or a random one; with a session the same each time.",
+    ),
 ]
 Prefix = Annotated[
     str, _options(metavar="TOPIC", envvar="EDGED_NODE__PREFIX", help="First level of every topic.")
@@ -121,6 +127,15 @@ def choose(client: Client, node: str | None) -> str:
     if known:
         raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
     raise UnreachableError("no node has ever been at this broker; start one with edged run")
+
+
+def own_name() -> str:
+    """Who sits here, as a name for topics.
+
+    A session belongs to its client: the same person on the same machine must have the same name again.
+    """
+    words = f"chat-{os.getuid()}-{socket.gethostname()}"
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", words)[:64]
 
 
 def interactive() -> bool:

@@ -5,10 +5,7 @@ question back.
 """
 
 import contextlib
-import os
-import re
 import secrets
-import socket
 import sys
 from typing import Annotated, Any
 
@@ -60,8 +57,7 @@ def chat(  # noqa: PLR0917 - typer gives them by name
     Exit codes: 0 ended, 1 refused, 75 not now.
     """
     try:
-        # A session belongs to its client: the same person on the same machine must have the same name again.
-        name = name or username or own_name()
+        name = name or username or broker.own_name()  # whose the session is
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             chosen = broker.choose(client, node)
             if sys.stdin.isatty():
@@ -117,12 +113,6 @@ def typed() -> str | None:
         if person:
             print()  # the shell's prompt begins a line of its own
         return None
-
-
-def own_name() -> str:
-    """Who sits here, as a name for topics."""
-    words = f"chat-{os.getuid()}-{socket.gethostname()}"
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", words)[:64]
 
 
 def new_session() -> str:

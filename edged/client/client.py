@@ -46,7 +46,7 @@ class Client:
         node: board to ask; None if `pool` or every question names one.
         pool: boards to ask, whichever is free.
         name: the client's name in topics, 1 to 64 of `A-Z a-z 0-9 _ . -`; the user name without it, where an
-            ACL ties the two; a random one otherwise.
+            ACL ties the two; a random one otherwise, which no session outlives.
         username, password: the broker's.
         tls: as made by `ssl.create_default_context`; plain TCP without it.
         prefix: first level or levels of every topic.

@@ -261,14 +261,16 @@ def test_a_schema_as_a_class(broker: Mosquitto, daemon: MakeDaemon, small_model:
 
 def test_schema_file_and_session_of_ask(broker: Mosquitto, node: DaemonProcess, tmp_path: Path) -> None:
     """`--session` names the conversation; a schema that is no JSON is told before anything is asked."""
-    asked = edged(broker, "ask", "tokens=2", "--session", "line-3", "--json")
-    assert asked.returncode == 0, asked.stderr
+    for history in (0, 2):  # the second one goes on with the first, though it is another process
+        asked = edged(broker, "ask", "tokens=2", "--session", "line-3", "--json")
+        assert asked.returncode == 0, asked.stderr
+        assert json.loads(asked.stdout.splitlines()[0])["history"] == history
     broken = tmp_path / "schema.json"
     broken.write_text("{")
     refused = edged(broker, "ask", "tokens=2", "--schema", str(broken))
     assert refused.returncode == 2
     assert "is no JSON" in " ".join(refused.stderr.replace("│", " ").split())
-    assert len(node.log("job_finished")) == 1
+    assert len(node.log("job_finished")) == 2
     wrapped = tmp_path / "wrapped.json"
     wrapped.write_text(json.dumps({"name": "v", "strict": True, "schema": {"type": "integer", "maximum": 3}}))
     shaped = edged(broker, "ask", "tokens=2", "--schema", str(wrapped), "--json")
