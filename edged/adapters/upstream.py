@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -86,7 +89,7 @@ class Upstream:
             trust_env=False,
             follow_redirects=False,
         )
-        self._loop = asyncio.new_event_loop()  # takes what is asked before the thread starts
+        self._loop = _Loop()  # takes what is asked before the thread starts
         self._thread = threading.Thread(target=self._run, name="upstream", daemon=True)
 
     # any thread -----------------------------------------------------------------------------------------
@@ -184,6 +187,33 @@ class Upstream:
                 self._emit(Said(number, kind, text))
             if stream.ended:
                 return
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that looks names up in threads which the end of the process does not wait for.
+
+    Without a network that takes the better part of a minute (resolv.conf(5)), and cannot be called off.
+    """
+
+    async def getaddrinfo(self, *asked: Any, **how: Any) -> Any:  # noqa: ANN401 - socket.getaddrinfo's own
+        """As the loop's own."""
+        found: asyncio.Future[Any] = self.create_future()
+
+        def settle(error: OSError | None, result: object) -> None:
+            if not found.done():
+                found.set_result(result) if error is None else found.set_exception(error)
+
+        def look() -> None:
+            error, result = None, None
+            try:
+                result = socket.getaddrinfo(*asked, **how)
+            except OSError as failure:
+                error = failure
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.call_soon_threadsafe(settle, error, result)
+
+        threading.Thread(target=look, name="lookup", daemon=True).start()
+        return await found
 
 
 class _HastyError(TimeoutError):

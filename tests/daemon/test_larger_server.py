@@ -6,6 +6,8 @@ import http.server
 import queue
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -252,6 +254,30 @@ def test_a_server_that_falls_silent() -> None:
         assert failure(Link(url, None, None, 5.0, 0.5, 1)).reason == "it does not answer"
         talking.join()
         held[0].close()
+
+
+NAMELESS = """
+import queue, socket, time
+socket.getaddrinfo = lambda *_, **__: time.sleep(3600)  # as where no name server is to be reached
+from edged.adapters.upstream import Link, Upstream
+from edged.core.upstream import Ask
+events = queue.SimpleQueue()
+server = Upstream(Link("http://gpu.example/v1", None, None, 0.5, 5.0, 1), events.put)
+server.start()
+server.ask(Ask(1, b"{}", 5.0))
+print(events.get(timeout=30).reason)
+server.ask(Ask(2, b"{}", 5.0))
+print(server.stop(5.0))
+"""
+
+
+def test_a_name_that_nobody_finds() -> None:
+    """The question is answered in time, and the process ends at once: its end waits for no name server."""
+    told = subprocess.run(
+        [sys.executable, "-c", NAMELESS], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout.splitlines() == ["it does not answer", "True"]
+    assert told.stderr == ""
 
 
 def test_many_at_once() -> None:
