@@ -128,13 +128,22 @@ def _tool(index: int, one: object) -> Tool:
     parameters = function.get("parameters")
     if parameters is None:
         return Tool(name, description)
+    return described(name, description, parameters, f"{where}.function.parameters")
+
+
+def described(name: str, description: str, parameters: object, where: str) -> Tool:
+    """A tool whose arguments have this schema, which counts as closed; `where` it stands is for complaints.
+
+    Raises:
+        Refusal: `bad_request`; the schema is not one of an object, or out of bounds.
+    """
     if not isinstance(parameters, dict) or parameters.get("type", "object") != "object":
-        raise Refusal("bad_request", f"{where}.function.parameters must be a JSON schema of type object")
+        raise Refusal("bad_request", f"{where} must be a JSON schema of type object")
     closed = {"type": "object", **parameters}
     if not {"additionalProperties", "$ref", "anyOf", "oneOf", "allOf"} & closed.keys():
         # OpenAI's models do not invent arguments that no schema names; a small one would.
         closed["additionalProperties"] = False
-    return Tool(name, description, checked(closed, f"{where}.function.parameters"))
+    return Tool(name, description, checked(closed, where))
 
 
 def _choice(choice: object, names: Sequence[str]) -> tuple[Mode, str | None]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 
-from edged.core.tools import Tool
+from edged.core.tools import described
 from edged.engine.channel import Channel
 from edged.tools import GROUP, LocalTool, Surroundings
 from edged.tools.messages import RESULT_BYTES_MAX, Ask, Frame, Loaded, Told
@@ -36,7 +36,11 @@ def main() -> int:
     channel: Channel[Frame, Ask] = Channel(socket.socket(fileno=int(sys.argv[1])), Ask)
     try:
         tools = {name: _load(name) for name in sys.argv[2:]}
-        channel.send(Loaded(tuple(_described(name, tool) for name, tool in tools.items())))
+        told = [
+            described(name, tool.description, dict(tool.parameters), f"parameters of {name}")
+            for name, tool in tools.items()
+        ]
+        channel.send(Loaded(tuple(told)))
     except Exception as error:  # noqa: BLE001 - whatever a plug-in does at its import, the operator is told
         channel.send(Loaded(problem=f"{type(error).__name__}: {error}"))
         return 0
@@ -54,10 +58,6 @@ def _load(name: str) -> LocalTool:
     if not isinstance(tool, LocalTool):
         raise TypeError(f"tool {name} is no edged.tools.LocalTool")
     return tool
-
-
-def _described(name: str, tool: LocalTool) -> Tool:
-    return Tool(name, tool.description, msgspec.json.encode(dict(tool.parameters)).decode())
 
 
 def run(tool: LocalTool, asked: Ask) -> Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from desk_rig import Toolbox as Written
 
 from edged.core.tools import Call, Offer
 from edged.engine.messages import Started
+from edged.errors import SettingsError
 from edged.tools.client import Toolbox, ToolsRan
 
 LIMIT_S = 1.0
@@ -34,6 +36,7 @@ def hello(arguments, surroundings):
     return "hello"
 
 HANG, SPAWN, HELLO = (LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello))
+LIST = LocalTool("For tests.", {"type": "array"}, hello)
 """
 NAMES = ("hang", "spawn", "hello")
 
@@ -53,7 +56,7 @@ def toolbox(
     info = tmp_path / "trial_tools-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trial-tools\nVersion: 1.0\n")
-    entries = "".join(f"{name} = trial_tools:{name.upper()}\n" for name in NAMES)
+    entries = "".join(f"{name} = trial_tools:{name.upper()}\n" for name in (*NAMES, "list"))
     (info / "entry_points.txt").write_text(f"[edged.tools]\n{entries}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TRIAL_PID", str(tmp_path / "pid"))
@@ -66,6 +69,13 @@ def toolbox(
 def order(toolbox: Toolbox, run: int, *names: str) -> None:
     """Have these tools called."""
     toolbox.run(run, run, tuple(Call(f"c{at}", name, "{}") for at, name in enumerate(names)), "n1", {})
+
+
+def test_a_tool_s_schema_is_read_as_a_device_s(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """It counts as closed, so no model invents arguments; one that is none of an object ends the start."""
+    assert json.loads(toolbox.tools["hello"].parameters) == {"type": "object", "additionalProperties": False}
+    with pytest.raises(SettingsError, match="parameters of list must be a JSON schema of type object"):
+        Toolbox(("list",), LIMIT_S, ran.put).start()
 
 
 def test_calls_that_nobody_waits_for_are_not_made(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
