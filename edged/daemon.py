@@ -122,6 +122,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     course = Course(Replies(topics, exchange, time.monotonic), journal, time.monotonic)
     answers = AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s)
     upstream, away = parts.upstream(settings, inbox)
+    forget = Note(settings.paths.state / "forget")
     desk = Desk(
         course,
         supervision,
@@ -132,6 +133,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
         toolbox=toolbox,
         rounds_max=settings.tools.rounds,
         away=away,
+        forget_due=bool(forget.read()),
+        note_forget=forget.write,
     )
     bulletin = Bulletin(
         topics, line, settings.health.interval_s, parts.discovery(settings, topics, line, reader)

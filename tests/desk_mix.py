@@ -221,6 +221,7 @@ class Mix:
         self.finished: dict[int, int] = {}
         self.full = self.settling = self.committing = False
         self.life = self.deliveries = 0
+        self.forget = ""
         self.begin()
         # Each with its weight: about hundredths of all steps.
         acts: tuple[tuple[float, Callable[[], None]], ...] = (
@@ -266,6 +267,8 @@ class Mix:
             attempts_max=shape.attempts_max,
             toolbox=Toolbox(self.work),
             away=Away(self.server, POLICY, clock, Judge()) if shape.away else None,
+            forget_due=bool(self.forget),
+            note_forget=self.note_forget,
         )
         self.controls = Controls(self.desk, self.journal)
         self.intake = Intake(
@@ -302,6 +305,7 @@ class Mix:
         answers = (upstream.Begun, upstream.Said, upstream.Over, upstream.Broke)
         return {
             **dict.fromkeys(reports, desk.engine_said),
+            messages.PromptsForgotten: lambda _report: desk.prompts_forgotten(),
             **dict.fromkeys(answers, desk.away_said),
             Up: self.engine_up,
             Gone: self.engine_gone,
@@ -347,6 +351,10 @@ class Mix:
         engine, server, desk = self.engine, self.server, self.desk
         waiting = (self.inbox, self.under_way, self.work, engine.runs, server.runs, desk.roster, self.outbox)
         return self.journal.idle and not any(waiting) and engine.ready
+
+    def note_forget(self, text: str) -> None:
+        """The node notes what it must not forget to have forgotten."""
+        self.forget = text
 
     def now(self) -> Instant:
         """The present moment."""

@@ -112,6 +112,11 @@ class Rig:
         course = Course(Replies(TOPICS, self.line, self.clock), journal, self.clock)
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
         self.desk = Desk(course, self.engine, Outbox(self.line, journal), sharing, attempts_max=3)
+        self.desk.note_forget, self.note = self.noted, ""
+
+    def noted(self, text: str) -> None:
+        """What is to be remembered over the end of the daemon."""
+        self.note = text
 
     def ask(self, number: int, **changes: Any) -> Job:
         """A question that stands in the journal."""

@@ -23,9 +23,11 @@ from edged.core.tools import Call
 from edged.engine.messages import (
     Cancel,
     Ended,
+    ForgetPrompts,
     Order,
     Piece,
     Prepared,
+    PromptsForgotten,
     Refused,
     Said,
     SetDeadline,
@@ -155,6 +157,8 @@ class RandomEngine:
                 if run is not None:
                     self._forget(number)
                     self.tell(run.ended("cancelled", run.so_far))
+            case ForgetPrompts():
+                self.tell(PromptsForgotten())
             case SetDeadline(number, deadline):
                 run = self.runs.get(number)
                 if run is not None:

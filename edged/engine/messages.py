@@ -131,7 +131,10 @@ class SetLimits(Frame, frozen=True, tag="set_limits"):
 
 
 class ForgetPrompts(Frame, frozen=True, tag="forget_prompts"):
-    """Drop the prompts that are kept, in memory and on disk; questions that run keep theirs to their end."""
+    """Drop the prompts that are kept, in memory and on disk; questions that run keep theirs to their end.
+
+    `PromptsForgotten` answers it, but where the disk refuses.
+    """
 
 
 class Shutdown(Frame, frozen=True, tag="shutdown"):
@@ -273,7 +276,11 @@ class Log(Frame, frozen=True, tag="log"):
     fields: dict[str, Any]
 
 
+class PromptsForgotten(Frame, frozen=True, tag="prompts_forgotten"):
+    """None of the prompts that were kept when `ForgetPrompts` was read is kept any more."""
+
+
 Order = Configure | Submit | Cancel | SetDeadline | EndReasoning | SetLimits | ForgetPrompts | Shutdown
 """Everything the daemon says."""
-Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | Pulse | Log
+Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | PromptsForgotten | Pulse | Log
 """Everything the engine says."""

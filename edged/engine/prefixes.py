@@ -167,8 +167,8 @@ class Prefixes:
         )
         self._writer.start()
 
-    def clear(self) -> None:
-        """Remove all files; the allowance stays what it is. Model thread."""
+    def clear(self) -> bool:
+        """Remove all files; the allowance stays what it is. False where the disk refuses. Model thread."""
         self.settle()
         with self._guard:
             paths = list(self._entries)
@@ -177,8 +177,9 @@ class Prefixes:
                 self._drop(path)
         except OSError as error:
             self._log("warning", "prefixes_not_forgotten", {"reason": str(error)})
-        else:
-            self._log("info", "prefixes_forgotten", {"files": len(paths)})
+            return False
+        self._log("info", "prefixes_forgotten", {"files": len(paths)})
+        return True
 
     def settle(self) -> None:
         """Wait until what is being written is on disk."""

@@ -36,6 +36,7 @@ from edged.engine.messages import (
     ModelInfo,
     Order,
     Prepared,
+    PromptsForgotten,
     Pulse,
     Ready,
     Refused,
@@ -319,8 +320,8 @@ class Engine:
                         self.scheduler.limit(item)
                     case ForgetPrompts():
                         self.scheduler.forget_prompts()
-                        if self._prefixes is not None:
-                            self._prefixes.clear()
+                        if self._prefixes is None or self._prefixes.clear():
+                            self._channel.send(PromptsForgotten())
                 item = self._inbox.get_nowait()
         except queue.Empty:
             return

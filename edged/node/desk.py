@@ -105,6 +105,8 @@ class Desk:
         vitals: the board's, as health tells them, for tools.
         away: the larger server; None without one.
         service_s: seconds that a job occupied a slot, lately.
+        forget_due: prompts that the engine keeps are to be forgotten, and it has not said that they are.
+        note_forget: has a text remembered over the end of the daemon, so that a new life knows `forget_due`.
     """
 
     course: Course
@@ -119,9 +121,11 @@ class Desk:
     vitals: dict[str, Any] = field(default_factory=dict)
     away: Away | None = None
     service_s: float = 1.0
+    forget_due: bool = False
+    note_forget: Callable[[str], None] = lambda _text: None
     head_starts: HeadStarts = field(init=False)
     _runs: int = 0
-    _forget_due: bool = False
+    _forgets: int = 0
     _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -343,8 +347,8 @@ class Desk:
         """Give it everything that waits, in the order of acceptance."""
         self.course.model = model
         self.sharing.answers.clear()
-        if self._forget_due:
-            self.forget_prompts()
+        if self.forget_due:
+            self._order_forgetting()
         for number in sorted(self.roster.numbered):
             job = self.roster.numbered[number]
             if job.state is State.WAITING:
@@ -352,9 +356,22 @@ class Desk:
 
     def forget_prompts(self) -> None:
         """Have the engine drop every prompt that no running question needs; if it is away, once it is back."""
-        self._forget_due = not self.engine.ready
+        if not self.forget_due:
+            self.forget_due = True
+            self.note_forget("due")
         if self.engine.ready:
-            self.engine.send(ForgetPrompts())
+            self._order_forgetting()
+
+    def _order_forgetting(self) -> None:
+        self._forgets += 1
+        self.engine.send(ForgetPrompts())
+
+    def prompts_forgotten(self) -> None:
+        """The engine has dropped them; an order that it did not read yet may be for later ones."""
+        self._forgets -= 1
+        if not self._forgets:
+            self.forget_due = False
+            self.note_forget("")
 
     def engine_gone(self, *, crashed: bool = True) -> None:
         """What ran, runs again as the next attempt; what crashed the engine too often is poison.
@@ -363,6 +380,7 @@ class Desk:
             crashed: False where it was told to end, which no question is to blame for.
         """
         # Questions are measured one after the other, in the order in which they were submitted.
+        self._forgets = 0
         measured_first = next(iter(self._unmeasured), None)
         measured_now = [] if measured_first is None else self._jobs(measured_first)
         self._unmeasured.clear()

@@ -38,6 +38,7 @@ from edged.engine.messages import (
     Log,
     Piece,
     Prepared,
+    PromptsForgotten,
     Pulse,
     Ready,
     Refused,
@@ -246,7 +247,7 @@ class Node:
                 if self.membership.unsubscribed(event):
                     self._tell_membership()
 
-    def _engine_said(self, report: Report) -> None:
+    def _engine_said(self, report: Report) -> None:  # noqa: C901 - one branch a kind of report
         desk = self.desk
         match report:
             case Piece() | Prepared() | Started() | Refused():
@@ -254,6 +255,8 @@ class Node:
             case Ended():
                 self.supervision.answered()
                 desk.engine_said(report)
+            case PromptsForgotten():
+                desk.prompts_forgotten()
             case Pulse():
                 self.supervision.pulse = report
                 limits = self.supervision.limits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -109,6 +111,25 @@ def test_forgotten(node: DaemonProcess, broker: Mosquitto, device: MakeDevice) -
         rest = [*journal.execute("SELECT body, terminal FROM jobs WHERE session IS NOT NULL")]
         rest += [*journal.execute("SELECT body, name FROM session_turns")]
         assert not any(b"4711" in bytes(str(row), "utf-8") for row in rest)
+
+
+def test_forgotten_though_all_is_killed(node: DaemonProcess, broker: Mosquitto, device: MakeDevice) -> None:
+    """The engine hangs, and the daemon is killed before it notices: what was called forgotten goes all the same."""
+    c1 = device(broker, "c1")
+    c1.answer(c1.ask("Who are you?", session="s", max_tokens=2))
+    ask(c1, "Is 85 C hot?")
+    ask(c1, "What is above us?")
+    wait_stored(node)
+    os.kill(node.engine_pid(), signal.SIGSTOP)
+    with Client(port=broker.port, name="c1", node=node.node) as client:
+        assert client.forget_session("s") == "forgotten"
+    node.kill()
+    assert list(folder(node).glob("*.kv"))
+    node.start()
+    assert node.wait_log("prefixes_forgotten")["files"] >= 1
+    assert not list(folder(node).glob("*.kv"))
+    node.terminate()
+    assert not (folder(node).parent / "forget").exists()
 
 
 def test_switched_off(node: DaemonProcess, broker: Mosquitto, device: MakeDevice) -> None:

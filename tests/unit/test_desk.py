@@ -16,7 +16,17 @@ from edged.core.question import Message
 from edged.core.records import JobRow, Publish, Recovered, RecoveredJob
 from edged.core.tools import Call, Offer
 from edged.core.upstream import Policy
-from edged.engine.messages import Cancel, Ended, Piece, Prepared, Refused, Said, Started, Submit
+from edged.engine.messages import (
+    Cancel,
+    Ended,
+    ForgetPrompts,
+    Piece,
+    Prepared,
+    Refused,
+    Said,
+    Started,
+    Submit,
+)
 from edged.errors import Code
 from edged.node.away import Away
 from edged.node.outbox import Owed
@@ -409,3 +419,36 @@ def test_an_answer_under_way_to_where_nobody_listens_any_more() -> None:
     assert (len(outbox), outbox.delivered) == (1, 0)
     outbox.delivered_one(Delivered(Owed(16)))
     assert (len(outbox), outbox.delivered) == (0, 1)
+
+
+# what is forgotten --------------------------------------------------------------------------------------------
+
+
+def forgetting(rig: Rig) -> tuple[int, str]:
+    """How often the engine was told to forget since it was looked at last, and what is noted on disk."""
+    orders = [order for order in rig.engine.orders if isinstance(order, ForgetPrompts)]
+    rig.engine.orders.clear()
+    return len(orders), rig.note
+
+
+def test_prompts_are_forgotten_though_the_engine_ends_before_it_has() -> None:
+    """The next one is told as well, until one has said that it has done it; so is one of a later life."""
+    rig = Rig()
+    rig.desk.forget_prompts()
+    assert forgetting(rig) == (1, "due")
+    rig.crash()
+    assert forgetting(rig) == (1, "due")
+    rig.desk.forget_prompts()
+    rig.desk.prompts_forgotten()
+    assert forgetting(rig) == (1, "due"), "the second order may be for later prompts"
+    rig.desk.prompts_forgotten()
+    assert forgetting(rig) == (0, "")
+    rig.crash()
+    assert forgetting(rig) == (0, "")
+    rig.engine.ready = False
+    rig.desk.forget_prompts()
+    assert forgetting(rig) == (0, "due")
+    later = Rig()
+    later.desk.forget_due = True
+    later.desk.engine_ready("m")
+    assert forgetting(later)[0] == 1
