@@ -1,8 +1,6 @@
 # Compiles llama.cpp on an x86 Debian for 64-bit Arm boards: names the cross compiler, and holds the options that
 # llama-cpp-python would otherwise overrule (deploy/llama.cmake says how that works, and why these two).
 include("${CMAKE_CURRENT_LIST_DIR}/../llama.cmake")
-set(CMAKE_C_FLAGS_INIT "") # it has an x86 compiler's option, which the one for Arm does not know
-set(CMAKE_CXX_FLAGS_INIT "")
 
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
