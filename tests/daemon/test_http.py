@@ -251,6 +251,21 @@ def test_the_same_key_asks_once(served: Served) -> None:
         served.chat("another", extra_headers=headers)
 
 
+def test_a_key_that_is_taken(served: Served) -> None:
+    """Another question under a key is refused while the first runs, whose reader hears nothing of it, and later."""
+    headers = {"Idempotency-Key": "1"}
+    first = served.chat("tokens=60 step_ms=20", stream=True, extra_headers=headers)
+    next(iter(first))
+    with pytest.raises(openai.BadRequestError, match="this Idempotency-Key names another question"):
+        served.chat("another", extra_headers=headers)
+    same = served.chat("tokens=60 step_ms=20", extra_headers=headers, extra_body={"deadline_ms": 60_000})
+    rest = "".join(chunk.choices[0].delta.content or "" for chunk in first)
+    assert same.choices[0].message.content.endswith(rest)
+    assert rest.endswith("w59 ")
+    with pytest.raises(openai.BadRequestError, match="named another question"):
+        served.chat("another", extra_headers=headers)
+
+
 def test_without_a_broker(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     """HTTP works while the broker is away, from the start on."""
     sections, port = with_http(tmp_path)

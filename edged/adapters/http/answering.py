@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edged.core.transcript import Transcript
+from edged.errors import Refusal
 
 from .asking import Node, Wish, ask
-from .errors import HttpError, diverged, of_reply
+from .errors import HttpError, diverged, of_refusal, of_reply
 
 SILENCE_S = 15.0
 """After so long without a word a comment is sent: less than proxies wait (nginx: proxy_read_timeout 60 s)."""
@@ -82,8 +83,11 @@ class Answering(Response):
             raise error
 
     async def _answer(self, sink: _Sink) -> None:
-        async with ask(self._node, self._wish, SILENCE_S) as replies:
-            await (self._stream if self._wish.fields["stream"] else self._whole)(sink, replies)
+        try:
+            async with ask(self._node, self._wish, SILENCE_S) as replies:
+                await (self._stream if self._wish.fields["stream"] else self._whole)(sink, replies)
+        except Refusal as refusal:
+            await self._broken(sink, of_refusal(refusal))
 
     async def _whole(self, sink: _Sink, replies: AsyncIterator[dict[str, Any] | None]) -> None:
         calls: list[Any] = []

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from edged.core.link import INSIDE, Arrived
 from edged.core.question import Properties
 from edged.core.topics import INSIDE as CLIENT_HEAD
 from edged.core.topics import NAMED, PASSING, Topics, is_name
+from edged.errors import Refusal
 
 MAILBOX_BYTES_MAX = 256 * 1024
 """Deltas that wait for a slow reader."""
@@ -48,6 +49,7 @@ class Node:
         metrics: text for Prometheus.
         payload_bytes_max: largest question.
         larger: names of models that a larger server has.
+        open: questions whose replies are being read, by reply topic, as their readers put them. The loop's alone.
     """
 
     topics: Topics
@@ -59,6 +61,7 @@ class Node:
     payload_bytes_max: int
     version: str
     larger: tuple[str, ...] = ()
+    open: dict[str, list[bytes]] = field(default_factory=dict)
 
 
 class Mailbox:
@@ -127,12 +130,22 @@ async def ask(
     """Ask, and read the replies; None stands for `silence_s` without one. The last is a terminal message.
 
     A question that is left before its end is cancelled, unless its client has named it.
+
+    Raises:
+        Refusal: `bad_request`; its key names another question, whose readers would hear a refusal by the node too.
     """
     client = CLIENT_HEAD + _name(wish.client)
     job_id = f"{PASSING}{secrets.token_hex(12)}" if wish.key is None else f"{NAMED}{_digest(wish.key)}"
     topic = node.topics.answer(client, job_id)
     box = Mailbox(asyncio.get_running_loop())
     over = False
+    # One that has a key is the same question whether its reader wants a stream or not, and how long it waits.
+    asked = wish.fields if wish.key is None else {**wish.fields, "stream": True}
+    put = msgspec.json.encode({name: value for name, value in asked.items() if name != "deadline_ms"})
+    others = node.open.setdefault(topic, [])
+    if others and others[0] != put:
+        raise Refusal("bad_request", "this Idempotency-Key names another question, which runs; use a new key")
+    others.append(put)
 
     async def replies() -> AsyncIterator[dict[str, Any] | None]:
         nonlocal over
@@ -144,13 +157,14 @@ async def ask(
 
     node.exchange.open(topic, box)
     try:
-        # Named by the Correlation Data, so that also the refusal of what cannot be read comes back here. One that
-        # has a key is the same question whether its reader wants a stream or not.
-        asked = wish.fields if wish.key is None else {**wish.fields, "stream": True}
+        # Named by the Correlation Data, so that also the refusal of what cannot be read comes back here.
         _send(node, node.topics.ask(client), asked, Properties(correlation=job_id.encode()))
         yield replies()
     finally:
         node.exchange.close(topic, box)
+        others.remove(put)
+        if not others:
+            del node.open[topic]
         if not over and wish.key is None:
             _send(node, node.topics.control(client), {"op": "cancel", "id": job_id}, Properties())
 
