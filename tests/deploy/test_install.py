@@ -53,21 +53,34 @@ def readable(path: Path) -> bool:
     return mode & wanted == wanted
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_the_service_may_read_what_root_installs(release: Path, tmp_path: Path, umask: int) -> None:
-    """It runs as another account, whatever mask root has: hardened systems have 027 or 077."""
-    home = tmp_path / "home"
-    home.mkdir(mode=0o755)
-    ended = subprocess.run(
-        ["sh", str(release / "install"), str(home), "noted"],
-        capture_output=True,
-        text=True,
-        check=False,
-        umask=umask,
-    )
+def install(release: Path, home: Path, umask: int = 0o022) -> Path:
+    """Install it; returns where it is."""
+    home.mkdir(mode=0o755, exist_ok=True)
+    command = ["sh", str(release / "install"), str(home), "noted"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, umask=umask)
     assert ended.returncode == 0, ended.stderr
     place = home / "releases" / VERSION
     assert (place / ".complete").read_text() == "noted\n"
     assert "NEON = 1" in (place / "cpu.txt").read_text()
+    return place
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_service_may_read_what_root_installs(release: Path, tmp_path: Path, umask: int) -> None:
+    """It runs as another account, whatever mask root has: hardened systems have 027 or 077."""
+    place = install(release, tmp_path / "home", umask)
     found = [path for path in (place.parent, *place.parent.rglob("*")) if not path.is_symlink()]
     assert [path for path in found if not readable(path)] == []
+
+
+def test_again(release: Path, tmp_path: Path) -> None:
+    """What is installed stays as it is, but where the system has another Python since: there nothing of it runs."""
+    mark = install(release, tmp_path / "home") / "mark"
+    mark.touch()
+    place = install(release, tmp_path / "home")
+    assert mark.exists()
+    (ours,) = (place / "lib").iterdir()
+    ours.rename(ours.with_name("python3.2"))
+    install(release, tmp_path / "home")
+    assert not mark.exists()
+    assert subprocess.run([place / "bin" / "edged"], check=True, capture_output=True).stdout == b"0.1.0\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,6 +54,18 @@ def test_a_hot_board(tmp_path: Path, build: tree.Builder, zone: str, temp_c: flo
     root = build(tmp_path / "board")
     boards.set_temp_c(root, zone, temp_c)
     assert hot(tmp_path, root) == [said]
+
+
+def test_releases_of_another_python(tmp_path: Path) -> None:
+    """After an upgrade of the system they cannot be run: the role installs anew, and goes back to none."""
+    ours = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for version, python in (("0.1.0", "python3.2"), ("0.2.0", ours), ("0.3.0", None)):
+        release = tmp_path / "opt/releases" / version
+        (release / "lib" / (python or ours)).mkdir(parents=True)
+        if python is not None:
+            (release / ".complete").write_text("sum\n")
+    told = module(tmp_path, "edged_board", home=str(tmp_path / "opt"), model="small.gguf", sys=str(tmp_path))
+    assert (told["releases"], told["stale"]) == ({"0.2.0": "sum"}, ["0.1.0"])
 
 
 # a model from a server that breaks off ----------------------------------------------------------------------------

@@ -24,6 +24,8 @@ EXAMPLES = """
 RETURN = """
 hot: {description: "One text for each zone that is too near to its trip point.", type: list, returned: always}
 settings_model: {description: "Table model of the settings in use; may be empty.", type: dict, returned: always}
+releases: {description: "Notes of the releases that this board's Python can run.", type: dict, returned: always}
+stale: {description: "Those for another Python, as after an upgrade of the system.", type: list, returned: always}
 sums: {description: "SHA-256 of files; empty text where there is none.", type: dict, returned: always}
 """
 
@@ -146,12 +148,19 @@ def main() -> None:
     )
     home = Path(module.params["home"])
     now_s = module.params["now_s"]
-    releases = home / "releases"
+    python = ".".join(platform.python_version_tuple()[:2])
+    folder = home / "releases"
+    releases = {
+        place.name: text(place / ".complete")
+        for place in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if (place / ".complete").is_file()
+    }
+    stale = [name for name in releases if not (folder / name / "lib" / f"python{python}").is_dir()]
     module.exit_json(
         changed=False,
         architecture=platform.machine(),
         bits=8 * struct.calcsize("P"),
-        python=".".join(platform.python_version_tuple()[:2]),
+        python=python,
         systemd=systemd(),
         memory_mb=memory_mb(),
         writable=os.access(existing(home), os.W_OK),  # not so on a read-only card, for root either
@@ -161,11 +170,8 @@ def main() -> None:
         model_there=(home / "models" / module.params["model"]).is_file(),
         current=target(home / "current"),
         previous=target(home / "previous"),
-        releases={
-            place.name: text(place / ".complete")
-            for place in (sorted(releases.iterdir()) if releases.is_dir() else [])
-            if (place / ".complete").is_file()
-        },
+        releases={name: note for name, note in releases.items() if name not in stale},
+        stale=stale,
         settings_model=settings_model(module.params["settings"]),
         sums={name: digest(Path(os.fspath(name))) for name in module.params["files"]},
     )
