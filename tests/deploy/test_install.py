@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ensurepip
 import hashlib
 import stat
 import subprocess
 import zipfile
 from pathlib import Path
 
+import pip
 import pytest
 
 WHEELS = Path(__file__).parents[2] / "deploy" / "wheels"
@@ -36,8 +36,11 @@ def release(tmp_path: Path) -> Path:
             archive.writestr(name, text)
         record = f"edged-{VERSION}.dist-info/RECORD"
         archive.writestr(record, "".join(f"{name},,\n" for name in (*FILES, record)))
-    (pip,) = (Path(str(ensurepip.__file__)).parent / "_bundled").glob("pip-*.whl")
-    (top / "wheels" / pip.name).write_bytes(pip.read_bytes())
+    ours = Path(str(pip.__file__)).parent  # Debian has its wheel elsewhere than other Pythons
+    with zipfile.ZipFile(top / "wheels" / "pip-1-py3-none-any.whl", "w") as archive:
+        for file in ours.rglob("*"):
+            if file.is_file() and file.suffix != ".pyc":
+                archive.write(file, file.relative_to(ours.parent))
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (top / "requirements.txt").write_text(f"edged=={VERSION} --hash=sha256:{digest}\n")
     (top / "VERSION").write_text(f"{VERSION}\n")
