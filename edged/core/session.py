@@ -8,6 +8,7 @@ cut into other tokens, and only the very same ones continue what stands in the K
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import dropwhile, takewhile
 
 import msgspec
 
@@ -135,16 +136,25 @@ def grown(
         tokens: how it was said; empty where the text alone is to be read again.
     """
     system, asked = _apart(question)
+    if not history.turns or not history.turns[-1].turn.messages[-1].tool_calls:
+        asked = tuple(dropwhile(_is_result, asked))  # of calls that are forgotten
     turn = Turn((*asked, answer), {len(asked): tokens} if tokens else {})
     kept = Kept(number, turn, len(msgspec.msgpack.encode(turn)))
     return History(history.system if system is None else system, (*history.turns, kept))
 
 
 def without_oldest(history: History, messages: int) -> History:
-    """The history without the turns of which every message is among the `messages` oldest ones."""
+    """The history without the turns of which every message is among the `messages` oldest ones.
+
+    A turn with calls stays until those that go on with its results can go too.
+    """
     turns = list(history.turns)
-    while turns and len(turns[0].turn.messages) <= messages:
-        messages -= len(turns.pop(0).turn.messages)
+    while turns:
+        together = 1 + len(list(takewhile(lambda kept: _goes_on(kept.turn.messages), turns[1:])))
+        messages -= sum(len(kept.turn.messages) for kept in turns[:together])
+        if messages < 0:
+            break
+        del turns[:together]
     return replace(history, turns=tuple(turns))
 
 
@@ -158,7 +168,11 @@ def stored(client: str, name: str, history: History) -> SessionTurn:
 
 def _goes_on(messages: tuple[Message, ...]) -> bool:
     """Whether these answer the calls of the turn before."""
-    return bool(messages) and messages[0].role == "tool"
+    return bool(messages) and _is_result(messages[0])
+
+
+def _is_result(message: Message) -> bool:
+    return message.role == "tool"
 
 
 def _apart(question: Question) -> tuple[str | None, tuple[Message, ...]]:

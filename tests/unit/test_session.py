@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
 
@@ -10,6 +12,8 @@ from edged.core.job import Job
 from edged.core.question import Message, Question
 from edged.core.records import StoredSession
 from edged.core.session import History, Turn
+from edged.core.tools import Call
+from edged.engine.chat import turns_of
 from edged.errors import Refusal
 from edged.node.sessions import Sessions
 
@@ -114,6 +118,68 @@ def test_a_full_history_keeps_what_a_result_answers() -> None:
 def test_what_was_trimmed_is_forgotten(messages: int, left: list[int]) -> None:
     """A turn goes when all of its messages were left out."""
     assert [kept.number for kept in session.without_oldest(talk("a", "b"), messages).turns] == left
+
+
+def test_results_are_not_kept_without_their_calls() -> None:
+    """Results that came with one more question: what the engine leaves out before that is not whole turns."""
+    calls = called("c")
+    history = session.grown(History(), 1, asked("a"), calls, ())
+    told = answering("c", "and b?")
+    history = session.grown(history, 2, told, YES, ())
+    assert session.without_oldest(history, 3) == history, (
+        "the calls' turn stays as long as what goes on with it"
+    )
+    assert session.without_oldest(history, 5) == History()
+    alone = session.grown(History(), 2, told, YES, ())
+    assert texts(alone.turns[0].turn.messages) == ["u:and b?", "a:yes"]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_result_without_its_call(seed: int) -> None:
+    """Whatever is asked, answered, called and trimmed, by the node or by the engine."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    history, calls = History(), ""
+    limit, context = rng.choice([200, 400, 800]), rng.choice([4, 6, 10])
+    for number in range(1, 12):
+        told = asked("x" * rng.choice([1, 120]))
+        if calls and rng.random() < 0.8:
+            told = answering(calls, *["and?"] * (rng.random() < 0.3))
+        told = msgspec.structs.replace(told, overflow=rng.choice(["error", "trim_history"]))
+        try:
+            fitted = session.fitted(history, told, limit)
+        except Refusal:
+            continue
+        messages = session.conversation(fitted, told).messages
+        check_results(messages)
+        dropped = history.messages - fitted.messages
+        turns = turns_of(messages)
+        while len(turns) > 1 and sum(map(len, turns)) > context and told.overflow == "trim_history":
+            dropped += len(turns.pop(0))
+        check_results(tuple(message for turn in turns for message in turn))
+        calls = f"c{number}" if rng.random() < 0.4 else ""
+        answer = called(calls) if calls else YES
+        history = session.grown(session.without_oldest(history, dropped), number, told, answer, ())
+
+
+def called(name: str) -> Message:
+    """An answer that calls a tool of the device."""
+    return Message("assistant", None, tool_calls=[Call(name, "f", "{}").shape()])
+
+
+def answering(name: str, *more: str) -> Question:
+    """A question that brings the result of a call, and perhaps a user's message behind it."""
+    result = Message("tool", "r" * 40, tool_call_id=name)
+    return msgspec.structs.replace(asked("x"), messages=(result, *(Message("user", text) for text in more)))
+
+
+def check_results(messages: tuple[Message, ...]) -> None:
+    """Each result stands behind its call."""
+    known: set[str] = set()
+    for message in messages:
+        if message.role == "tool":
+            assert message.tool_call_id in known, texts(messages)
+        else:
+            known = {call["id"] for call in message.tool_calls or []}
 
 
 def job(number: int, text: str = "a", name: str | None = "s") -> Job:
