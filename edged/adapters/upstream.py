@@ -120,6 +120,9 @@ class Upstream:
         reason = "it returned"
         try:
             self._loop.run_until_complete(self._serve())
+            self._loop.run_until_complete(
+                self._loop.shutdown_asyncgens()
+            )  # of streams that were left half read
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise

@@ -320,7 +320,7 @@ def test_content_type_json() -> None:
         (b'{"prompt":"a"}}', "no JSON object"),
         (b'{"prompt":"a",}', "no JSON object"),
         (b"{'prompt':'a'}", "no JSON object"),
-        (b'{"a":' * 5000, "no JSON object: it is nested too deeply"),
+        (b'{"a":' * 12000, "no JSON object: it is nested too deeply"),
     ],
 )
 def test_unreadable(payload: bytes, words: str) -> None:

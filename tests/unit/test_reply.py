@@ -131,7 +131,7 @@ def test_parsed(text: str) -> None:
     assert reply.parsed(text) == json.loads(text)
 
 
-@pytest.mark.parametrize("text", ["1e999", "-1e400", "[" * 5000 + "]" * 5000, '{"a": ', "1" * 5000])
+@pytest.mark.parametrize("text", ["1e999", "-1e400", "[" * 20000 + "]" * 20000, '{"a": ', "1" * 5000])
 def test_not_parsed(text: str) -> None:
     """What a wide schema allows and nobody can read is an error for its device, and nothing worse."""
     with pytest.raises(Refusal, match="cannot be read"):

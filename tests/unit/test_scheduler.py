@@ -753,12 +753,12 @@ def test_only_sessions_keep_their_words() -> None:
     assert rig.ended(1).said is None
 
 
-@pytest.mark.parametrize("value", ["1" * 5000, "[" * 1200 + "]" * 1200], ids=["digits", "depth"])
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 12000 + "]" * 12000], ids=["digits", "depth"])
 def test_a_call_that_cannot_be_read(value: str) -> None:
     """Arguments beyond what we can read are refused, and cost no other question anything."""
     call = OURS.write([Call("", "f", f'{{"a": {value}}}')])
     one = Rig(
-        ScriptedModel(lambda text: Story(call.encode() if text == b"call" else b"yes"), context=8192),
+        ScriptedModel(lambda text: Story(call.encode() if text == b"call" else b"yes"), context=65536),
         make_constraints=lambda: ScriptedConstraints(b"{}", call.encode()),
     )
     one.ask(1, "call", tools=(Tool("f"),))
