@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from llguidance import LLTokenizer, TokenizerWrapper
 from scripted import ASSISTANT, END, ByteVocabulary, ScriptedModel, Story, preparation
 
+from edged.core.batching import ROWS_MAX
 from edged.core.tools import Call
 from edged.engine.calls import OURS
 from edged.engine.constraint import Constraints
@@ -65,7 +66,8 @@ class _Bytes(SimpleNamespace):
 def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     """The counting model, for any file."""
     log("info", "counting model")
-    model = CountingModel(script, streams=setup.slots, context=setup.context, batch_tokens=setup.batch_tokens)
+    rows = setup.batch_tokens or ROWS_MAX
+    model = CountingModel(script, streams=setup.slots, context=setup.context, batch_tokens=rows)
     info = ModelInfo(
         name="counting",
         architecture="script",

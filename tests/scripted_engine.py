@@ -22,6 +22,7 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+from edged.core.batching import ROWS_MAX
 from edged.engine.chat import ChatTemplate
 from edged.engine.messages import Configure, ModelInfo
 from edged.engine.ports import Chooser
@@ -201,7 +202,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     log("info", "scripted model")
     template = ChatTemplate(THINKING if os.environ.get("SCRIPTED_THINKS") else TEMPLATE)
     vocabulary = WordVocabulary()
-    passes = ScriptedPasses(vocabulary, setup.slots, setup.batch_tokens)
+    passes = ScriptedPasses(vocabulary, setup.slots, setup.batch_tokens or ROWS_MAX)
     preparation = Preparation(
         vocabulary=vocabulary,
         template=template,

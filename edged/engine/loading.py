@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate
 from edged.engine.messages import Configure, ModelInfo
@@ -53,7 +54,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
             model,
             sequences=setup.slots,
             context=setup.context,
-            batch_tokens=max(setup.batch_tokens, setup.slots),
+            batch_tokens=max(setup.batch_tokens or rows_for(model.width), setup.slots),
             threads=setup.decode_threads,
             kv_type=setup.kv_type,
         )

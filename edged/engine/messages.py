@@ -27,6 +27,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     """First message of a session: what to load and how to run it. `[engine]` in settings explains each.
 
     Attributes:
+        batch_tokens: rows of a pass; None leaves it to the model, see `rows_for`.
         step_s, read_s: seconds of a pass that writes and to read one token of a prompt, as calibrated with these
             thread counts: what ETAs begin with. 0.0 where that is not known.
     """
@@ -37,7 +38,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     chat_template: str | None
     slots: int
     context: int
-    batch_tokens: int
+    batch_tokens: int | None
     decode_threads: int
     prefill_threads: int
     cores: tuple[int, ...]

@@ -15,11 +15,15 @@ class Frame(msgspec.Struct, frozen=True, tag_field="t", array_like=True):
 
 
 class LoadTrial(Frame, frozen=True, tag="load"):
-    """First order: load this, with room for `context` tokens, on these cores; answered by `Loaded` or `Failed`."""
+    """First order: load this, with room for `context` tokens, on these cores; answered by `Loaded` or `Failed`.
+
+    Attributes:
+        batch_tokens: rows of a pass; None leaves it to the model, see `rows_for`.
+    """
 
     model_path: str
     sha256: str | None
-    batch_tokens: int
+    batch_tokens: int | None
     context: int
     cores: tuple[int, ...]
     threads: int

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.channel import Channel
 from edged.engine.loading import check_file
@@ -58,7 +59,7 @@ class Bench:
                 self.model,
                 sequences=1,
                 context=setup.context,
-                batch_tokens=setup.batch_tokens,
+                batch_tokens=setup.batch_tokens or rows_for(self.model.width),
                 threads=setup.threads,
                 kv_type=setup.kv_type,
             )

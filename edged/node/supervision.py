@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import msgspec
 import structlog
 
+from edged.core.batching import ROWS_MAX
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
 
@@ -267,7 +268,8 @@ class Supervision:
         rate = self.pulse.prefill_tokens_per_s if self.pulse else 0.0
         if rate == 0.0:
             return self.hang_s
-        return min(self.hang_s, max(HANG_MIN_S, HANG_PASSES * self.setup.batch_tokens / rate))
+        rows = self.setup.batch_tokens or ROWS_MAX
+        return min(self.hang_s, max(HANG_MIN_S, HANG_PASSES * rows / rate))
 
     def _shrink(self) -> None:
         """Memory ran out: the next start asks for a smaller KV cache."""

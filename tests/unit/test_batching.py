@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.batching import CHUNK_MIN, CHUNK_S, PATIENCE_S, Need, Share, Turns, closing_up, plan
+from edged.core.batching import CHUNK_MIN, CHUNK_S, PATIENCE_S, Need, Share, Turns, closing_up, plan, rows_for
 
 BATCHES = st.integers(8, 64)
 
@@ -176,3 +176,9 @@ def test_a_gap_is_closed_from_the_cheaper_side() -> None:
     assert closing_up(running, [500, 0, 40, 40]) == [(3, 1)]
     assert closing_up(running, [10, 0, 400, 400]) == [(0, 1)]
     assert closing_up([False, True, True, False], [0, 1, 1, 0]) == []
+
+
+@pytest.mark.parametrize(("width", "rows"), [(576, 256), (1023, 256), (1024, 128), (1536, 128)])
+def test_rows_where_the_settings_name_none(width: int, rows: int) -> None:
+    """Large models read prompts by 128 tokens, small ones by 256."""
+    assert rows_for(width) == rows

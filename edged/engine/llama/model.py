@@ -75,6 +75,11 @@ class Model:
         return buffer.value.decode("utf-8", "replace")
 
     @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        return int(C.llama_model_n_embd(self._model))
+
+    @property
     def vocabulary_pointer(self) -> object:
         """The C vocabulary, for llguidance."""
         return self._vocab
@@ -101,7 +106,7 @@ class Model:
     def kv_bytes_per_token(self, kv_type: str) -> int:
         """Bytes that one token occupies in the KV cache, over all layers, keys and values."""
         heads = C.llama_model_n_head(self._model)
-        per_head = C.llama_model_n_embd(self._model) // max(1, heads)
+        per_head = self.width // max(1, heads)
         per_layer = 2 * per_head * C.llama_model_n_head_kv(self._model)
         return int(C.llama_model_n_layer(self._model) * per_layer * KV_TYPE_BITS[kv_type] / 8)
 
