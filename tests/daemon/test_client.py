@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -187,38 +188,36 @@ def test_a_prefix_that_fits_no_topic_is_told(prefix: str) -> None:
         Client(prefix=prefix)
 
 
-def test_a_broker_without_mqtt_5() -> None:
-    """One of 3.1.1 alone answers with return code 1 (MQTT 3.1.1, 3.2.2.3); that is said in words."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@contextlib.contextmanager
+def refusing_with(connack: bytes, port: int = 0) -> Iterator[int]:
+    """What answers one connection with these bytes; yields its port."""
+    with socket.create_server(("127.0.0.1", port)) as server:
 
         def refuse() -> None:
             with server.accept()[0] as line:
                 line.recv(4096)
-                line.sendall(b"\x20\x02\x00\x01")
+                line.sendall(connack)
 
         refusing = threading.Thread(target=refuse, daemon=True)
         refusing.start()
-        with pytest.raises(ClientError, match="it has no MQTT 5"):
-            Client("127.0.0.1", server.getsockname()[1]).connect()
+        yield server.getsockname()[1]
         refusing.join()
+
+
+def test_a_broker_without_mqtt_5() -> None:
+    """One of 3.1.1 alone answers with return code 1 (MQTT 3.1.1, 3.2.2.3); that is said in words."""
+    refusal = pytest.raises(ClientError, match="it has no MQTT 5")
+    with refusing_with(b"\x20\x02\x00\x01") as port, refusal:
+        Client("127.0.0.1", port).connect()
 
 
 def test_a_broker_that_refuses_for_now(broker: Mosquitto) -> None:
     """A broker that is still starting says so (reason 0x88); the same client connects once it takes it in."""
     broker.stop()
     client = Client("127.0.0.1", broker.port)
-    with socket.create_server(("127.0.0.1", broker.port)) as server:
-
-        def refuse() -> None:
-            with server.accept()[0] as line:
-                line.recv(4096)
-                line.sendall(b"\x20\x03\x00\x88\x00")
-
-        refusing = threading.Thread(target=refuse, daemon=True)
-        refusing.start()
-        with pytest.raises(UnreachableError, match="Server unavailable; try again later"):
-            client.connect()
-        refusing.join()
+    refusal = pytest.raises(UnreachableError, match="Server unavailable; try again later")
+    with refusing_with(b"\x20\x03\x00\x88\x00", broker.port), refusal:
+        client.connect()
     broker.start()
     client.connect()
     assert client.alive()
