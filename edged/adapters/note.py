@@ -12,7 +12,7 @@ log = structlog.get_logger()
 
 
 class Note:
-    """The line. A disk that refuses costs the note and nothing else.
+    """The line. A disk that refuses costs the note and nothing else; the log has each reason once.
 
     Args:
         path: its folder must be there when it is written.
@@ -20,6 +20,7 @@ class Note:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._complained = ""
 
     def read(self) -> str:
         """What was noted last; empty for nothing."""
@@ -32,11 +33,16 @@ class Note:
     def write(self, text: str) -> None:
         """Note this in place of the last, or nothing."""
         try:
-            if not text:
+            if text:
+                beside = self._path.with_name(f".{self._path.name}")
+                beside.write_text(f"{text}\n", "utf-8")
+                beside.replace(self._path)
+            else:
                 self._path.unlink(missing_ok=True)
-                return
-            beside = self._path.with_name(f".{self._path.name}")
-            beside.write_text(f"{text}\n", "utf-8")
-            beside.replace(self._path)
         except OSError as error:
-            log.warning("note_failed", file=str(self._path), reason=error.strerror)
+            reason = error.strerror or str(error)
+            if reason != self._complained:
+                log.warning("note_failed", file=str(self._path), reason=reason)
+            self._complained = reason
+            return
+        self._complained = ""

@@ -22,6 +22,9 @@ NOTE = "clocks"
 OFF = "heat.clocks is off"
 OTHERS = "another edged on this board lowers them"
 NONE = "this machine tells no clocks of the engine's cores"
+UNNOTED = "what stands there cannot be noted in paths.state"
+NOTE_AGAIN = 30
+"""Readings until a note that the disk refused is tried again: a minute, unless set otherwise."""
 
 log = structlog.get_logger()
 
@@ -85,6 +88,7 @@ class Clocks:
     _lately: dict[tuple[int, ...], int] = field(default_factory=dict)
     _before: dict[tuple[int, ...], int] = field(default_factory=dict)
     _noted: str = ""
+    _note_in: int = 0
 
     @property
     def lowered(self) -> bool:
@@ -127,6 +131,10 @@ class Clocks:
                 log.info("clock_cap_changed_by_another", policy=one.name, cap_hz=one.cap_hz)
                 if self._noted:
                     self._keep()
+        if self._note_in:
+            self._note_in -= 1
+            if not self._note_in:
+                self._keep()
         before, self.reason = self.reason, self._objection()
         if self.reason != before:
             mend = {"mend": self.mend} if self.mend else {}
@@ -142,7 +150,7 @@ class Clocks:
             known = self._known[name]
             wanted_hz = caps_hz.get(name, known.owner_hz)
             hz = None if wanted_hz is None else known.wish(wanted_hz)
-            if hz is None or (hz != known.owner_hz and not self._keep()):
+            if hz is None or (hz != known.owner_hz and (self._note_in or not self._keep())):
                 continue
             why = self.caps.write(name, hz)
             if not why:
@@ -214,6 +222,7 @@ class Clocks:
             "the kernel tells no boot id": self.boot_id is None,
             OTHERS: self._others,
             NONE: not found,
+            UNNOTED: self._note_in,
             f"{' and '.join(barred)} may not be written": barred,
             "".join(broken[:1]): broken,
             "the kernel throttles, and shows its own caps in place of the owner's": unread,
@@ -224,12 +233,13 @@ class Clocks:
         return [ladder(one, hz) for name, one in self._found.items() if (hz := self._known[name].owner_hz)]
 
     def _keep(self) -> bool:
-        """Note the owners' caps; without the note on disk nothing is lowered."""
+        """Note the owners' caps; without the note on disk nothing is lowered, and heat takes threads and time."""
         owners = {name: known.owner_hz for name, known in self._known.items() if known.owner_hz}
         text = encode(Kept(self.boot_id or "", owners))
         if self.note.read() != text:  # also where somebody gave the clocks back beside us, and took the note
             self.note.write(text)
             if self.note.read() != text:
+                self._note_in = NOTE_AGAIN
                 return False
-        self._noted = text
+        self._noted, self._note_in = text, 0
         return True

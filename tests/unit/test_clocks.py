@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boards
 import pytest
+import structlog
 from boards import tree
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from edged.core.heat.clocks import (
 )
 from edged.core.heat.policy import Ceiling, limits
 from edged.core.pace import PACE_MIN
-from edged.node.clocks import NONE, OFF, Clocks
+from edged.node.clocks import NONE, NOTE_AGAIN, OFF, UNNOTED, Clocks
 from edged.settings import Paths
 
 MHZ = 1_000_000
@@ -413,6 +414,34 @@ def test_no_note_no_cap(rig: Rig) -> None:
     rig.state.write_text("no folder")
     rig.spend(0.5)
     assert rig.cap() == 2400
+
+
+def test_no_note_and_the_heat_goes_into_threads_and_time(rig: Rig) -> None:
+    """Caps that nobody may write are none to count on; the disk is tried again, and the log says it once."""
+    shutil.rmtree(rig.state)
+    rig.state.write_text("no folder")
+    with structlog.testing.capture_logs() as lines:
+        left = [rig.spend(0.5) for _ in range(3 * NOTE_AGAIN)]
+    assert set(left[1:]) == {0.5}
+    assert rig.clocks.about() == {"lowered": False, "reason": UNNOTED}
+    assert [line["event"] for line in lines] == ["clocks_used", "note_failed", "clocks_left_alone"]
+    rig.state.unlink()
+    rig.state.mkdir()
+    for _ in range(NOTE_AGAIN + 1):
+        rig.spend(0.5)
+    assert (rig.cap(), rig.clocks.about()) == (1608, {"lowered": True})
+
+
+def test_a_disk_that_fills_up_while_caps_are_lowered(rig: Rig) -> None:
+    """They follow the heat as before, for their note stands; one that must change gives them back."""
+    rig.spend(0.5)
+    (rig.state / ".clocks").mkdir()  # in the way of each new note
+    assert rig.spend(0.3) == 1.0
+    assert rig.cap(4) == 1200
+    for _ in range(3):
+        rig.file(4).write_text("1008000\n")
+        rig.spend(0.3)
+    assert (rig.spend(0.3), rig.cap(4), rig.cap(6)) == (0.3, 1008, 2400)
 
 
 def test_the_owners_cap_is_throttling_below_ours_too(rig: Rig) -> None:
