@@ -32,7 +32,7 @@ class Heat(Section):
     hysteresis_c: Annotated[float, Field(strict=True, ge=0, le=20)] = 3.0
     """How far below its beginning a level ends, at most; hot always ends above the held temperature."""
     dwell_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = 30.0
-    """How long the board must have been cooler before a level ends."""
+    """How long the board must have been cooler before a level ends, or throttling and a low supply gone."""
     trip_c: Annotated[float, Field(strict=True, ge=40, le=120)] | None = None
     """Temperature at which the board throttles, where its kernel does not tell; known for Raspberry Pis. It leaves
     room for `warm_c` and `hysteresis_c` above 25 C."""

@@ -338,10 +338,22 @@ def test_under_voltage() -> None:
 
 def test_throttles_are_counted_by_their_beginnings() -> None:
     """Edges count, not readings."""
-    board = Watched()
+    board = Watched(dwell_s=0.0)
     edges = [board.read(vitals(60.0, throttled=on)).throttled for on in (False, True, True, False, True)]
     assert edges == [None, True, None, False, True]
     assert board.verdicts[-1].throttles == 2
+
+
+def test_what_keeps_coming_back_is_told_once() -> None:
+    """A weak supply, or a kernel that holds a trip, changes its word by the second: no line for each."""
+    board = Watched()
+    for turn in range(3000):
+        board.read(vitals(60.0, throttled=turn % 3 == 0, under_voltage=turn % 7 == 0))
+    assert (board.verdicts[-1].throttles, board.verdicts[-1].under_voltages) == (1000, 429)
+    board.hold(60, 60.0)
+    told = [(verdict.throttled, verdict.under_voltage) for verdict in board.verdicts]
+    assert [edge for edge, _ in told if edge is not None] == [True, False]
+    assert [edge for _, edge in told if edge is not None] == [True, False]
 
 
 def test_a_word_that_is_missing_is_no_edge() -> None:
@@ -359,12 +371,13 @@ def test_counts_of_one_boot_go_on_after_a_restart() -> None:
     """The next daemon counts on, and what holds since before its start is no second beginning."""
     before = Edges.after("", "boot-1")
     assert before.line() == ""
-    for throttled, low in ((True, False), (False, True), (True, False)):
-        before.step(vitals(60.0, throttled=throttled, under_voltage=low))
+    for now, throttled, low in ((0.0, True, False), (2.0, False, True), (4.0, True, False)):
+        before.step(vitals(60.0, throttled=throttled, under_voltage=low), now, 30.0)
     after = Edges.after(before.line(), "boot-1")
     assert after == before
-    assert after.step(vitals(60.0, throttled=True)) == (None, None)
-    assert (after.throttles, after.under_voltages) == (2, 1)
+    assert after.step(vitals(60.0, throttled=True), 6.0, 30.0) == (None, None)
+    assert after.step(vitals(60.0, throttled=True, under_voltage=False), 36.0, 30.0) == (None, False)
+    assert (after.throttling.count, after.supply.count) == (2, 1)
 
 
 @pytest.mark.parametrize(

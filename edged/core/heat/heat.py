@@ -45,7 +45,8 @@ class Verdict:
         sensors: what is wrong with which sensor.
         blind: there are sensors, and none can be believed.
         throttles, under_voltages: beginnings of each in this boot, as far as a daemon was there to see them.
-        throttled, under_voltage: whether one begins (True) or ends (False) with this reading; None for neither.
+        throttled, under_voltage: whether one begins (True) or has ended (False) with this reading, for `dwell_s`;
+            None for neither.
         failed, mended: sensors that are not believed from this reading on, or again.
     """
 
@@ -117,7 +118,7 @@ class Heat:
         near = nearest(believed.zones, margins.critical_c)
         rise = self._rise(believed.zones, near, now)
         trip_in_s = None if near is None else time_to_trip_s(near.excess_c, rise)
-        throttled, low = self.edges.step(vitals)
+        throttled, low = self.edges.step(vitals, now, margins.dwell_s)
         if vitals.under_voltage:  # the firmware clears its word on the supply itself
             self._low_at = now
         relieved = now - self._low_at < UNDER_VOLTAGE_S
@@ -147,8 +148,8 @@ class Heat:
             retry_after_ms=self._retry_ms(level, near, rise),
             sensors={name: state for name, state in states.items() if state != "ok"},
             blind=blind,
-            throttles=self.edges.throttles,
-            under_voltages=self.edges.under_voltages,
+            throttles=self.edges.throttling.count,
+            under_voltages=self.edges.supply.count,
             throttled=throttled,
             under_voltage=low,
             failed={
