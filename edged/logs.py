@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import sys
 import threading
 from contextlib import suppress
@@ -48,6 +49,8 @@ PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3
 
 TEXT_CHARACTERS_MAX = 4096
 """Longest text in a field; journald splits lines above 48 KiB (LineMax=, journald.conf(5))."""
+
+STDERR = 2
 
 _DEPTH_MAX = 4
 _ITEMS_MAX = 100
@@ -116,7 +119,7 @@ def configure(
         journal_socket: where standard error is the journal, events go there with their fields; those that it
             does not take go to standard error, each line with its priority.
     """
-    journal = file is None and under_journal(os.environ, 2)
+    journal = file is None and under_journal(os.environ, STDERR)
     terminal = file is None and not journal and sys.stderr.isatty()
     renderer: structlog.typing.Processor
     if format == "console" or (format == "auto" and terminal):
@@ -222,6 +225,9 @@ class Json:
 class Native:
     """Hands an event to the journal with its fields; renders it for standard error where that fails.
 
+    That is a socket of the journal as well: while it hangs both fill up, and what neither takes at once is left
+    out, for a line would wait under the lock until the watchdog ends the daemon. How many is told afterwards.
+
     Args:
         fallback: the renderer for standard error.
         path: the journal's socket.
@@ -231,17 +237,27 @@ class Native:
     def __init__(self, fallback: structlog.typing.Processor, path: Path, *, text: bool) -> None:
         self._fallback = fallback
         self._path = path
+        self._left_out = 0
         self._render = Console(colour=False, priority=False, bare=True) if text else Json(priority=False)
 
     def __call__(self, logger: WrappedLogger, method: str, event: MutableMapping[str, Any]) -> bytes:
-        """Empty where the journal took it, else the line."""
+        """Empty where the journal took it, or nobody does, else the line."""
         message = self._render(logger, method, dict(event)).decode().rstrip("\n")
         fields = {name: value for name, value in event.items() if name not in {"timestamp", "severity"}}
-        data = journald.datagram(message, PRIORITIES[event["severity"]], fields)
-        if journald.send(data, self._path):
+        if self._send(message, event["severity"], fields):
+            if left_out := self._left_out:
+                self._left_out = 0
+                told = {"event": "log_lines_left_out", "count": left_out}
+                self._send(f"log_lines_left_out count={left_out}", "warning", told)
+            return b""
+        if not _takes(STDERR):
+            self._left_out += 1
             return b""
         line = self._fallback(logger, method, event)
         return line if isinstance(line, bytes) else b""
+
+    def _send(self, message: str, severity: str, fields: Mapping[str, object]) -> bool:
+        return journald.send(journald.datagram(message, PRIORITIES[severity], fields), self._path)
 
 
 class Console:
@@ -270,6 +286,14 @@ class Console:
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def _takes(descriptor: int) -> bool:
+    """Whether a line can be written there without waiting."""
+    try:
+        return bool(select.select([], [descriptor], [], 0)[1])
+    except (OSError, ValueError):
+        return False  # it is closed
 
 
 def _prefix(severity: str) -> bytes:

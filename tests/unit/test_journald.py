@@ -31,6 +31,18 @@ except ZeroDivisionError:
 log.error("too_much", items=["x" * 4000] * 60)
 """
 
+MANY_LINES = """
+import pathlib, sys, structlog
+from edged import logs
+logs.configure(journal_socket=pathlib.Path(sys.argv[1]))
+log = structlog.get_logger()
+for number in range(2000):
+    log.info("job_finished", job_id=f"press-7-{number}", text="x" * 200)
+print("all said", flush=True)
+sys.stdin.readline()
+log.info("mended")
+"""
+
 
 def fields(data: bytes) -> dict[str, str]:
     """Take a datagram apart as the journal does."""
@@ -123,6 +135,34 @@ def test_a_journal_that_is_gone(tmp_path: Path, journal: FakeJournal) -> None:
     journal.close()
     errors = run(tmp_path, "auto", journal.path).splitlines()
     assert [line[:3] for line in errors] == ["<6>", "<4>", "<3>", "<3>"]
+
+
+def test_a_journal_that_hangs(journal: FakeJournal) -> None:
+    """While its card stalls it reads neither of its sockets: no line waits, and later it hears how many."""
+    ours, theirs = socket.socketpair()
+    stat = os.fstat(theirs.fileno())
+    environment = os.environ | {"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
+    program = subprocess.Popen(
+        [sys.executable, "-c", MANY_LINES, str(journal.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=theirs.fileno(),
+        env=environment,
+    )
+    with ours, theirs, program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"all said\n"
+        before = journal.taken()
+        program.stdin.write(b"go on\n")
+        program.stdin.close()
+        assert program.wait(60) == 0
+        ours.setblocking(False)
+        aside = ours.recv(1 << 24).count(b"\n")
+    after = journal.taken()
+    assert [line["EDGED_EVENT"] for line in after] == ["mended", "log_lines_left_out"]
+    assert len(before) + aside + int(after[1]["EDGED_COUNT"]) == 2000
+    assert after[1]["PRIORITY"] == "4"
 
 
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.booleans(), max_size=5))
