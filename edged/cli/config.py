@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from ..errors import SettingsError
 from ..settings import Settings, load, toml_text
 from ..settings.http import is_loopback
+from ..tools import GROUP
 from . import ON_THE_BOARD, app
 
 config = typer.Typer(no_args_is_help=True)
@@ -82,10 +84,20 @@ def warnings(settings: Settings) -> Iterator[str]:
     for key, path in files.items():
         if path is not None and not os.access(path, os.R_OK):
             yield f"{key}: {str(path)!r}: no such file, or not readable"
-    try:
-        mqtt.password()
-    except SettingsError as error:
-        yield str(error)
+    secrets = [
+        mqtt.password,
+        *([http.key] if http.enabled else []),
+        *([upstream.key] if upstream.url else []),
+    ]
+    for secret in secrets:
+        try:
+            secret()
+        except SettingsError as error:
+            yield str(error)
+    installed = sorted({entry.name for entry in entry_points(group=GROUP)})
+    for name in settings.tools.enabled:
+        if name not in installed:
+            yield f"tools.enabled: there is no tool {name}; installed are {', '.join(installed)}"
     if mqtt.password_file is not None and mqtt.tls is None and not is_loopback(mqtt.host):
         yield f"mqtt.tls: not set: the password travels to {mqtt.host} unencrypted"
     if mqtt.password_file is not None and mqtt.username is None:

@@ -25,7 +25,7 @@ from edged.core.checks.board import Library
 from edged.core.checks.node import Unit
 from edged.core.checks.verdict import Verdict, failure
 from edged.core.heat.margins import Margins, of_section, with_known_trips
-from edged.core.topology import Choice, choose
+from edged.core.topology import Choice, choose, threads
 from edged.core.vitals import Vitals
 from edged.engine.environment import huge_pages
 from edged.engine.trial_client import library_sets
@@ -72,11 +72,16 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
 
 
 def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | None, str]:
-    wanted = None if settings is None else settings.engine.core_set()
+    allowed = frozenset(os.sched_getaffinity(0))
     try:
-        return choose(reader.topology(), frozenset(os.sched_getaffinity(0)), wanted), ""
+        if settings is None:
+            return choose(reader.topology(), allowed, None), ""
+        engine = settings.engine
+        choice = choose(reader.topology(), allowed, engine.core_set())
+        threads(choice, engine.decode_threads, engine.prefill_threads)
     except ValueError as error:
         return None, str(error)
+    return choice, ""
 
 
 def _board(

@@ -189,3 +189,20 @@ def test_wrong_settings(tmp_path: Path) -> None:
     found = checks("--quick", config=tmp_path / "e.toml")
     assert found["settings"]["state"] == "failure"
     assert found["board"]["state"] == "ok"
+
+
+def test_what_would_end_the_start(broker: Mosquitto, daemon: MakeDaemon, small_model: Path) -> None:
+    """Settings that are accepted and do not fit this machine: what `edged run` would end with is said before."""
+    ill: dict[str, Any] = {
+        "model": {"path": str(small_model)},
+        "engine": {"decode_threads": 200},
+        "http": {"enabled": True, "key_file": "none"},
+        "tools": {"enabled": ["none"]},
+    }
+    node = daemon(broker, ill, scripted=True)
+    ended = doctor("--quick", "--json", config=node.config)
+    bad = [one for one in json.loads(ended.stdout)["checks"] if one["state"] in {"warning", "failure"}]
+    words = " ".join(one["words"] for one in bad)
+    assert "decode_threads is 200, but the engine is pinned to" in words
+    assert "http.key_file: " in words
+    assert "there is no tool none; installed are " in words

@@ -83,8 +83,9 @@ def test_check_warns(tmp_path: Path) -> None:
     file = tmp_path / "edged.toml"
     file.write_text(
         '[model]\npath = "none.gguf"\n[mqtt]\nhost = "broker.example"\npassword_file = "none"\n'
-        '[http]\nenabled = true\ntls = {cert = "none", key = "none"}\n'
-        '[upstream]\nurl = "https://gpu.example/v1"\nmodel = "m"\nca = "none"\n'
+        '[http]\nenabled = true\nkey_file = "none"\ntls = {cert = "none", key = "none"}\n'
+        '[upstream]\nurl = "https://gpu.example/v1"\nmodel = "m"\nca = "none"\nkey_file = "none"\n'
+        '[tools]\nenabled = ["clock", "none"]\n'
     )
     done = edged("config", "check", str(file))
     first, *warnings = done.stdout.splitlines()
@@ -95,6 +96,9 @@ def test_check_warns(tmp_path: Path) -> None:
         "http.tls.key",
         "upstream.ca",
         "mqtt.password_file",
+        "http.key_file",
+        "upstream.key_file",
+        "tools.enabled",
         "mqtt.tls",
         "mqtt.username",
     ]

@@ -64,7 +64,7 @@ def board(found: Board) -> Verdict:
 def cores(found: Board, choice: Choice | None, reason: str = "") -> Verdict:
     """Who runs where; cores or time that a cgroup keeps from the engine."""
     if choice is None:
-        return failure("cores", reason or "no core may be used", "correct engine.cores, or leave it out")
+        return failure("cores", reason or "no core may be used", "correct it under [engine], or leave it out")
     engine = format_cores(choice.engine)
     words = choice.reason
     if found.cpu_quota is not None and found.cpu_quota < len(choice.engine):
