@@ -74,7 +74,7 @@ def _node(info: Info, health: Health, *, online: bool) -> Iterable[Family]:
         "quantisation": model.quantisation if model else "",
     }
     yield Family("edged_info", "gauge", "Who this node is; always 1.", (Sample(1, about),))
-    yield _one("edged_online", "Whether the node has called itself online at the broker.", online)
+    yield _one("edged_online", "Whether the node is online at its broker, and connected.", online)
     yield _one("edged_uptime_seconds", "Time since the daemon started.", health.uptime_s)
     pools = health.membership or Membership()
     yield _gauge(

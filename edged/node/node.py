@@ -410,7 +410,9 @@ class Node:
         }
         self.bulletin.tell_health(health)
         info = news.info(self.about, self.supervision, self.membership)
-        self.meter.tell(info, health, self.desk.replies.latencies, online=self.bulletin.online)
+        replies = self.desk.replies
+        online = self.bulletin.online and replies.line.connected
+        self.meter.tell(info, health, replies.latencies, online=online)
 
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""

@@ -68,3 +68,14 @@ def test_the_textfile_follows_the_work(
     wait_value(path, 1, "edged_questions_refused_total", code="hot")
     assert node.terminate() == 0
     assert not path.exists()
+
+
+def test_a_broker_that_goes_is_seen(broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Without its broker no device reaches the node: Prometheus hears so, for MQTT tells nobody."""
+    path = tmp_path / "edged.prom"
+    daemon(broker, {"metrics": {"textfile": str(path)}}, scripted=True).start()
+    wait_value(path, 1, "edged_online")
+    broker.kill()
+    wait_value(path, 0, "edged_online")
+    broker.start()
+    wait_value(path, 1, "edged_online")
