@@ -5,6 +5,7 @@ They have the shape of its matcher, as far as `edged.engine.constraint` uses it,
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -115,12 +116,32 @@ class Free:
         return False
 
     def is_accepting(self) -> bool:
-        """Text may end anywhere, a call at its end."""
-        return not self._rest
+        """Text may end behind any whole character, a call at its end."""
+        return not self._rest and is_whole(self._said)
 
     def is_stopped(self) -> bool:
         """Whether nothing can follow."""
         return self._ended or self._rest == b""
+
+
+class Text(Free):
+    """Any text, in which the trigger may not stand."""
+
+    @property
+    def _rest(self) -> bytes | None:
+        return None
+
+    def validate_tokens(self, tokens: list[int]) -> int:
+        """How many of the tokens fit."""
+        said = self._said + bytes(token for token in tokens if token < END)
+        return int(not said.endswith(self._trigger))
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether no character of these bytes is cut off at their end."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    return not decoder.getstate()[0]
 
 
 class ScriptedConstraints:
@@ -145,10 +166,12 @@ class ScriptedConstraints:
         parallel: bool,
         schema: str | None,
     ) -> Constraint:
-        """One call, or text and one call."""
+        """One call, or text and one call, or text alone."""
         del tools, literal, parallel, schema
         if mode == "required":
             return _constraint(Fixed(self.call, 0 if len(self.call) % 2 else 1))
+        if mode == "none":
+            return _constraint(Text(form.trigger.encode(), self.call))
         return _constraint(Free(form.trigger.encode(), self.call))
 
 

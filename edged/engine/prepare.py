@@ -152,7 +152,7 @@ class Preparation:
             tokens=tokens,
             prompt_tokens=len(tokens),
             text=AnswerText(
-                order.stop,
+                () if order.tools and order.tool_mode == "required" else order.stop,  # it has no text
                 thinks=self.template.thinks,
                 thinking=thinking,
                 trigger=self.template.form.trigger if callable_ else "",

@@ -100,9 +100,10 @@ class Sequence:
         """True while what is written is held to a form and is not whole: half a JSON value, half a tool call."""
         if self.constraint is None:
             return False
-        if self.text.stopped:
-            return self.form is None or self.order.schema is not None
-        return not (self.constraint.closed or self.constraint.complete)
+        order = self.order
+        if order.tools and order.schema is None and order.tool_mode != "required" and not self.text.calling:
+            return False  # text, which may end anywhere, in the midst of a character too
+        return self.text.stopped or not (self.constraint.closed or self.constraint.complete)
 
     def write(self, token: int, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
         """Append a token with the bytes to show for it; returns the pieces that it completes."""

@@ -116,6 +116,16 @@ def test_none(rig: RealRig) -> None:
         assert OURS.trigger not in ended.text
 
 
+@pytest.mark.parametrize("mode", ["auto", "none"])
+def test_text_in_many_bytes(rig: RealRig, mode: str) -> None:
+    """Text is an answer wherever `max_tokens` ends it: Chinese has several tokens a character here."""
+    question = "Translate to Chinese: good morning, my friend"
+    for number in range(10, 16):
+        rig.submit(ask(number, question, tools=(LAMP,), tool_mode=mode, max_tokens=number, temperature=0.0))
+    ended = rig.run()
+    assert [one.outcome for one in ended.values() if isinstance(one, Ended)] == ["length"] * 6
+
+
 def test_with_a_schema(rig: RealRig) -> None:
     """Beside a schema an answer is a value of it, or a call."""
     for ended in asked(rig, schema=SCHEMA).values():

@@ -771,6 +771,42 @@ def test_a_call_that_cannot_be_read(value: str) -> None:
     one.check_idle()
 
 
+def beside_tools(answer: bytes, call: str = OURS.write([Call("", "f", "{}")])) -> Rig:
+    """A rig whose model gives this answer where it may call a tool."""
+    model = ScriptedModel(lambda _: Story(answer), context=1024)
+    return Rig(model, make_constraints=lambda: ScriptedConstraints(b"{}", call.encode()))
+
+
+@pytest.mark.parametrize("mode", ["auto", "none"])
+def test_text_beside_tools_may_end_anywhere(mode: str) -> None:
+    """An answer that is no call is text, also where `max_tokens` ends it in the midst of a character."""
+    for wanted in range(1, 9):
+        one = beside_tools("🙂 é".encode())
+        one.ask(1, tools=(Tool("f"),), tool_mode=mode, max_tokens=wanted)
+        one.run()
+        assert one.ended(1).outcome == ("length" if wanted < 8 else "stop")
+        assert one.ended(1).text == "🙂 é".encode()[:wanted].decode(errors="ignore")
+        one.check_idle()
+
+
+@pytest.mark.parametrize("mode", ["auto", "none"])
+def test_stop_string_beside_tools(mode: str) -> None:
+    """It ends a text that might have been a call as it ends any other."""
+    one = beside_tools(b"one STOP two")
+    one.ask(1, tools=(Tool("f"),), tool_mode=mode, stop=("STOP",))
+    one.run()
+    assert (one.ended(1).outcome, one.ended(1).text) == ("stop", "one ")
+
+
+@pytest.mark.parametrize("stop", ["<", "_", "f"])
+def test_no_stop_string_in_a_call(stop: str) -> None:
+    """Where the answer has to be a call there is no text to look for one in."""
+    one = beside_tools(b"no")
+    one.ask(1, tools=(Tool("f"),), tool_mode="required", stop=(stop,))
+    one.run()
+    assert one.ended(1).outcome == "tool_calls"
+
+
 class Outgrown(Fixed):
     """One that gives up in the midst of the answer, as llguidance does at its limits."""
 

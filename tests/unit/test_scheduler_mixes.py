@@ -135,7 +135,13 @@ class Mix:
             for _ in range(rng.randrange(3)):
                 messages[:0] = [Message("user", text[:20] + "!"), Message("assistant", "so <|user|> so")]
         held: dict[str, Any] = rng.choice(
-            [{}, {}, {}, {"schema": "{}"}, {"tools": (TOOL,), "tool_mode": rng.choice(["auto", "required"])}]
+            [
+                {},
+                {},
+                {},
+                {"schema": "{}"},
+                {"tools": (TOOL,), "tool_mode": rng.choice(["auto", "required", "none"])},
+            ]
         )
         optional: dict[str, Any] = {
             "max_tokens": rng.randint(1, 40),
@@ -271,6 +277,8 @@ def joined(asked: Asked, kind: str) -> str:
 def check_order(asked: Asked) -> Ended | None:
     """A start, pieces, one end; or a refusal and nothing else. Returns the end."""
     *before, last = asked.reports
+    if asked.order.tools and asked.order.tool_mode == "none":  # text, wherever it ends
+        assert isinstance(last, Ended) or before == []
     if isinstance(last, Refused) and (asked.order.schema or asked.order.tools) and last.code == "too_long":
         assert [type(report) for report in before] == [Started, *[Piece] * (len(before) - 1)]
         return None
@@ -321,7 +329,8 @@ def check_text(asked: Asked, ended: Ended) -> None:
         assert order.reasoning_mode == "inline" or FORM.trigger not in ended.text
         assert bool(ended.calls) == (ended.outcome == "tool_calls")
         assert all((call.name, call.arguments) == ("f", "{}") for call in ended.calls)
-        assert ended.calls or order.tool_mode == "auto" or ended.outcome == "cancelled"
+        assert ended.calls or order.tool_mode != "required" or ended.outcome == "cancelled"
+        assert not ended.calls or order.tool_mode != "none"
     if order.schema and ended.outcome != "cancelled":
         assert ended.text.endswith(VALUE.decode())
     if order.reasoning_mode != "inline":
