@@ -48,16 +48,18 @@ def grammar(
     if mode != "required":
         lines.append(text)
     tail = _terminal(literal(form.opening[len(form.trigger) :]))
+    by_token = isinstance(trigger[0], int)
     if mode == "required" or schema is not None:
-        lines.append(f"calls: {_terminal(trigger)} {tail} rest")
-    elif isinstance(trigger[0], int):
-        lines.append(f"calls: TEXT {_terminal(trigger)} {tail} rest")
+        # Where the tag is a token the model may spell it too: so it stands in our description of the tools.
+        spelled = f" | {_terminal([form.trigger])}" if by_token and mode != "required" else ""
+        lines.append(f"calls: ({_terminal(trigger)}{spelled}) {tail} rest")
     else:
         # Lazy: as soon as the trigger stands there, it is a call and no text any more.
-        lines += [
-            f"calls: head {_terminal(trigger[1:])} {tail} rest",
-            f"head[lazy]: {ANY} {_terminal(trigger[:1])}",
-        ]
+        first, *others = [form.trigger] if by_token else trigger
+        begin = f"head {_terminal(others)}"
+        if by_token:
+            begin = f"(TEXT {_terminal(trigger)} | {begin})"
+        lines += [f"calls: {begin} {tail} rest", f"head[lazy]: {ANY} {_terminal([first])}"]
     more = ""
     if parallel and form.between is not None:
         more = f"({_terminal(literal(form.between))} call){{0,{CALLS_MADE_MAX - 1}}}"

@@ -177,3 +177,23 @@ def test_tag_that_is_a_token(thinker: RealRig) -> None:
     parts = thinker.preparation._literal(OURS.opening)  # noqa: SLF001 - what the grammar is made of
     assert parts == [151657, '\n{"name": "']
     assert thinker.vocabulary.is_special(151657)
+
+
+@pytest.mark.parametrize("tag", [("<tool_call>",), ("<", "tool", "_call", ">")], ids=["token", "spelled"])
+def test_both_ways_to_write_the_tag(tmp_path: Path, tag: tuple[str, ...]) -> None:
+    """A template that lists no tools has them told as text, where the tag is no token: a model may write it so."""
+    path = write_model(tmp_path / "model.gguf", story=Story(closes=True, answer=tag))
+    for ended in asked(RealRig(path, slots=2), temperature=0.0).values():
+        assert isinstance(ended, Ended)
+        assert (ended.outcome, ended.text) == ("tool_calls", "")
+        check_calls(ended)
+
+
+def test_a_value_or_a_call_where_the_tag_is_a_token(thinker: RealRig) -> None:
+    """Beside a schema, too."""
+    for ended in asked(thinker, schema=SCHEMA).values():
+        assert isinstance(ended, Ended)
+        if ended.calls:
+            check_calls(ended)
+        else:
+            jsonschema.validate(json.loads(ended.text), json.loads(SCHEMA))
