@@ -71,6 +71,10 @@ class AnswerText:
         """The thinking so far."""
         return "".join(self._reasoning)
 
+    def would_open(self, data: bytes) -> bool:
+        """Whether these bytes are the tag with which the model begins a thinking that the prompt has not opened."""
+        return self._may_open and not self._held and data.strip() == OPEN.encode()
+
     def feed(self, data: bytes) -> list[tuple[Kind, str]]:
         """Take the bytes of one token; return what is decided by now."""
         return self._advance(self._decoder.decode(data), last=False)

@@ -93,6 +93,8 @@ class Writer:
         constraint = sequence.constraint
         if constraint is None or sequence.text.thinking:
             return token
+        if sequence.budget > 0 and sequence.text.would_open(self._vocabulary.piece(token)):
+            return token  # Qwen3 thinks so, for one: the form is the answer's
         if not constraint.allows(token):
             token = chooser.choose_among(row, constraint.mask())
         if not constraint.take(token):

@@ -5,13 +5,15 @@ What a small model wants to say is its own affair; that what it says is text or 
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from r1model import Story, write_model
+from r1model import ASSISTANT, OPEN, Story, byte_level, read_parts, write_model
 from real_rig import RealRig, ask
 
 from edged.core.tools import Tool
@@ -48,6 +50,27 @@ def thinker(tmp_path_factory: pytest.TempPathFactory) -> RealRig:
     """R1's tokenizer and template, in which a thinking comes first and closes by itself."""
     path = tmp_path_factory.mktemp("thinker") / "model.gguf"
     return RealRig(write_model(path, story=Story(closes=True)), slots=2)
+
+
+class Opening(Story):
+    """A story whose thinking the model begins itself."""
+
+    def successors(self, tokens: Sequence[str]) -> dict[int, int]:
+        """Which token follows which."""
+        return super().successors(tokens) | {ASSISTANT: OPEN, OPEN: list(tokens).index(byte_level("\n"))}
+
+
+@pytest.fixture(scope="module")
+def opener(tmp_path_factory: pytest.TempPathFactory) -> RealRig:
+    """A thinker whose template leaves it to the model to begin, as Qwen3's does."""
+    parts = read_parts()
+    template = parts.template.replace("<think>\\n", "")
+    assert template != parts.template
+    path = tmp_path_factory.mktemp("opener") / "model.gguf"
+    story = Opening(closes=True)
+    return RealRig(
+        write_model(path, story=story, parts=dataclasses.replace(parts, template=template)), slots=2
+    )
 
 
 def asked(rig: RealRig, **changes: Any) -> dict[int, Ended | Refused]:
@@ -152,9 +175,10 @@ def test_trigger_in_what_is_asked(rig: RealRig, text: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["required", "auto"])
-def test_call_after_the_thinking(thinker: RealRig, mode: str) -> None:
+@pytest.mark.parametrize("whose", ["thinker", "opener"])
+def test_call_after_the_thinking(request: pytest.FixtureRequest, whose: str, mode: str) -> None:
     """A model that thinks is held to the form of a call behind its thinking, not in it."""
-    for ended in asked(thinker, tool_mode=mode).values():
+    for ended in asked(request.getfixturevalue(whose), tool_mode=mode).values():
         assert isinstance(ended, Ended)
         assert ended.reasoning.strip() == "one two three four"
         if mode == "required":
@@ -164,11 +188,20 @@ def test_call_after_the_thinking(thinker: RealRig, mode: str) -> None:
             assert ended.text == "The bearing is fine."
 
 
-def test_schema_after_the_thinking(thinker: RealRig) -> None:
+@pytest.mark.parametrize("whose", ["thinker", "opener"])
+def test_schema_after_the_thinking(request: pytest.FixtureRequest, whose: str) -> None:
     """And to a schema likewise."""
-    for ended in asked(thinker, tools=(), schema=SCHEMA).values():
+    for ended in asked(request.getfixturevalue(whose), tools=(), schema=SCHEMA).values():
         assert isinstance(ended, Ended)
         assert ended.reasoning.strip() == "one two three four"
+        jsonschema.validate(json.loads(ended.text), json.loads(SCHEMA))
+
+
+def test_no_thinking_before_a_value(opener: RealRig) -> None:
+    """Where none is wanted the model begins none."""
+    for ended in asked(opener, tools=(), schema=SCHEMA, reasoning_budget=0).values():
+        assert isinstance(ended, Ended)
+        assert ended.reasoning == ""
         jsonschema.validate(json.loads(ended.text), json.loads(SCHEMA))
 
 

@@ -543,6 +543,16 @@ def test_schema_cut_short(max_tokens: int) -> None:
     one.check_idle()
 
 
+@pytest.mark.parametrize("budget", [0, 100])
+def test_schema_and_a_thinking_of_the_model_s_own(budget: int) -> None:
+    """A model that begins its thinking itself may, where it has a budget: the form is the answer's."""
+    one = Rig(ScriptedModel(lambda _: Story(b"no", b"hm", opens=True)), TAGGED)
+    constrained(one, 1, b'{"a":1}', 2, reasoning_budget=budget)
+    one.run()
+    assert (one.ended(1).text, one.ended(1).reasoning) == ('{"a":1}', "\nhm" if budget else "")
+    one.check_idle()
+
+
 def test_schema_and_stop_string() -> None:
     """A stop string that cuts a value in two makes it a refusal as well."""
     one = rig("x" * 50)
