@@ -233,15 +233,16 @@ def test_a_story_is_told_token_by_token() -> None:
         Story(thinking=(" one", " one")).successors(tokens)
 
 
-def test_greedy_choice_is_llama_cpps(model: llama.Model) -> None:
-    """Temperature 0 takes the token that llama.cpp's own greedy sampler takes, on every row of a pass."""
+@pytest.mark.parametrize("temperature", [0.0, 1e-39, 1e-7])
+def test_greedy_choice_is_llama_cpps(model: llama.Model, temperature: float) -> None:
+    """Temperature 0, or next to it, takes the token that llama.cpp's own greedy sampler takes, on every row."""
     rows = 32
     context = llama.Context(model, sequences=1, context=256, batch_tokens=rows, threads=1, kv_type="f16")
     for position in range(rows):
         context.add(1000 + 37 * position, position, 0, logits=True)
     assert context.decode(1) == 0
     theirs = llama_cpp.llama_sampler_init_greedy()
-    ours = llama.Sampler(context, temperature=0, top_p=1, seed=1)
+    ours = llama.Sampler(context, temperature=temperature, top_p=1, seed=1)
     expected = [llama_cpp.llama_sampler_sample(theirs, context.pointer, row) for row in range(rows)]
     assert len(set(expected)) > rows // 2, "the rows hardly differ: this would prove nothing"
     assert [ours.choose(row) for row in range(rows)] == expected

@@ -8,13 +8,17 @@ from .bindings import C
 from .context import Context
 from .model import Token
 
+GREEDY_BELOW = 1e-6
+"""A lower temperature is none: only tokens that are as likely as each other could still change places, and below
+1e-37 llama.cpp's logits become infinite, of which it draws any."""
+
 
 class Sampler:
     """How one sequence chooses its tokens.
 
     Args:
         context: whose logits it reads.
-        temperature: 0 takes the most likely token, always; else at most 2.
+        temperature: 0, and what is next to it, takes the most likely token, always; else at most 2.
         top_p: nucleus, above 0 and at most 1.
         seed: makes a run repeatable on one machine.
         top_k: candidates looked at; 40 is llama.cpp's own default and keeps a large vocabulary cheap.
@@ -25,7 +29,7 @@ class Sampler:
     ) -> None:
         self._context = context.pointer
         self._vocabulary = context.vocabulary
-        self._greedy = temperature == 0
+        self._greedy = temperature < GREEDY_BELOW
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         if self._greedy:
             return
