@@ -37,6 +37,7 @@ from edged.node.desk import Desk
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
 from edged.node.feeding import Feeding
+from edged.node.forgetting import Forgetting
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
@@ -128,13 +129,12 @@ def run(  # noqa: C901, PLR0915 - one line a part
         supervision,
         outbox,
         Sharing(course, supervision, time.monotonic, answers),
+        Forgetting(supervision, bool(forget.read()), forget.write),
         settings.limits.attempts,
         sessions=Sessions(settings.sessions.max_bytes),
         toolbox=toolbox,
         rounds_max=settings.tools.rounds,
         away=away,
-        forget_due=bool(forget.read()),
-        note_forget=forget.write,
     )
     bulletin = Bulletin(
         topics, line, settings.health.interval_s, parts.discovery(settings, topics, line, reader)

@@ -38,6 +38,7 @@ from edged.node.controls import Controls
 from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.exchange import Exchange
+from edged.node.forgetting import Forgetting
 from edged.node.intake import Intake
 from edged.node.outbox import Answered, Outbox, Owed
 from edged.node.replies import Replies
@@ -264,11 +265,10 @@ class Mix:
             orders,
             self.outbox,
             sharing,
+            Forgetting(orders, bool(self.forget), self.note_forget),
             attempts_max=shape.attempts_max,
             toolbox=Toolbox(self.work),
             away=Away(self.server, POLICY, clock, Judge()) if shape.away else None,
-            forget_due=bool(self.forget),
-            note_forget=self.note_forget,
         )
         self.controls = Controls(self.desk, self.journal)
         self.intake = Intake(
@@ -305,7 +305,7 @@ class Mix:
         answers = (upstream.Begun, upstream.Said, upstream.Over, upstream.Broke)
         return {
             **dict.fromkeys(reports, desk.engine_said),
-            messages.PromptsForgotten: lambda _report: desk.prompts_forgotten(),
+            messages.PromptsForgotten: lambda _report: desk.forgetting.prompts_forgotten(),
             **dict.fromkeys(answers, desk.away_said),
             Up: self.engine_up,
             Gone: self.engine_gone,

@@ -21,6 +21,7 @@ from edged.core.upstream import Ask
 from edged.engine.messages import Ended, Order, Prepared, Submit
 from edged.node.course import Course
 from edged.node.desk import Desk
+from edged.node.forgetting import Forgetting
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.sharing import Sharing
@@ -111,8 +112,9 @@ class Rig:
         journal = real or self.journal
         course = Course(Replies(TOPICS, self.line, self.clock), journal, self.clock)
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
-        self.desk = Desk(course, self.engine, Outbox(self.line, journal), sharing, attempts_max=3)
-        self.desk.note_forget, self.note = self.noted, ""
+        self.note = ""
+        forgetting = Forgetting(self.engine, note=self.noted)
+        self.desk = Desk(course, self.engine, Outbox(self.line, journal), sharing, forgetting, attempts_max=3)
 
     def noted(self, text: str) -> None:
         """What is to be remembered over the end of the daemon."""

@@ -43,7 +43,7 @@ def check_nothing_is_left(mix: Mix) -> None:
     assert (intake._parked, intake._unstored) == ([], [])
     assert (len(outbox), list(outbox._waiting), outbox._under_way, outbox._elsewhere) == (0, [], {}, {})
     assert mix.unacknowledged == {}, "the broker was not told that the node has it"
-    assert (mix.forget, desk.forget_due) == ("", False) or not mix.engine.ready
+    assert (mix.forget, desk.forgetting.due) == ("", False) or not mix.engine.ready
     assert mix.open == {}, "somebody waits over HTTP for an end"
     assert mix.journal.store.counts.outbox == mix.journal.store.counts.unfinished == 0
     assert mix.journal.sql.execute("SELECT * FROM outbox").fetchall() == []

@@ -178,7 +178,7 @@ class Admin:
             case "model":
                 self._begin_switch(order, answer)
             case "cache_clear":
-                self.desk.forget_prompts()
+                self.desk.forgetting.forget_prompts()
                 answer(admin.ok(order, answers=self.desk.sharing.answers.clear()))
             case "restart":
                 now = self.now()

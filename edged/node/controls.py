@@ -97,7 +97,7 @@ class Controls:
     def found(self, event: StatusFound | SessionForgotten) -> None:
         """Tell a device what the journal knows of a question that is over, or that a session is forgotten."""
         if isinstance(event, SessionForgotten) and event.known:
-            self.desk.forget_prompts()
+            self.desk.forgetting.forget_prompts()
         if not isinstance(event.ticket, Inquiry):
             return
         if isinstance(event, SessionForgotten):

@@ -23,7 +23,6 @@ from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.messages import (
     Cancel,
     Ended,
-    ForgetPrompts,
     Piece,
     Prepared,
     Refused,
@@ -34,6 +33,7 @@ from edged.node import endings, submission
 from edged.node.away import Away
 from edged.node.course import Course
 from edged.node.endings import Who
+from edged.node.forgetting import Forgetting
 from edged.node.head_start import HeadStarts, Said
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
@@ -97,22 +97,22 @@ class Desk:
     Attributes:
         course: where jobs are moved on and their devices told.
         engine, outbox: the outside.
-        attempts_max: times that the engine broke under a job, after which the job is `poison`.
         sharing: what is computed once for several questions.
+        forgetting: whether the engine is to forget the prompts that it keeps.
+        attempts_max: times that the engine broke under a job, after which the job is `poison`.
         roster: the jobs.
         sessions: the conversations that go on.
         toolbox: the node's own tools; `rounds_max` rounds of calls a question may make.
         vitals: the board's, as health tells them, for tools.
         away: the larger server; None without one.
         service_s: seconds that a job occupied a slot, lately.
-        forget_due: prompts that the engine keeps are to be forgotten, and it has not said that they are.
-        note_forget: has a text remembered over the end of the daemon, so that a new life knows `forget_due`.
     """
 
     course: Course
     engine: Orders
     outbox: Outbox
     sharing: Sharing
+    forgetting: Forgetting
     attempts_max: int
     roster: Roster = field(default_factory=Roster)
     sessions: Sessions = field(default_factory=Sessions)
@@ -121,11 +121,8 @@ class Desk:
     vitals: dict[str, Any] = field(default_factory=dict)
     away: Away | None = None
     service_s: float = 1.0
-    forget_due: bool = False
-    note_forget: Callable[[str], None] = lambda _text: None
     head_starts: HeadStarts = field(init=False)
     _runs: int = 0
-    _forgets: int = 0
     _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -347,31 +344,11 @@ class Desk:
         """Give it everything that waits, in the order of acceptance."""
         self.course.model = model
         self.sharing.answers.clear()
-        if self.forget_due:
-            self._order_forgetting()
+        self.forgetting.engine_ready()
         for number in sorted(self.roster.numbered):
             job = self.roster.numbered[number]
             if job.state is State.WAITING:
                 self._submit(job)
-
-    def forget_prompts(self) -> None:
-        """Have the engine drop every prompt that no running question needs; if it is away, once it is back."""
-        if not self.forget_due:
-            self.forget_due = True
-            self.note_forget("due")
-        if self.engine.ready:
-            self._order_forgetting()
-
-    def _order_forgetting(self) -> None:
-        self._forgets += 1
-        self.engine.send(ForgetPrompts())
-
-    def prompts_forgotten(self) -> None:
-        """The engine has dropped them; an order that it did not read yet may be for later ones."""
-        self._forgets -= 1
-        if not self._forgets:
-            self.forget_due = False
-            self.note_forget("")
 
     def engine_gone(self, *, crashed: bool = True) -> None:
         """What ran, runs again as the next attempt; what crashed the engine too often is poison.
@@ -379,8 +356,8 @@ class Desk:
         Args:
             crashed: False where it was told to end, which no question is to blame for.
         """
+        self.forgetting.engine_gone()
         # Questions are measured one after the other, in the order in which they were submitted.
-        self._forgets = 0
         measured_first = next(iter(self._unmeasured), None)
         measured_now = [] if measured_first is None else self._jobs(measured_first)
         self._unmeasured.clear()

@@ -256,7 +256,7 @@ class Node:
                 self.supervision.answered()
                 desk.engine_said(report)
             case PromptsForgotten():
-                desk.prompts_forgotten()
+                desk.forgetting.prompts_forgotten()
             case Pulse():
                 self.supervision.pulse = report
                 limits = self.supervision.limits

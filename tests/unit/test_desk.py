@@ -434,21 +434,21 @@ def forgetting(rig: Rig) -> tuple[int, str]:
 def test_prompts_are_forgotten_though_the_engine_ends_before_it_has() -> None:
     """The next one is told as well, until one has said that it has done it; so is one of a later life."""
     rig = Rig()
-    rig.desk.forget_prompts()
+    rig.desk.forgetting.forget_prompts()
     assert forgetting(rig) == (1, "due")
     rig.crash()
     assert forgetting(rig) == (1, "due")
-    rig.desk.forget_prompts()
-    rig.desk.prompts_forgotten()
+    rig.desk.forgetting.forget_prompts()
+    rig.desk.forgetting.prompts_forgotten()
     assert forgetting(rig) == (1, "due"), "the second order may be for later prompts"
-    rig.desk.prompts_forgotten()
+    rig.desk.forgetting.prompts_forgotten()
     assert forgetting(rig) == (0, "")
     rig.crash()
     assert forgetting(rig) == (0, "")
     rig.engine.ready = False
-    rig.desk.forget_prompts()
+    rig.desk.forgetting.forget_prompts()
     assert forgetting(rig) == (0, "due")
     later = Rig()
-    later.desk.forget_due = True
+    later.desk.forgetting.due = True
     later.desk.engine_ready("m")
     assert forgetting(later)[0] == 1
