@@ -31,6 +31,7 @@ from edged.engine.client import COMMAND, EngineClient
 from edged.errors import EngineError, NotNowError, SettingsError
 from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
+from edged.node.calling import Calling
 from edged.node.controls import Controls
 from edged.node.course import Course
 from edged.node.desk import Desk
@@ -129,11 +130,10 @@ def run(  # noqa: C901, PLR0915 - one line a part
         supervision,
         outbox,
         Sharing(course, supervision, time.monotonic, answers),
+        Calling(topics.node, toolbox, settings.tools.rounds),
         Forgetting(supervision, bool(forget.read()), forget.write),
         settings.limits.attempts,
         sessions=Sessions(settings.sessions.max_bytes),
-        toolbox=toolbox,
-        rounds_max=settings.tools.rounds,
         away=away,
     )
     bulletin = Bulletin(

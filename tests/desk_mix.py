@@ -34,6 +34,7 @@ from edged.core.topics import INSIDE as HTTP
 from edged.core.topics import NAMED, PASSING, is_passing
 from edged.engine import messages
 from edged.node.away import Away
+from edged.node.calling import Calling
 from edged.node.controls import Controls
 from edged.node.course import Course
 from edged.node.desk import Desk
@@ -265,9 +266,9 @@ class Mix:
             orders,
             self.outbox,
             sharing,
+            Calling(TOPICS.node, Toolbox(self.work)),
             Forgetting(orders, bool(self.forget), self.note_forget),
             attempts_max=shape.attempts_max,
-            toolbox=Toolbox(self.work),
             away=Away(self.server, POLICY, clock, Judge()) if shape.away else None,
         )
         self.controls = Controls(self.desk, self.journal)

@@ -19,6 +19,7 @@ from edged.core.tools import Call, Tool
 from edged.core.topics import Topics
 from edged.core.upstream import Ask
 from edged.engine.messages import Ended, Order, Prepared, Submit
+from edged.node.calling import Calling
 from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.forgetting import Forgetting
@@ -113,8 +114,15 @@ class Rig:
         course = Course(Replies(TOPICS, self.line, self.clock), journal, self.clock)
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
         self.note = ""
-        forgetting = Forgetting(self.engine, note=self.noted)
-        self.desk = Desk(course, self.engine, Outbox(self.line, journal), sharing, forgetting, attempts_max=3)
+        self.desk = Desk(
+            course,
+            self.engine,
+            Outbox(self.line, journal),
+            sharing,
+            Calling(TOPICS.node),
+            Forgetting(self.engine, note=self.noted),
+            attempts_max=3,
+        )
 
     def noted(self, text: str) -> None:
         """What is to be remembered over the end of the daemon."""

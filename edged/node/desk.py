@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -17,7 +16,6 @@ from edged.core import answer_cache, reply, rounds
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
 from edged.core.records import Finished, JobRow, Recovered, StoredSession, remaining_s
-from edged.core.tools import Call, Tool
 from edged.core.upstream import Broke, Why
 from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.messages import (
@@ -31,6 +29,7 @@ from edged.engine.messages import (
 from edged.errors import Refusal
 from edged.node import endings, submission
 from edged.node.away import Away
+from edged.node.calling import Calling
 from edged.node.course import Course
 from edged.node.endings import Who
 from edged.node.forgetting import Forgetting
@@ -59,37 +58,6 @@ UNREADABLE = Refusal(
 log = structlog.get_logger()
 
 
-class Tools(Protocol):
-    """The node's own tools, as far as running jobs need them; the results come back as `ToolsRan`."""
-
-    @property
-    def tools(self) -> dict[str, Tool]:
-        """What they are, by name."""
-
-    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
-        """Run some calls."""
-
-    def give_up(self, run: int) -> None:
-        """Nobody waits for these calls any more."""
-
-
-class NoTools:
-    """A node without tools of its own."""
-
-    def __init__(self) -> None:
-        self.tools: dict[str, Tool] = {}
-
-    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
-        """There is nothing to run."""
-        raise ValueError(
-            f"job {number} called {len(calls)} tools of a node that has none ({run}, {node}, {vitals})"
-        )
-
-    def give_up(self, run: int) -> None:
-        """There is nothing to give up."""
-        raise ValueError(f"run {run} of a node that has no tools")
-
-
 @dataclass(slots=True)
 class Desk:
     """All jobs of this node.
@@ -98,12 +66,11 @@ class Desk:
         course: where jobs are moved on and their devices told.
         engine, outbox: the outside.
         sharing: what is computed once for several questions.
+        calling: what they call of the node's own tools.
         forgetting: whether the engine is to forget the prompts that it keeps.
         attempts_max: times that the engine broke under a job, after which the job is `poison`.
         roster: the jobs.
         sessions: the conversations that go on.
-        toolbox: the node's own tools; `rounds_max` rounds of calls a question may make.
-        vitals: the board's, as health tells them, for tools.
         away: the larger server; None without one.
         service_s: seconds that a job occupied a slot, lately.
     """
@@ -112,17 +79,14 @@ class Desk:
     engine: Orders
     outbox: Outbox
     sharing: Sharing
+    calling: Calling
     forgetting: Forgetting
     attempts_max: int
     roster: Roster = field(default_factory=Roster)
     sessions: Sessions = field(default_factory=Sessions)
-    toolbox: Tools = field(default_factory=NoTools)
-    rounds_max: int = 4
-    vitals: dict[str, Any] = field(default_factory=dict)
     away: Away | None = None
     service_s: float = 1.0
     head_starts: HeadStarts = field(init=False)
-    _runs: int = 0
     _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -185,7 +149,7 @@ class Desk:
             return
         try:
             conversation = self.sessions.conversation(job)
-            offered = submission.offered(job, self.toolbox.tools, self.rounds_max)
+            offered = self.calling.offered(job)
         except Refusal:
             self._leave_session(job)  # said once it stands in the journal
             return
@@ -277,7 +241,7 @@ class Desk:
             return
         try:
             conversation = self.sessions.conversation(job)
-            offered = submission.offered(job, self.toolbox.tools, self.rounds_max)
+            offered = self.calling.offered(job)
         except Refusal as refusal:
             self.course.fail(job, refusal)
             return
@@ -372,7 +336,7 @@ class Desk:
                 continue
             was_running = job.state is State.RUNNING and job.submitted  # else its tools ran, not the engine
             suspect = was_running or job in measured_now
-            self._give_up_calls(job)
+            self.calling.give_up(job)
             self.course.anew(job)
             if job.state is State.FINISHING:
                 continue
@@ -441,8 +405,7 @@ class Desk:
         if report.outcome == "cancelled":
             self.course.finish(job, endings.cancelled(job))
             return
-        if report.calls and report.calls[0].name in submission.local_names(job):
-            self._call(job, report)
+        if self.calling.begin(job, report):
             return
         parsed = None
         if job.question.schema is not None and not report.calls:
@@ -474,26 +437,11 @@ class Desk:
             return Who(who.node, self.away.policy.model, who.level, self.away.policy.host)
         return who
 
-    # the node's own tools -------------------------------------------------------------------------------
-
-    def _call(self, job: Job, report: Ended) -> None:
-        """Have the node's tools run; their results are the model's next prompt."""
-        self._runs += 1
-        job.submitted = False
-        job.progress = rounds.called(job.progress, report.text, report.calls, self._runs)
-        self.toolbox.run(job.number, self._runs, report.calls, self.replies.topics.node, self.vitals)
-
-    def _give_up_calls(self, job: Job) -> None:
-        if job.progress.calls:
-            self.toolbox.give_up(job.progress.run)
-
     def tools_ran(self, event: ToolsRan) -> None:
         """The tools of one round are done: the model goes on, unless the question is over or began anew."""
         job = self.roster.live(event.number)
-        if job is None or not job.progress.calls or job.progress.run != event.run:
-            return
-        job.progress = rounds.answered(job.progress, event.results)
-        self._submit(job)
+        if job is not None and self.calling.ran(job, event):
+            self._submit(job)
 
     def refused(self, report: Refused) -> None:
         """The engine cannot run it and says why."""
@@ -603,7 +551,7 @@ class Desk:
 
     def _over(self, job: Job) -> None:
         """Its last message is on its way: whoever waited for it has its turn."""
-        self._give_up_calls(job)
+        self.calling.give_up(job)
         if job.crashes:
             job.submitted = False
             for number in sorted(self.roster.numbered):

@@ -316,7 +316,7 @@ class Node:
             if self.bulletin.info:
                 self.tell_info()
         self.desk.course.level = self.thermostat.level
-        self.desk.vitals = {"level": self.desk.course.level, **news.board(vitals)}
+        self.desk.calling.vitals = {"level": self.desk.course.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots
         if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
             self._tell_health()

@@ -32,8 +32,8 @@ from edged.core.reply import Timings, Usage
 from edged.core.tools import Tool
 from edged.core.topics import Topics
 from edged.engine.messages import Ended, Prepared, Said, Started, Submit
+from edged.node.calling import NoTools
 from edged.node.controls import Controls
-from edged.node.desk import NoTools
 from edged.node.intake import Intake
 
 FAULT = "odd questions"
@@ -58,7 +58,7 @@ class Life:
         self.stored = stored
         self.rig = Rig(stored.journal)
         self.desk = self.rig.desk
-        self.desk.toolbox = Toolbox()
+        self.desk.calling.toolbox = Toolbox()
         journal = stored.journal
         self._intake = Intake(
             self.desk,

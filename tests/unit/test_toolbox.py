@@ -126,7 +126,7 @@ class Listening(Written):
 def calling() -> tuple[Rig, Listening]:
     """A desk whose question 1 has its tools run."""
     rig, toolbox = Rig(), Listening()
-    rig.desk.toolbox = toolbox
+    rig.desk.calling.toolbox = toolbox
     rig.ask(1, tools=Offer(local=("t",)))
     rig.measured(1)
     rig.desk.engine_said(Started(1))
