@@ -30,6 +30,7 @@ from edged.core.topics import Topics, is_passing
 from edged.engine.client import COMMAND, EngineClient
 from edged.errors import EngineError, NotNowError, SettingsError
 from edged.node.admin import Admin
+from edged.node.blame import Blame
 from edged.node.bulletin import Bulletin
 from edged.node.calling import Calling
 from edged.node.controls import Controls
@@ -45,6 +46,7 @@ from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
 from edged.node.pools import Membership
 from edged.node.replies import Replies
+from edged.node.roster import Roster
 from edged.node.sessions import Sessions
 from edged.node.sharing import Sharing
 from edged.node.supervision import Supervision
@@ -125,6 +127,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     answers = AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s)
     upstream, away = parts.upstream(settings, inbox)
     forget = Note(settings.paths.state / "forget")
+    roster = Roster()
     desk = Desk(
         course,
         supervision,
@@ -132,7 +135,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
         Sharing(course, supervision, time.monotonic, answers),
         Calling(topics.node, toolbox, settings.tools.rounds),
         Forgetting(supervision, bool(forget.read()), forget.write),
-        settings.limits.attempts,
+        Blame(course, roster, settings.limits.attempts),
+        roster,
         sessions=Sessions(settings.sessions.max_bytes),
         away=away,
     )

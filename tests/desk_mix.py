@@ -34,6 +34,7 @@ from edged.core.topics import INSIDE as HTTP
 from edged.core.topics import NAMED, PASSING, is_passing
 from edged.engine import messages
 from edged.node.away import Away
+from edged.node.blame import Blame
 from edged.node.calling import Calling
 from edged.node.controls import Controls
 from edged.node.course import Course
@@ -43,6 +44,7 @@ from edged.node.forgetting import Forgetting
 from edged.node.intake import Intake
 from edged.node.outbox import Answered, Outbox, Owed
 from edged.node.replies import Replies
+from edged.node.roster import Roster
 from edged.node.sharing import Orders, Sharing
 from edged.tools.client import ToolsRan
 
@@ -261,6 +263,7 @@ class Mix:
         course = Course(Replies(TOPICS, self.exchange, clock), self.journal, clock)
         sharing = Sharing(course, orders, clock, AnswerCache(16, 65_536, 3600.0))
         self.outbox = Outbox(self.exchange, self.journal, TOPICS.is_inside)
+        roster = Roster()
         self.desk = Desk(
             course,
             orders,
@@ -268,7 +271,8 @@ class Mix:
             sharing,
             Calling(TOPICS.node, Toolbox(self.work)),
             Forgetting(orders, bool(self.forget), self.note_forget),
-            attempts_max=shape.attempts_max,
+            Blame(course, roster, shape.attempts_max),
+            roster,
             away=Away(self.server, POLICY, clock, Judge()) if shape.away else None,
         )
         self.controls = Controls(self.desk, self.journal)

@@ -19,12 +19,14 @@ from edged.core.tools import Call, Tool
 from edged.core.topics import Topics
 from edged.core.upstream import Ask
 from edged.engine.messages import Ended, Order, Prepared, Submit
+from edged.node.blame import Blame
 from edged.node.calling import Calling
 from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.forgetting import Forgetting
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
+from edged.node.roster import Roster
 from edged.node.sharing import Sharing
 
 TOPICS = Topics("edged", "n1")
@@ -114,6 +116,7 @@ class Rig:
         course = Course(Replies(TOPICS, self.line, self.clock), journal, self.clock)
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
         self.note = ""
+        roster = Roster()
         self.desk = Desk(
             course,
             self.engine,
@@ -121,7 +124,8 @@ class Rig:
             sharing,
             Calling(TOPICS.node),
             Forgetting(self.engine, note=self.noted),
-            attempts_max=3,
+            Blame(course, roster, attempts_max=3),
+            roster,
         )
 
     def noted(self, text: str) -> None:

@@ -36,7 +36,7 @@ def check_nothing_is_left(mix: Mix) -> None:
     roster, joint = desk.roster, desk.sharing.joint
     assert [(job.key, job.state, job.submitted) for job in roster.named.values()] == []
     assert (roster.numbered, roster.of_client, roster.size_bytes) == ({}, {}, 0)
-    assert (desk.sessions._open, desk._unmeasured, desk.course.running) == ({}, {}, 0)
+    assert (desk.sessions._open, desk.blame._unmeasured, desk.course.running) == ({}, {}, 0)
     assert (joint._numbered, joint._keyed, desk.head_starts.free) == ({}, {}, True)
     assert (mix.engine.runs, mix.server.runs) == ({}, {})
     assert desk.away is None or desk.away._runs == {}

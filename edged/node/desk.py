@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from edged.core import answer_cache, reply, rounds
+from edged.core import reply, rounds
 from edged.core.job import Happening, Job, State
 from edged.core.question import Message, Question
 from edged.core.records import Finished, JobRow, Recovered, StoredSession, remaining_s
@@ -29,6 +29,7 @@ from edged.engine.messages import (
 from edged.errors import Refusal
 from edged.node import endings, submission
 from edged.node.away import Away
+from edged.node.blame import Blame
 from edged.node.calling import Calling
 from edged.node.course import Course
 from edged.node.endings import Who
@@ -68,7 +69,7 @@ class Desk:
         sharing: what is computed once for several questions.
         calling: what they call of the node's own tools.
         forgetting: whether the engine is to forget the prompts that it keeps.
-        attempts_max: times that the engine broke under a job, after which the job is `poison`.
+        blame: which of them break the engine.
         roster: the jobs.
         sessions: the conversations that go on.
         away: the larger server; None without one.
@@ -81,13 +82,12 @@ class Desk:
     sharing: Sharing
     calling: Calling
     forgetting: Forgetting
-    attempts_max: int
-    roster: Roster = field(default_factory=Roster)
+    blame: Blame
+    roster: Roster
     sessions: Sessions = field(default_factory=Sessions)
     away: Away | None = None
     service_s: float = 1.0
     head_starts: HeadStarts = field(init=False)
-    _unmeasured: dict[int, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.course.over = self._over
@@ -127,8 +127,8 @@ class Desk:
             self.sharing.begin(job, ahead.key, ahead.number)
             for report in ahead.said:
                 self.engine_said(report)
-        elif job.crashes >= self.attempts_max:
-            self._crashes_it(job)
+        elif self.blame.is_proven(job):
+            self.blame.crashes_it(job)
         else:
             self._submit(job)
 
@@ -154,7 +154,7 @@ class Desk:
             self._leave_session(job)  # said once it stands in the journal
             return
         order = submission.order(job, conversation, offered, shared=key is not None)
-        self._unmeasured[self.head_starts.begin(job, order, key).number] = None
+        self.blame.given(self.head_starts.begin(job, order, key).number)
 
     def _may_follow(self, job: Job) -> bool:
         """Whether another question of its session may come before it in the commit that is under way."""
@@ -213,7 +213,7 @@ class Desk:
             elif question is None:
                 self.course.fail(job, UNREADABLE)
             elif old.attempts >= BEGUN_MAX and not recovered.stopped:
-                self._poison(job, f"was begun {old.attempts} times and never ended")
+                self.blame.poison(job, f"was begun {old.attempts} times and never ended")
             else:
                 self._submit(job)
 
@@ -233,7 +233,7 @@ class Desk:
         if job.submitted or not self.sessions.has_turn(job):
             return
         why = None if job.tried_away or self.away is None else self.away.why(job.question, self.course.level)
-        if why is None and (not self.engine.ready or (job.crashes and self._suspect_runs(beside=job))):
+        if why is None and (not self.engine.ready or self.blame.has_to_wait(job)):
             return
         # What a larger server answers, or was asked to, is no answer of the board's own model.
         key = self.sharing.key(job) if why is None and job.question.model is None else None
@@ -251,7 +251,7 @@ class Desk:
         job.submitted = True
         if key is not None:
             self.sharing.begin(job, key, job.number)
-        self._unmeasured[job.number] = None
+        self.blame.given(job.number)
         self.engine.send(submission.order(job, conversation, offered, shared=key is not None))
 
     def _send_away(self, job: Job, away: Away, why: Why, messages: tuple[Message, ...]) -> None:
@@ -289,7 +289,7 @@ class Desk:
     def engine_said(self, report: Said) -> None:
         """The engine, or a larger server in its place, said something of a run."""
         if isinstance(report, Prepared | Refused):
-            self._unmeasured.pop(report.number, None)
+            self.blame.measured(report.number)
         if self.head_starts.holds(report):
             return
         match report:
@@ -321,14 +321,12 @@ class Desk:
             crashed: False where it was told to end, which no question is to blame for.
         """
         self.forgetting.engine_gone()
-        # Questions are measured one after the other, in the order in which they were submitted.
-        measured_first = next(iter(self._unmeasured), None)
-        measured_now = [] if measured_first is None else self._jobs(measured_first)
-        self._unmeasured.clear()
+        measuring = self.blame.engine_gone()
+        measured_now = [] if measuring is None else self._jobs(measuring)
         ahead = self.head_starts.lost()
         if ahead is not None:
             ahead.job.attempts += ahead.begun
-            ahead.job.crashes += crashed and (ahead.begun or ahead.number == measured_first)
+            ahead.job.crashes += crashed and (ahead.begun or ahead.number == measuring)
             self._leave_session(ahead.job)
         self.sharing.joint.clear()
         for job in list(self.roster.numbered.values()):
@@ -343,8 +341,8 @@ class Desk:
             job.crashes += suspect and crashed
             if job.cancel_asked:
                 self.course.finish(job, endings.cancelled(job))
-            elif suspect and job.crashes >= self.attempts_max:
-                self._crashes_it(job)
+            elif suspect and self.blame.is_proven(job):
+                self.blame.crashes_it(job)
 
     def prepared(self, report: Prepared) -> None:
         """It was measured: tell its device where it stands."""
@@ -524,30 +522,6 @@ class Desk:
             log.debug("answer_stored", job_id=job.question.id)
             self.roster.remove(job)
             self.sessions.forget(job)
-
-    def _crashes_it(self, job: Job) -> None:
-        self._poison(job, f"crashed the engine {job.crashes} times")
-
-    def _poison(self, job: Job, what: str) -> None:
-        message = f"this question {what}; change it before you ask again"
-        self.course.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
-        key = answer_cache.key(job.question)
-        for other in list(self.roster.numbered.values()):
-            # The same question under another id: it would crash the engine as often again.
-            waits = other.crashes and other.state is State.WAITING
-            if key is not None and waits and answer_cache.key(other.question) == key:
-                self._poison(other, what)
-
-    def _suspect_runs(self, beside: Job) -> bool:
-        """Whether the engine has another question that ran when it broke, or will have it again once its tools ran.
-
-        They go one at a time: else one that crashes it would make poison of all that ran beside it each time.
-        """
-        return any(
-            job.crashes and (job.submitted or job.state is State.RUNNING)
-            for job in self.roster.numbered.values()
-            if job is not beside and job.away is None
-        )
 
     def _over(self, job: Job) -> None:
         """Its last message is on its way: whoever waited for it has its turn."""

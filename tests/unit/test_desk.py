@@ -395,7 +395,7 @@ def test_a_head_start_does_not_overtake_its_session() -> None:
 def test_one_crash_is_enough_where_one_is_allowed() -> None:
     """Also one before the question stood in the journal."""
     rig = Rig()
-    rig.desk.attempts_max = 1
+    rig.desk.blame.attempts_max = 1
     job = rig.arrive("q1")
     assert len(rig.engine.submitted) == 1
     rig.crash()
