@@ -40,11 +40,13 @@ from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
 from edged.node.feeding import Feeding
 from edged.node.forgetting import Forgetting
+from edged.node.giving import Giving
 from edged.node.intake import Intake
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
 from edged.node.pools import Membership
+from edged.node.recovery import recover
 from edged.node.replies import Replies
 from edged.node.roster import Roster
 from edged.node.sessions import Sessions
@@ -128,18 +130,17 @@ def run(  # noqa: C901, PLR0915 - one line a part
     upstream, away = parts.upstream(settings, inbox)
     forget = Note(settings.paths.state / "forget")
     roster = Roster()
-    desk = Desk(
+    giving = Giving(
         course,
         supervision,
-        outbox,
         Sharing(course, supervision, time.monotonic, answers),
-        Calling(topics.node, toolbox, settings.tools.rounds),
-        Forgetting(supervision, bool(forget.read()), forget.write),
-        Blame(course, roster, settings.limits.attempts),
         roster,
-        sessions=Sessions(settings.sessions.max_bytes),
-        away=away,
+        Sessions(settings.sessions.max_bytes),
+        Calling(topics.node, toolbox, settings.tools.rounds),
+        Blame(course, roster, settings.limits.attempts),
+        away,
     )
+    desk = Desk(giving, outbox, Forgetting(supervision, bool(forget.read()), forget.write))
     bulletin = Bulletin(
         topics, line, settings.health.interval_s, parts.discovery(settings, topics, line, reader)
     )
@@ -226,7 +227,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     if recovered.unreadable:
         log.error("answers_unreadable", count=recovered.unreadable)
     now = read_instant()
-    desk.recover(recovered, now.boot_id, now.monotonic_s, is_passing)
+    recover(desk, recovered, now.boot_id, now.monotonic_s, is_passing)
     outbox.owe(recovered.outbox)
     supervision.start()
     line.start()

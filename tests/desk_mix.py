@@ -41,10 +41,13 @@ from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.exchange import Exchange
 from edged.node.forgetting import Forgetting
+from edged.node.giving import Giving
 from edged.node.intake import Intake
 from edged.node.outbox import Answered, Outbox, Owed
+from edged.node.recovery import recover
 from edged.node.replies import Replies
 from edged.node.roster import Roster
+from edged.node.sessions import Sessions
 from edged.node.sharing import Orders, Sharing
 from edged.tools.client import ToolsRan
 
@@ -264,17 +267,17 @@ class Mix:
         sharing = Sharing(course, orders, clock, AnswerCache(16, 65_536, 3600.0))
         self.outbox = Outbox(self.exchange, self.journal, TOPICS.is_inside)
         roster = Roster()
-        self.desk = Desk(
+        giving = Giving(
             course,
             orders,
-            self.outbox,
             sharing,
-            Calling(TOPICS.node, Toolbox(self.work)),
-            Forgetting(orders, bool(self.forget), self.note_forget),
-            Blame(course, roster, shape.attempts_max),
             roster,
+            Sessions(),
+            Calling(TOPICS.node, Toolbox(self.work)),
+            Blame(course, roster, shape.attempts_max),
             away=Away(self.server, POLICY, clock, Judge()) if shape.away else None,
         )
+        self.desk = Desk(giving, self.outbox, Forgetting(orders, bool(self.forget), self.note_forget))
         self.controls = Controls(self.desk, self.journal)
         self.intake = Intake(
             self.desk,
@@ -288,7 +291,7 @@ class Mix:
             slots=shape.slots,
         )
         self.takers = self.all_takers()
-        self.desk.recover(recovered, "boot", clock(), is_passing)
+        recover(self.desk, recovered, "boot", clock(), is_passing)
         self.outbox.owe(recovered.outbox)
         self.inbox.extend(self.unacknowledged.values())
 
@@ -309,12 +312,12 @@ class Mix:
         )
         answers = (upstream.Begun, upstream.Said, upstream.Over, upstream.Broke)
         return {
-            **dict.fromkeys(reports, desk.engine_said),
+            **dict.fromkeys(reports, desk.hearing.engine_said),
             messages.PromptsForgotten: lambda _report: desk.forgetting.prompts_forgotten(),
-            **dict.fromkeys(answers, desk.away_said),
+            **dict.fromkeys(answers, desk.hearing.away_said),
             Up: self.engine_up,
             Gone: self.engine_gone,
-            ToolsRan: desk.tools_ran,
+            ToolsRan: desk.hearing.tools_ran,
             Arrived: intake.arrived,
             Connected: lambda event: self.outbox.connected(session_present=event.session_present),
             Delivered: self.outbox.delivered_one,

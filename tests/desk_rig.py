@@ -24,9 +24,11 @@ from edged.node.calling import Calling
 from edged.node.course import Course
 from edged.node.desk import Desk
 from edged.node.forgetting import Forgetting
+from edged.node.giving import Giving
 from edged.node.outbox import Outbox
 from edged.node.replies import Replies
 from edged.node.roster import Roster
+from edged.node.sessions import Sessions
 from edged.node.sharing import Sharing
 
 TOPICS = Topics("edged", "n1")
@@ -117,16 +119,9 @@ class Rig:
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
         self.note = ""
         roster = Roster()
-        self.desk = Desk(
-            course,
-            self.engine,
-            Outbox(self.line, journal),
-            sharing,
-            Calling(TOPICS.node),
-            Forgetting(self.engine, note=self.noted),
-            Blame(course, roster, attempts_max=3),
-            roster,
-        )
+        calling, blame = Calling(TOPICS.node), Blame(course, roster, attempts_max=3)
+        giving = Giving(course, self.engine, sharing, roster, Sessions(), calling, blame)
+        self.desk = Desk(giving, Outbox(self.line, journal), Forgetting(self.engine, note=self.noted))
 
     def noted(self, text: str) -> None:
         """What is to be remembered over the end of the daemon."""
@@ -142,7 +137,7 @@ class Rig:
         """A new question that the journal is just committing; a slot was free for it."""
         job = self.come(name, **changes)
         job.begun = True
-        self.desk.start_ahead(job, None)
+        self.desk.giving.start_ahead(job, None)
         return job
 
     def come(self, name: str, **changes: Any) -> Job:
@@ -161,7 +156,7 @@ class Rig:
     def measured(self, *numbers: int) -> None:
         """The engine has measured these questions."""
         for number in numbers:
-            self.desk.engine_said(Prepared(number, 9, 2048, 0, 1.0))
+            self.desk.hearing.engine_said(Prepared(number, 9, 2048, 0, 1.0))
 
     def crash(self) -> None:
         """The engine is lost, and there again."""

@@ -37,9 +37,9 @@ def check_nothing_is_left(mix: Mix) -> None:
     assert [(job.key, job.state, job.submitted) for job in roster.named.values()] == []
     assert (roster.numbered, roster.of_client, roster.size_bytes) == ({}, {}, 0)
     assert (desk.sessions._open, desk.blame._unmeasured, desk.course.running) == ({}, {}, 0)
-    assert (joint._numbered, joint._keyed, desk.head_starts.free) == ({}, {}, True)
+    assert (joint._numbered, joint._keyed, desk.giving.head_starts.free) == ({}, {}, True)
     assert (mix.engine.runs, mix.server.runs) == ({}, {})
-    assert desk.away is None or desk.away._runs == {}
+    assert desk.giving.away is None or desk.giving.away._runs == {}
     assert (intake._parked, intake._unstored) == ([], [])
     assert (len(outbox), list(outbox._waiting), outbox._under_way, outbox._elsewhere) == (0, [], {}, {})
     assert mix.unacknowledged == {}, "the broker was not told that the node has it"

@@ -154,7 +154,7 @@ class Intake:
 
     def _answered_away(self, question: Question, refusal: Refusal) -> bool:
         """Whether what keeps this board from answering does not keep a larger server from it."""
-        away = self.desk.away
+        away = self.desk.giving.away
         why = None if away is None else away.why(question, self.desk.course.level)
         return (why == "asked" and refusal.code in {"hot", "loading", "internal"}) or (
             why == "hot" and refusal.code == "hot"
@@ -196,9 +196,12 @@ class Intake:
             job.deliveries.append(delivery)
             return
         desk.replies.line.acknowledge(delivery)
-        upstream = None if job.away is None or desk.away is None else desk.away.policy.host
+        away = desk.giving.away
+        upstream = None if job.away is None or away is None else away.policy.host
         if job.prompt_tokens or upstream is not None:
-            desk.course.accepted(job, position=0, eta_s=desk.service_s, upstream=upstream, duplicate=True)
+            desk.course.accepted(
+                job, position=0, eta_s=desk.hearing.service_s, upstream=upstream, duplicate=True
+            )
 
     def unpark(self) -> None:
         """A job is over: look again at the copies of questions that came while it was being finished."""
@@ -226,7 +229,7 @@ class Intake:
 
     def entered(self, event: Entered) -> None:
         """It is a new one, and a slot was free: what is left to wait for is the disk."""
-        self.desk.start_ahead(_job(event.ticket), event.session)
+        self.desk.giving.start_ahead(_job(event.ticket), event.session)
 
     def accepted(self, event: Accepted) -> None:
         """It is on disk: the broker may forget it."""
@@ -266,7 +269,7 @@ class Intake:
             self.controls.not_found(event.ticket)
             return
         job = _job(event.ticket)
-        self.desk.not_stored(job)
+        self.desk.giving.not_stored(job)
         if not self._unstored:
             log.error("journal_failed", job_id=job.question.id, reason=event.reason)
         self._unstored.append(job)

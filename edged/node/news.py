@@ -55,8 +55,8 @@ def work(desk: Desk, engine: Supervision) -> Json:
         "active": desk.running,
         "counts": dataclasses.asdict(desk.replies.counts),
     }
-    if desk.away is not None:
-        told["upstream"] = desk.away.news()
+    if desk.giving.away is not None:
+        told["upstream"] = desk.giving.away.news()
     pulse = engine.pulse
     if pulse is not None:
         told["context"] = pulse.context

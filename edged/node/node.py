@@ -186,11 +186,11 @@ class Node:
             case Connected() | Disconnected() | ConnectFailed() | Subscribed() | Unsubscribed():
                 self._broker_said(event)
             case Begun() | Said() | Over() | Broke():
-                self.desk.away_said(event)
+                self.desk.hearing.away_said(event)
             case EngineGone():
                 self._engine_gone(event)
             case ToolsRan():
-                self.desk.tools_ran(event)
+                self.desk.hearing.tools_ran(event)
             case VitalsRead():
                 self._vitals_read(event.vitals)
             case LocalOrder(payload, answer):
@@ -251,10 +251,10 @@ class Node:
         desk = self.desk
         match report:
             case Piece() | Prepared() | Started() | Refused():
-                desk.engine_said(report)
+                desk.hearing.engine_said(report)
             case Ended():
                 self.supervision.answered()
-                desk.engine_said(report)
+                desk.hearing.engine_said(report)
             case PromptsForgotten():
                 desk.forgetting.prompts_forgotten()
             case Pulse():
@@ -420,7 +420,7 @@ class Node:
             jobs=len(self.desk.roster),
             size_bytes=self.desk.roster.size_bytes,
             client_jobs=client_jobs,
-            service_s=self.desk.service_s,
+            service_s=self.desk.hearing.service_s,
             slots=self.slots,
             engine=self.supervision.phase,
             reason=self.supervision.reason,

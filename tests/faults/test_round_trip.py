@@ -35,6 +35,7 @@ from edged.engine.messages import Ended, Prepared, Said, Started, Submit
 from edged.node.calling import NoTools
 from edged.node.controls import Controls
 from edged.node.intake import Intake
+from edged.node.recovery import recover
 
 FAULT = "odd questions"
 LIVES = 150
@@ -72,7 +73,7 @@ class Life:
             slots=1,
         )
         now = read_instant()
-        self.desk.recover(stored.recovered, now.boot_id, now.monotonic_s)
+        recover(self.desk, stored.recovered, now.boot_id, now.monotonic_s)
         self.orders: dict[int, Submit] = {}
         self.outbox: dict[int, Publish] = {}
         self._take_orders()
@@ -108,10 +109,12 @@ class Life:
         while left := self.orders.keys() - answered:
             number = min(left)
             answered.add(number)
-            self.desk.engine_said(Prepared(number, 9, 2048, 0, 1.0))
-            self.desk.engine_said(Started(number))
+            self.desk.hearing.engine_said(Prepared(number, 9, 2048, 0, 1.0))
+            self.desk.hearing.engine_said(Started(number))
             said = Said(text, TOKENS)
-            self.desk.engine_said(Ended(number, "stop", text, text, Usage(9, 0, 3), Timings(), said=said))
+            self.desk.hearing.engine_said(
+                Ended(number, "stop", text, text, Usage(9, 0, 3), Timings(), said=said)
+            )
             self._take_orders()
         while len(self.desk.roster):
             event = self.stored.events.get(timeout=20)

@@ -56,7 +56,7 @@ def test_how_its_thinking_is_shown(
     """As the board itself would show it, whether the server tells it apart or leaves it in the text."""
     rig = asking(reasoning_mode=mode)
     for event in said:
-        rig.desk.away_said(event)
+        rig.desk.hearing.away_said(event)
     replies = [msgspec.json.decode(message.payload) for message in rig.line.published]
     kinds = [reply["type"] for reply in replies if reply["type"] != "accepted"]
     parts = ["".join(one["text"] for one in replies if one["type"] == kind) for kind in dict.fromkeys(kinds)]
@@ -68,7 +68,7 @@ def test_taken_back_in_its_thinking() -> None:
     """The text so far is what the deltas were."""
     rig = asking(reasoning_mode="inline")
     for event in THOUGHT:
-        rig.desk.away_said(event)
+        rig.desk.hearing.away_said(event)
     rig.desk.cancel(rig.desk.roster.numbered[1])
     assert rig.journal.finished[1]["text"] == "<think>hm so"
 
@@ -100,6 +100,6 @@ class Listening(Server):
 def asking(**changes: Any) -> Rig:
     """A desk whose question 1 is with the larger server."""
     rig = Rig()
-    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"asked"})), rig.clock, Judge())
+    rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"asked"})), rig.clock, Judge())
     rig.ask(1, model="large", **changes)
     return rig

@@ -30,6 +30,7 @@ from edged.engine.messages import (
 from edged.errors import Code
 from edged.node.away import Away
 from edged.node.outbox import Owed
+from edged.node.recovery import recover
 from edged.tools.client import ToolsRan
 
 
@@ -38,7 +39,7 @@ def test_who_is_blamed_for_a_crash() -> None:
     rig = Rig()
     jobs = {number: rig.ask(number) for number in range(1, 6)}
     rig.measured(1, 2)
-    rig.desk.engine_said(Started(1))
+    rig.desk.hearing.engine_said(Started(1))
     rig.crash()
     assert {number: job.crashes for number, job in jobs.items()} == {1: 1, 2: 0, 3: 1, 4: 0, 5: 0}
     assert rig.engine.submitted[5:] == [1, 2, 4, 5], "those who are suspected go one at a time"
@@ -51,17 +52,17 @@ def test_suspects_with_tools_go_one_at_a_time() -> None:
     for number in (1, 2, 3):
         rig.ask(number, tools=Offer(local=("t",)))
         rig.measured(number)
-        rig.desk.engine_said(Started(number))
+        rig.desk.hearing.engine_said(Started(number))
     rig.crash()
     assert rig.engine.submitted[3:] == [1]
     calls = msgspec.structs.replace(ended(1, "", "tool_calls"), calls=(Call("c", "t", "{}"),))
     for report in (Started(1), calls):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     rig.desk.cancel(rig.desk.roster.numbered[3])  # what its end lets begin
     assert rig.engine.submitted == []
-    rig.desk.tools_ran(ToolsRan(1, 1, ("r",)))
+    rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
     assert rig.engine.submitted == [1]
-    rig.desk.engine_said(ended(1, "so"))
+    rig.desk.hearing.engine_said(ended(1, "so"))
     assert (rig.journal.finished[1]["text"], rig.engine.submitted) == ("so", [2])
 
 
@@ -71,9 +72,9 @@ def test_a_suspect_that_a_larger_server_answers_keeps_no_other_one_waiting() -> 
     for number in (1, 2):
         rig.ask(number)
         rig.measured(number)
-        rig.desk.engine_said(Started(number))
+        rig.desk.hearing.engine_said(Started(number))
     rig.engine.orders.clear()
-    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"hot"})), rig.clock, Judge())
+    rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"hot"})), rig.clock, Judge())
     rig.desk.course.level = "hot"
     rig.desk.roster.numbered[2].tried_away = True
     rig.crash()
@@ -84,12 +85,12 @@ def test_a_suspect_that_a_larger_server_answers_keeps_no_other_one_waiting() -> 
 def test_an_answer_that_found_no_room_goes_to_no_larger_server() -> None:
     """Its prompt was not too long: its device hears what to change, and no second answer behind half of one."""
     rig = Rig()
-    rig.desk.away = Away(Server(), Policy("h", "m", frozenset({"context"})), rig.clock, Judge())
+    rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"context"})), rig.clock, Judge())
     job = rig.ask(1, schema='{"type": "string"}', max_tokens=2)
     rig.measured(1)
     for report in (Started(1), Piece(1, "text", '"ab', 2, 0)):
-        rig.desk.engine_said(report)
-    rig.desk.engine_said(Refused(1, "too_long", "allow more max_tokens", {"completion_tokens": 2}))
+        rig.desk.hearing.engine_said(report)
+    rig.desk.hearing.engine_said(Refused(1, "too_long", "allow more max_tokens", {"completion_tokens": 2}))
     assert (job.away, types(rig)) == (None, ["accepted", "delta"])
     assert rig.journal.finished[1]["message"] == "allow more max_tokens"
 
@@ -114,7 +115,7 @@ def test_begun_too_often(attempts: int, stopped: bool, code: str | None) -> None
     row = JobRow(
         "d", "q1", b"d" * 32, msgspec.msgpack.encode(msgspec.structs.replace(asked, client="d")), 0.0
     )
-    rig.desk.recover(Recovered(jobs=(RecoveredJob(1, attempts, row),), stopped=stopped), "boot", 0.0)
+    recover(rig.desk, Recovered(jobs=(RecoveredJob(1, attempts, row),), stopped=stopped), "boot", 0.0)
     assert rig.journal.finished.get(1, {}).get("code") == code
     assert (1 in rig.engine.submitted) == (code is None)
 
@@ -124,7 +125,7 @@ def test_a_question_that_cannot_be_read(body: bytes) -> None:
     """Another version of this node wrote it down: it ends, and the node starts."""
     rig = Rig()
     row = JobRow("c", "q1", b"d" * 32, body, 0.0)
-    rig.desk.recover(Recovered(jobs=(RecoveredJob(1, 0, row),)), "boot", 0.0)
+    recover(rig.desk, Recovered(jobs=(RecoveredJob(1, 0, row),)), "boot", 0.0)
     assert rig.journal.finished[1]["code"] == "interrupted"
     assert rig.engine.submitted == []
 
@@ -136,8 +137,8 @@ def test_an_answer_that_is_no_json_is_an_error_each_time() -> None:
         rig.ask(number, messages=(Message("user", "x"),), temperature=0.0, schema='{"type": "number"}')
         assert rig.engine.submitted == [number]
         rig.measured(number)
-        rig.desk.engine_said(Started(number))
-        rig.desk.engine_said(ended(number, "1e999"))
+        rig.desk.hearing.engine_said(Started(number))
+        rig.desk.hearing.engine_said(ended(number, "1e999"))
         assert rig.journal.finished[number]["code"] == "bad_request"
     assert reply.parsed("1e99") == 1e99
 
@@ -155,15 +156,15 @@ def test_nothing_is_told_of_a_question_that_is_not_stored() -> None:
     rig = Rig()
     job = rig.arrive("q1")
     (run,) = rig.engine.submitted
-    rig.desk.engine_said(Prepared(run, 9, 2048, 0, 1.0))
-    rig.desk.engine_said(Started(run))
-    rig.desk.engine_said(Piece(run, "text", "wa", 1, 0))
+    rig.desk.hearing.engine_said(Prepared(run, 9, 2048, 0, 1.0))
+    rig.desk.hearing.engine_said(Started(run))
+    rig.desk.hearing.engine_said(Piece(run, "text", "wa", 1, 0))
     assert types(rig) == []
     rig.desk.stored(job, 5)
     assert types(rig) == ["accepted", "delta"]
     assert rig.engine.submitted == [], "it runs already"
-    rig.desk.engine_said(Piece(run, "text", "rm", 2, 0))
-    rig.desk.engine_said(ended(run, "warm"))
+    rig.desk.hearing.engine_said(Piece(run, "text", "rm", 2, 0))
+    rig.desk.hearing.engine_said(ended(run, "warm"))
     done = rig.journal.finished[5]
     assert (done["text"], done["attempt"], done["seq"], "cached" in done) == ("warm", 1, 3, False)
 
@@ -174,7 +175,7 @@ def test_a_run_that_was_over_before_its_question_was_stored() -> None:
     job = rig.arrive("q1")
     (run,) = rig.engine.submitted
     for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), ended(run, "yes")):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     assert rig.journal.finished == {}
     rig.desk.stored(job, 1)
     assert rig.journal.finished[1]["text"] == "yes"
@@ -185,10 +186,10 @@ def test_a_question_that_the_journal_does_not_take() -> None:
     rig = Rig()
     job = rig.arrive("q1")
     (run,) = rig.engine.submitted
-    rig.desk.not_stored(job)
+    rig.desk.giving.not_stored(job)
     assert rig.engine.orders == [Cancel(run)]
-    rig.desk.engine_said(Started(run))
-    rig.desk.engine_said(ended(run, "unheard"))
+    rig.desk.hearing.engine_said(Started(run))
+    rig.desk.hearing.engine_said(ended(run, "unheard"))
     assert (types(rig), rig.journal.finished) == ([], {})
     rig.engine.orders.clear()
     rig.desk.stored(job, 7)
@@ -223,11 +224,11 @@ def test_a_question_that_crashes_the_engine_in_its_head_start(begun: bool) -> No
     job = rig.arrive("q1")
     (run,) = rig.engine.submitted
     if begun:
-        rig.desk.engine_said(Prepared(run, 9, 2048, 0, 1.0))
-        rig.desk.engine_said(Started(run))
+        rig.desk.hearing.engine_said(Prepared(run, 9, 2048, 0, 1.0))
+        rig.desk.hearing.engine_said(Started(run))
     rig.crash()
     assert (job.crashes, rig.engine.submitted) == (1, [])
-    rig.desk.start_ahead(job, None)
+    rig.desk.giving.start_ahead(job, None)
     assert rig.engine.submitted == [], "a suspect runs alone, and is not seen here"
     rig.desk.stored(job, 1)
     assert rig.engine.submitted == [1]
@@ -261,7 +262,7 @@ def test_a_conversation_in_a_head_start() -> None:
     rig = Rig()
     first = rig.arrive("q1", session="s")
     (run,) = rig.engine.submitted
-    rig.desk.not_stored(first)
+    rig.desk.giving.not_stored(first)
     rig.engine.orders.clear()
     assert not rig.desk.sessions.busy("c", "s")
     rig.desk.stored(first, 1)
@@ -269,7 +270,7 @@ def test_a_conversation_in_a_head_start() -> None:
     assert rig.engine.submitted == [1]
     rig.desk.stored(second, 2)
     for report in (Prepared(1, 9, 2048, 0, 1.0), Started(1), ended(1, "so")):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     assert rig.engine.submitted == [2]
     assert run < 0
 
@@ -282,7 +283,7 @@ def test_what_a_head_start_says_is_kept_in_its_session() -> None:
     rig.desk.stored(job, 1)
     last = msgspec.structs.replace(ended(run, "so"), said=Said("so", ()))
     for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), last):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     rig.arrive("q2", session="s")
     (order,) = rig.engine.orders
     assert isinstance(order, Submit)
@@ -300,7 +301,7 @@ def test_the_same_question_joins_a_head_start_once_that_is_stored() -> None:
     rig.desk.stored(second, 2)
     assert rig.engine.submitted == []
     for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), ended(run, "once")):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     assert [rig.journal.finished[number].get("cached", False) for number in (1, 2)] == [False, True]
     third = rig.arrive("q3", **same)
     assert rig.engine.submitted == [], "the answer is known"
@@ -317,7 +318,7 @@ def test_a_deadline_that_the_engine_cannot_keep(ahead: bool) -> None:  # noqa: F
     else:
         rig.ask(1, temperature=0.0)
     (run,) = rig.engine.submitted
-    rig.desk.engine_said(Refused(run, "expired", "reading takes longer", {}))
+    rig.desk.hearing.engine_said(Refused(run, "expired", "reading takes longer", {}))
     assert (rig.engine.submitted, rig.journal.finished[1]["code"]) == ([], "expired")
 
 
@@ -332,11 +333,11 @@ def test_who_waits_longer_is_not_refused_with_the_hasty(code: Code, begun: bool)
     assert rig.engine.submitted == [1]
     if begun:
         rig.measured(1)
-        rig.desk.engine_said(Started(1))
-    rig.desk.engine_said(Refused(1, code, "too late", {}))
+        rig.desk.hearing.engine_said(Started(1))
+    rig.desk.hearing.engine_said(Refused(1, code, "too late", {}))
     assert (hasty.state, patient.state) == (State.FINISHING, State.WAITING)
     assert rig.engine.submitted == [2]
-    rig.desk.engine_said(Refused(2, code, "too late", {}))
+    rig.desk.hearing.engine_said(Refused(2, code, "too late", {}))
     assert rig.engine.submitted == []
     assert [rig.journal.finished[number]["code"] for number in (1, 2)] == [code, code]
 
@@ -352,7 +353,7 @@ def test_taken_back_while_a_shared_run_ends_too_early(last: Ended | Refused) -> 
     rig.desk.cancel(rig.desk.roster.numbered[1])
     rig.desk.cancel(patient)
     rig.engine.orders.clear()
-    rig.desk.engine_said(last)
+    rig.desk.hearing.engine_said(last)
     assert (rig.engine.submitted, rig.journal.finished[2]["type"]) == ([], "cancelled")
 
 
@@ -363,7 +364,7 @@ def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
     rig.desk.stored(rig.arrive("q1", **same), 1)
     (run,) = rig.engine.submitted
     for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), Piece(run, "text", "wa", 1, 0)):
-        rig.desk.engine_said(report)
+        rig.desk.hearing.engine_said(report)
     rig.clock.now += 10
     rig.ask(2, **same)
     rig.clock.now += 50

@@ -129,9 +129,9 @@ def calling() -> tuple[Rig, Listening]:
     rig.desk.calling.toolbox = toolbox
     rig.ask(1, tools=Offer(local=("t",)))
     rig.measured(1)
-    rig.desk.engine_said(Started(1))
+    rig.desk.hearing.engine_said(Started(1))
     calls = (Call("c", "t", "{}"),)
-    rig.desk.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
+    rig.desk.hearing.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
     return rig, toolbox
 
 
@@ -149,6 +149,6 @@ def test_a_question_that_ends_gives_its_calls_up(how: str) -> None:
             rig.crash()
     assert toolbox.given_up == [1]
     rig, toolbox = calling()
-    rig.desk.tools_ran(ToolsRan(1, 1, ("r",)))
-    rig.desk.engine_said(ended(1, "so"))
+    rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
+    rig.desk.hearing.engine_said(ended(1, "so"))
     assert (rig.journal.finished[1]["text"], toolbox.given_up) == ("so", [])
