@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edged.adapters.mqtt.connection import RETRY_MAX_S, longest_wait_s
+from edged.adapters.mqtt.tries import RETRY_MAX_S, longest_wait_s
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ our thread ends unasked, the node is told and ends the process.
 
 from __future__ import annotations
 
-import random
 import select
 import socket
 import ssl
@@ -31,10 +30,8 @@ from edged.core import link_advice
 from edged.core.link import (
     Arrived,
     Connected,
-    ConnectFailed,
     Delivered,
     Delivery,
-    Disconnected,
     LinkEvent,
     Outgoing,
     Subscription,
@@ -47,15 +44,11 @@ from .client import Bare, Client
 from .link import Link, tls_context, words
 from .subscriptions import Subscriptions
 from .translation import LastWord, properties_of, publish_properties
+from .tries import Tries
 from .window import Window
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
-RETRY_MAX_S = 4.0
-"""Longest wait between two tries, before jitter: a node shall be back within 5 s of its broker."""
-STEADY_S, SHORT_LIVES = 10.0, 3
-"""So many connections in a row that lasted less than so long: two daemons of one name push each other off the
-broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
 PACKET_BYTES_MAX = 268_435_460
 """Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
 PACKET_HEAD_BYTES = 64
@@ -87,11 +80,7 @@ class Mqtt:
         self._window = Window(gathers=link.tls is not None)
         self._connection = 0
         self._connack_due = 0.0
-        self._failures = 0
-        self._short_lives = 0
-        self._connected_at = 0.0
-        self._reasons_told: set[str] = set()
-        self._told = False
+        self._tries = Tries(link, emit)
         self._log = LastWord()
         self._subscriptions = Subscriptions(link.subscriptions, emit)
         self._packet_bytes_max = PACKET_BYTES_MAX
@@ -201,7 +190,7 @@ class Mqtt:
 
     def _connect(self) -> bool:
         link = self._link
-        self._told = False
+        self._tries.begin()
         self.beat = time.monotonic()
         self._connack_due = self.beat + CONNACK_TIMEOUT_S
         try:
@@ -215,10 +204,10 @@ class Mqtt:
                 properties=self._connect_properties(),
             )
         except (OSError, ValueError) as error:
-            self._failed(f"{link.host}:{link.port}: {words(error, tls=link.tls is not None)}")
+            self._tries.failed(f"{link.host}:{link.port}: {words(error, tls=link.tls is not None)}")
             return False
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._failed(f"{link.host}:{link.port}: {paho.error_string(code)}")
+            self._tries.failed(f"{link.host}:{link.port}: {paho.error_string(code)}")
             return False
         return True
 
@@ -239,7 +228,7 @@ class Mqtt:
                 self._lost(paho.error_string(code))
                 return
             if not self.connected and time.monotonic() > self._connack_due:
-                self._failed("the broker does not answer CONNECT")
+                self._tries.failed("the broker does not answer CONNECT")
                 self._client.disconnect()
                 return
 
@@ -320,8 +309,7 @@ class Mqtt:
         self._send_out()
 
     def _wait_to_retry(self) -> None:
-        self._failures += 1
-        until = time.monotonic() + longest_wait_s(self._failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        until = time.monotonic() + self._tries.wait_s()
         while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
             self.beat = time.monotonic()
             readable, _, _ = select.select([self._wake_in], [], [], min(left, TICK_S))
@@ -338,27 +326,9 @@ class Mqtt:
     def _lost(self, reason: str) -> None:
         if self.connected:
             self.connected = False
-            self._told = True  # paho tells it twice
-            if time.monotonic() - self._connected_at >= STEADY_S:
-                self._failures = self._short_lives = 0
-            else:
-                self._short_lives += 1
-            if self._short_lives >= SHORT_LIVES:
-                name = self._link.client_id
-                reason += f"; again soon after connecting: does another daemon use this node.id (as {name})?"
-            self._emit(Disconnected(reason))
-        elif not self._stopping.is_set() and not self._told:
-            tls = self._link.tls
-            closing = link_advice.on_closing(
-                reason, tls=tls is not None, certificate=tls is not None and tls.cert is not None
-            )
-            self._failed(f"{self._link.host}:{self._link.port}: {closing}")
-
-    def _failed(self, reason: str) -> None:
-        if not self._told and reason not in self._reasons_told:
-            self._reasons_told.add(reason)
-            self._emit(ConnectFailed(reason))
-        self._told = True  # what follows from a refusal (a closed connection, say) is no news
+            self._tries.lost(reason)
+        elif not self._stopping.is_set():
+            self._tries.closed(reason)
 
     # paho's callbacks, in the MQTT thread -----------------------------------------------------------------
 
@@ -381,15 +351,14 @@ class Mqtt:
         properties: PahoProperties | None,
     ) -> None:
         if reason.is_failure:
-            self._failed(link_advice.on_refusal(str(reason), self._link.username))
+            self._tries.failed(link_advice.on_refusal(str(reason), self._link.username))
             return
         self._window.connected(properties)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
             self._too_large(self._window.acknowledged(mid))
         self._connection += 1
-        self._connected_at = time.monotonic()
-        self._reasons_told.clear()
+        self._tries.succeeded()
         self.connected = True
         self._subscriptions.connected(client, properties)
         self._emit(Connected(flags.session_present))
@@ -464,8 +433,3 @@ class Mqtt:
         token = self._window.acknowledged(mid)
         if token is not None:
             self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
-
-
-def longest_wait_s(failures: int) -> float:
-    """Most to wait, in seconds, after so many tries in a row that failed; there may be any number."""
-    return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))

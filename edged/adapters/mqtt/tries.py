@@ -1,0 +1,87 @@
+"""Tries to reach the broker: what is told of those that fail and of connections that are lost, and the waits.
+
+Each cause is told once, until there is a connection again, in words that say what to change. Belongs to the MQTT
+thread. No paho here.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from edged.core import link_advice
+from edged.core.link import ConnectFailed, Disconnected, LinkEvent
+
+from .link import Link
+
+RETRY_MAX_S = 4.0
+"""Longest wait between two tries, before jitter: a node shall be back within 5 s of its broker."""
+STEADY_S, SHORT_LIVES = 10.0, 3
+"""So many connections in a row that lasted less than so long: two daemons of one name push each other off the
+broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
+
+
+class Tries:
+    """How it goes.
+
+    Args:
+        link: where and how it is tried.
+        emit: the node's inbox.
+    """
+
+    def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
+        self._link = link
+        self._emit = emit
+        self._failures = 0
+        self._short_lives = 0
+        self._connected_at = 0.0
+        self._reasons_told: set[str] = set()
+        self._told = False
+
+    def begin(self) -> None:
+        """One more."""
+        self._told = False
+
+    def succeeded(self) -> None:
+        """The broker took us in."""
+        self._connected_at = time.monotonic()
+        self._reasons_told.clear()
+
+    def lost(self, reason: str) -> None:
+        """A connection is gone that was there."""
+        self._told = True  # paho tells it twice
+        if time.monotonic() - self._connected_at >= STEADY_S:
+            self._failures = self._short_lives = 0
+        else:
+            self._short_lives += 1
+        if self._short_lives >= SHORT_LIVES:
+            name = self._link.client_id
+            reason += f"; again soon after connecting: does another daemon use this node.id (as {name})?"
+        self._emit(Disconnected(reason))
+
+    def closed(self, reason: str) -> None:
+        """The broker closed it before it took us in; nothing, where it said why before."""
+        if not self._told:
+            tls = self._link.tls
+            closing = link_advice.on_closing(
+                reason, tls=tls is not None, certificate=tls is not None and tls.cert is not None
+            )
+            self.failed(f"{self._link.host}:{self._link.port}: {closing}")
+
+    def failed(self, reason: str) -> None:
+        """It came to nothing."""
+        if not self._told and reason not in self._reasons_told:
+            self._reasons_told.add(reason)
+            self._emit(ConnectFailed(reason))
+        self._told = True  # what follows from a refusal (a closed connection, say) is no news
+
+    def wait_s(self) -> float:
+        """How long to wait before the next; each costs more patience than the one before."""
+        self._failures += 1
+        return longest_wait_s(self._failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def longest_wait_s(failures: int) -> float:
+    """Most to wait, in seconds, after so many tries in a row that failed; there may be any number."""
+    return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))
