@@ -30,29 +30,23 @@ from edged.core import link_advice
 from edged.core.link import (
     Arrived,
     Connected,
-    Delivered,
     Delivery,
     LinkEvent,
     Outgoing,
     Subscription,
     ThreadDied,
-    Undelivered,
 )
 from edged.core.question import Properties
 
 from .client import Bare, Client
 from .link import Link, tls_context, words
+from .sending import Sending
 from .subscriptions import Subscriptions
-from .translation import LastWord, properties_of, publish_properties
+from .translation import LastWord, properties_of
 from .tries import Tries
-from .window import Window
 
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
-PACKET_BYTES_MAX = 268_435_460
-"""Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
-PACKET_HEAD_BYTES = 64
-"""More than a PUBLISH of ours has beside topic, payload and correlation data."""
 TICK_S = 0.5
 
 log = structlog.get_logger()
@@ -72,22 +66,20 @@ class Mqtt:
     def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
         self._link = link
         self._emit = emit
-        self._out: deque[Outgoing] = deque()
         self._orders: deque[Delivery | Subscription] = deque()
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
-        self._window = Window(gathers=link.tls is not None)
         self._connection = 0
         self._connack_due = 0.0
         self._tries = Tries(link, emit)
         self._log = LastWord()
         self._subscriptions = Subscriptions(link.subscriptions, emit)
-        self._packet_bytes_max = PACKET_BYTES_MAX
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._client = self._make_client()
+        self._sending = Sending(self._client, emit, gathers=link.tls is not None)
         self.connected = False
         self.beat = time.monotonic()
         """When the MQTT thread last went round its loop; the watchdog reads it."""
@@ -100,7 +92,7 @@ class Mqtt:
 
     def publish(self, message: Outgoing) -> None:
         """Send a message. Without a connection one of QoS 0 is dropped and one with a token comes back."""
-        self._out.append(message)
+        self._sending.put(message)
         self._wake()
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -256,52 +248,22 @@ class Mqtt:
 
     def _send_out(self) -> None:
         """Hand what may leave to paho, and have it written together, see `client`."""
-        while self._orders and not (self.connected and self._window.gathering):
+        while self._orders and not (self.connected and self._sending.gathering):
             order = self._orders.popleft()
             if isinstance(order, Subscription):
                 self._subscriptions.change(order, self._client if self.connected else None)
             elif self.connected and order.connection == self._connection:
                 self._client.ack(order.mid, order.qos)
                 log.debug("message_acknowledged", mid=order.mid)
-        while self._out and not (self.connected and self._out[0].qos and self._window.full):
-            message = self._out.popleft()
-            if self.connected:
-                self._send(message)
-            elif message.token is not None:
-                self._emit(Undelivered(message.token))
+        if self.connected:
+            self._sending.hand_over()
+        else:
+            self._sending.give_back()
         if self._client.want_write():
             self._client.loop_write()
 
-    def _send(self, message: Outgoing) -> None:
-        size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
-        if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
-            # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
-            self._too_large(message.token)
-            return
-        try:
-            sent = self._client.publish(
-                message.topic,
-                message.payload,
-                qos=message.qos,
-                retain=message.retain,
-                properties=publish_properties(message),
-            )
-        except ValueError as error:  # no legal topic
-            if message.token is not None:
-                self._emit(Delivered(message.token, refused=str(error)))
-            return
-        if message.qos and sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            self._window.sent(sent.mid, message.token)
-        elif message.token is not None:
-            self._emit(Undelivered(message.token))
-
-    def _too_large(self, token: object) -> None:
-        if token is not None:
-            reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
-            self._emit(Delivered(token, refused=reason))
-
     def _finished(self) -> bool:
-        sent = not self._orders and not self._out and not self._window.owing
+        sent = not self._orders and self._sending.done
         return sent or time.monotonic() >= self._stop_by or not self.connected
 
     def _drop_offline(self) -> None:
@@ -353,10 +315,7 @@ class Mqtt:
         if reason.is_failure:
             self._tries.failed(link_advice.on_refusal(str(reason), self._link.username))
             return
-        self._window.connected(properties)
-        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
-        for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
-            self._too_large(self._window.acknowledged(mid))
+        self._sending.connected(properties)
         self._connection += 1
         self._tries.succeeded()
         self.connected = True
@@ -430,6 +389,4 @@ class Mqtt:
         reason: ReasonCode,
         _properties: PahoProperties,
     ) -> None:
-        token = self._window.acknowledged(mid)
-        if token is not None:
-            self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
+        self._sending.acknowledged(mid, reason)

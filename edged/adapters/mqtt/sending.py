@@ -1,0 +1,108 @@
+"""Messages of ours on their way to the broker: how many at once, which are too large, and what became of each.
+
+Belongs to the MQTT thread, but for `put`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edged.core.link import Delivered, LinkEvent, Outgoing, Undelivered
+
+from .client import Client
+from .translation import publish_properties
+from .window import Window
+
+PACKET_BYTES_MAX = 268_435_460
+"""Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
+PACKET_HEAD_BYTES = 64
+"""More than a PUBLISH of ours has beside topic, payload and correlation data."""
+
+
+class Sending:
+    """What is sent.
+
+    Args:
+        client: paho's, which has what is under way and sends it again on a new connection.
+        emit: the node's inbox.
+        gathers: see `Window`.
+    """
+
+    def __init__(self, client: Client, emit: Callable[[LinkEvent], None], *, gathers: bool) -> None:
+        self._client = client
+        self._emit = emit
+        self._waiting: deque[Outgoing] = deque()
+        self._window = Window(gathers=gathers)
+        self._packet_bytes_max = PACKET_BYTES_MAX
+
+    def put(self, message: Outgoing) -> None:
+        """A message is to be sent; any thread."""
+        self._waiting.append(message)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether all that can wait should, to leave with the messages that have to."""
+        return self._window.gathering
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing waits, and nobody for an acknowledgement."""
+        return not self._waiting and not self._window.owing
+
+    def connected(self, properties: PahoProperties | None) -> None:
+        """A new connection: what paho sends again is held to what this broker takes."""
+        self._window.connected(properties)
+        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
+        for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
+            self._too_large(self._window.acknowledged(mid))
+
+    def hand_over(self) -> None:
+        """With a connection: give paho what may leave."""
+        while self._waiting and not (self._waiting[0].qos and self._window.full):
+            self._send(self._waiting.popleft())
+
+    def give_back(self) -> None:
+        """Without one: what has a token comes back, the rest is dropped."""
+        while self._waiting:
+            message = self._waiting.popleft()
+            if message.token is not None:
+                self._emit(Undelivered(message.token))
+
+    def acknowledged(self, mid: int, reason: ReasonCode) -> None:
+        """PUBACK, or paho's word that a message of QoS 0 is written."""
+        token = self._window.acknowledged(mid)
+        if token is not None:
+            self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
+
+    def _send(self, message: Outgoing) -> None:
+        size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
+        if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
+            # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
+            self._too_large(message.token)
+            return
+        try:
+            sent = self._client.publish(
+                message.topic,
+                message.payload,
+                qos=message.qos,
+                retain=message.retain,
+                properties=publish_properties(message),
+            )
+        except ValueError as error:  # no legal topic
+            if message.token is not None:
+                self._emit(Delivered(message.token, refused=str(error)))
+            return
+        if message.qos and sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._window.sent(sent.mid, message.token)
+        elif message.token is not None:
+            self._emit(Undelivered(message.token))
+
+    def _too_large(self, token: object) -> None:
+        if token is not None:
+            reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
+            self._emit(Delivered(token, refused=reason))
