@@ -345,7 +345,7 @@ class Scheduler:
 
     def _awaits(self, sequence: Sequence) -> bool:
         """Whether a running question is just reading the same beginning: it is computed once, then copied."""
-        reading = [s for s in self._running.values() if s.past < s.prompt_tokens]
+        reading = [s for s in self._running.values() if s.past < s.prompt_tokens and s.order.reuse]
         if not reading or not sequence.order.reuse:
             return False
         known = self._known(sequence, {other.slot for other in reading})

@@ -28,7 +28,7 @@ class Slot:
         used: grows with each use; the smallest is oldest.
         shared: how many of the tokens the prompt of another conversation has begun with as well.
         talk: the question in it goes on with a conversation, so all of its tokens may be wanted again.
-        private: its question wanted nothing of the cache, and nothing of it goes to disk.
+        private: nothing of it goes to another prompt, nor to disk, and it is emptied when its question is over.
     """
 
     index: int
@@ -39,10 +39,12 @@ class Slot:
     talk: bool = False
     private: bool = False
 
+    def shares(self, tokens: Items[int]) -> int:
+        """How many of its first tokens a prompt begins with and may have."""
+        return 0 if self.private else common(self.held, tokens)
+
     def worth(self, *, talks: bool) -> int:
         """How many of its first tokens may well be wanted again; those of conversations if `talks`."""
-        if self.private:
-            return 0
         return len(self.held) if self.talk and talks else min(self.shared, len(self.held))
 
 
@@ -88,7 +90,7 @@ class Slots:
         From any thread, where it may be a step old.
         """
         rest = (slot for slot in self._slots if slot.index not in without)
-        return max((common(slot.held, tokens) for slot in rest), default=0)
+        return max((slot.shares(tokens) for slot in rest), default=0)
 
     def take(
         self, tokens: Items[int], *, reuse: bool, talk: bool = False, stored: Stored | None = None
@@ -97,14 +99,14 @@ class Slots:
 
         Args:
             tokens: the prompt; at least one of them is always left to compute, for its logits.
-            reuse: False reads the whole prompt anew, and keeps it from the disk.
+            reuse: False reads the whole prompt anew, and keeps nothing of it.
             talk: the prompt belongs to a conversation that will go on.
             stored: what was found on disk; used where no stream holds as much.
 
         Returns:
             The stream's index and how many of the tokens stand in it already.
         """
-        shared = {slot.index: common(slot.held, tokens) if reuse else 0 for slot in self._slots}
+        shared = {slot.index: slot.shares(tokens) if reuse else 0 for slot in self._slots}
         idle = [slot for slot in self._slots if not slot.busy]
         best = max(self._slots, key=lambda slot: (shared[slot.index], not slot.busy, -slot.used))
         near = max(idle, key=lambda slot: (shared[slot.index], -slot.used))
@@ -156,17 +158,23 @@ class Slots:
         self._copying.clear()
 
     def release(self, index: int) -> None:
-        """The question in this stream is over; its tokens stay for others."""
-        self._slots[index].busy = False
+        """The question in this stream is over; its tokens stay for others, where they may."""
+        slot = self._slots[index]
+        slot.busy = False
+        if slot.private:
+            self._empty(slot)
 
     def forget_idle(self) -> None:
-        """Empty the streams without a running question; what runs goes to no other prompt's good, nor to disk."""
+        """Empty the streams without a running question; the others when theirs is over."""
         for slot in self._slots:
             if slot.busy:
                 slot.private = True
             else:
-                self._passes.forget(slot.index)
-                self._slots[slot.index] = Slot(slot.index, used=slot.used)
+                self._empty(slot)
+
+    def _empty(self, slot: Slot) -> None:
+        self._passes.forget(slot.index)
+        self._slots[slot.index] = Slot(slot.index, used=slot.used)
 
     def restore(self, index: int) -> None:
         """Forget what an aborted pass may have put into the stream beyond `held`."""

@@ -893,6 +893,19 @@ def test_others_need_not_wait() -> None:
     one.check_idle()
 
 
+def test_nothing_is_kept_of_a_question_that_bypasses_the_cache() -> None:
+    """Nobody waits for its beginning to copy it, and the same question again finds nothing of it."""
+    one = rig("yes", streams=2, batch_tokens=16)
+    one.ask(1, HALL + "a", reuse=False)
+    one.ask(2, HALL + "a")
+    one.scheduler.step()
+    assert one.started() == [1, 2]
+    one.run()
+    assert one.ended(2).usage.cached_tokens == 0
+    one.check_idle()
+    assert one.scheduler.kv_tokens == len(HALL + "a") + 2 + len("yes")
+
+
 def test_who_is_waited_for_may_be_cancelled() -> None:
     """Then the next one reads on from where it stopped."""
     one = rig("yes", streams=2, batch_tokens=16)

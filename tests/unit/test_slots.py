@@ -180,6 +180,17 @@ def test_no_reuse() -> None:
     assert streams.take([*LONG, 9], reuse=False) == (0, 0)
 
 
+def test_no_reuse_by_others() -> None:
+    """Of a question that wants nothing kept, no other prompt gets anything, meanwhile or afterwards."""
+    streams = Streams(2)
+    index, _ = streams.take(LONG, reuse=False)
+    assert streams.slots.longest([*LONG, 9]) == 0
+    assert streams.ask([*LONG, 9])[1] == 0
+    streams.end(index)
+    streams.check()
+    assert streams.passes.kv[index] == []
+
+
 def test_memory_that_cannot_be_cut() -> None:
     """Where a stream cannot be cut a prompt that differs is read anew, and one that continues is not."""
     streams = Streams(1, can_cut=False)
@@ -295,7 +306,7 @@ def test_the_state_of_a_beginning(can_cut: bool) -> None:  # noqa: FBT001 - a ta
 
 
 def test_all_is_forgotten() -> None:
-    """What idle streams hold is gone; a running question goes on, and nothing of it goes to disk."""
+    """What idle streams hold is gone; a running question goes on, and nothing of it is left when it ends."""
     streams = Streams(3)
     streams.ask(OTHER, talk=True)
     index, _ = streams.take(LONG, talk=True)
@@ -305,7 +316,7 @@ def test_all_is_forgotten() -> None:
     assert streams.running[index] == LONG
     streams.compute(index, [90])
     streams.end(index)
-    assert streams.slots.worthwhile(talks=True) == []
+    assert streams.slots.held_tokens == 0
     assert streams.take(OTHER)[1] == 0
 
 
