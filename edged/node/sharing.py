@@ -20,7 +20,7 @@ from edged.node.course import Course
 from edged.node.joint import Joint, Run
 
 HASTY = frozenset({"hot", "critical"})
-"""Levels at which a model may have to think less: such an answer is not given again."""
+"""Levels at which a model may have to think less: an answer that was begun or ended there is not given again."""
 
 
 class Orders(Protocol):
@@ -88,7 +88,9 @@ class Sharing:
 
     def begin(self, job: Job, key: bytes | None, number: int) -> None:
         """This question was given to the engine under this number; others may join where it has a key."""
-        job.run = self.joint.begin(job, key, number).number
+        run = self.joint.begin(job, key, number)
+        run.altered = self.course.level in HASTY
+        job.run = run.number
 
     def note(self, report: Prepared | Started | Piece) -> None:
         """Remember how far a run is, for those who join later."""

@@ -453,3 +453,22 @@ def test_prompts_are_forgotten_though_the_engine_ends_before_it_has() -> None:
     later.desk.forgetting.due = True
     later.desk.engine_ready("m")
     assert forgetting(later)[0] == 1
+
+
+# answers given again ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("begun", "over"), [("cool", "cool"), ("cool", "hot"), ("hot", "cool")])
+def test_what_a_hot_board_thought_shorter_is_not_given_again(begun: str, over: str) -> None:
+    """Also where it has cooled down before the answer ends: its thinking was bounded when it began."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "hm"),), "temperature": 0.0}
+    rig.desk.course.level = begun
+    rig.ask(1, **same)
+    rig.measured(1)
+    rig.desk.engine_said(Started(1))
+    rig.desk.course.level = over
+    rig.desk.engine_said(ended(1, "so"))
+    rig.desk.course.level = "cool"
+    rig.ask(2, **same)
+    assert rig.engine.submitted == ([1] if begun == over else [1, 2])
