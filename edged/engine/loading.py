@@ -142,8 +142,10 @@ def _state_key(setup: Configure, path: Path) -> str:
         identity = (
             f"{stat_.st_size} {stat_.st_mtime_ns} {hashlib.sha256(file.read(HASH_CHUNK_BYTES)).hexdigest()}"
         )
-    # llama.cpp writes the number of streams into a state and wants to find it again.
-    parts = (setup.sha256 or identity, setup.kv_type, str(setup.slots), llama.version())
+    # llama.cpp writes the number of streams into a state and wants to find it again. By the size of a stream it
+    # chooses between two sets of angles, where a model was trained with both (LongRoPE: Phi-3, Phi-4-mini).
+    shape = f"{setup.slots} {setup.context}"
+    parts = (setup.sha256 or identity, setup.kv_type, shape, llama.version())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

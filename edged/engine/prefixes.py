@@ -1,8 +1,8 @@
 """The store of prompts on disk: states of the KV cache that a later prompt begins with, also after a restart.
 
 The longest common beginning decides what a prompt gets, and only where reading is faster than computing. Files
-of another model, KV type or llama.cpp, and damaged ones, are removed. Read from the intake thread, written by a
-thread of its own while the model rests.
+of another model, shape of the cache or llama.cpp, and damaged ones, are removed. Read from the intake thread,
+written by a thread of its own while the model rests.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Prefixes:
 
     Args:
         folder: made (0700) if absent; its parent must exist.
-        key: names model, KV type and llama.cpp; see `edged.engine.loading`.
+        key: names model, shape of the cache and llama.cpp; see `edged.engine.loading`.
         max_bytes: of all files together, and of what is written in a day of running.
         log: takes lines for the daemon's log.
         clock: monotonic seconds.
@@ -249,7 +249,7 @@ class Prefixes:
         if header.key == self._key:
             self._add(path, header.tokens, size)
         else:
-            self._remove(path, "it belongs to another model, KV type or version of llama.cpp")
+            self._remove(path, "it belongs to another model, shape of the cache or version of llama.cpp")
 
     def _add(self, path: Path, tokens: list[int], size: int) -> None:
         with self._guard:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configured import configured
 
 from edged.engine import state_file
+from edged.engine.loading import load
 from edged.engine.prefixes import ALLOWANCE, PAUSE_S, TOKENS_MIN, Prefixes, erase
 
 SLOW_S = 1.0
@@ -315,3 +317,12 @@ def test_switched_off(shelf: Shelf) -> None:
     (shelf.folder / "notes.txt").write_text("mine")
     erase(shelf.folder)
     assert [path.name for path in shelf.folder.iterdir()] == ["notes.txt"]
+
+
+def test_whose_the_files_are(small_model: Path) -> None:
+    """Whatever makes other states of the same tokens; the size of a stream does with models of two ropes."""
+    keys = {
+        load(configured(model_path=str(small_model), **changes), lambda _level, _text: None).state_key
+        for changes in ({}, {"context": 512}, {"slots": 2}, {"kv_type": "q8_0"}, {"batch_tokens": 32})
+    }
+    assert len(keys) == 4
