@@ -73,13 +73,13 @@ class Preparation:
         wanted = reserve
         if order.session:
             wanted = max(reserve, min(order.max_tokens or limit, limit // ROOM_SHARE))
-        while len(tokens) + wanted > limit and order.overflow == "trim_history":
-            turns = turns_of(messages)
-            if len(turns) <= 1:
-                break
-            dropped = {id(message) for message in turns[0]}
-            messages = [message for message in messages if id(message) not in dropped]
-            trimmed += len(dropped)
+        if len(tokens) + wanted > limit and order.overflow == "trim_history":
+
+            def fits(left: list[Message]) -> bool:
+                return len(self._measure(left, sampled, order.tools)[0]) + wanted <= limit
+
+            kept = _trimmed(messages, fits)
+            trimmed, messages = len(messages) - len(kept), kept
             tokens, opening = self._measure(messages, sampled, order.tools)
         if len(tokens) + reserve > limit:
             raise Refusal(
@@ -201,3 +201,24 @@ class Preparation:
             else:
                 run += self.vocabulary.piece(token)
         return [*parts, run.decode()] if run else parts
+
+
+def _trimmed(messages: list[Message], fits: Callable[[list[Message]], bool]) -> list[Message]:
+    """A conversation without so many of its oldest turns that it fits; the last one is left in any case.
+
+    How many is searched by doubling, then halving: each look renders and tokenizes all that is left, and a session
+    may have hundreds of turns, of which a long question leaves room for none.
+    """
+    turns = turns_of(messages)
+
+    def without(count: int) -> list[Message]:
+        dropped = {id(message) for turn in turns[:count] for message in turn}
+        return [message for message in messages if id(message) not in dropped]
+
+    few, many = 0, min(1, len(turns) - 1)  # the first does not fit
+    while many < len(turns) - 1 and not fits(without(many)):
+        few, many = many, min(2 * many, len(turns) - 1)
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if fits(without(middle)) else (middle, many)
+    return without(many)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from scripted import (
 )
 
 from edged.core.question import Message
+from edged.core.tools import Tool
+from edged.engine.chat import ChatTemplate, Span
 from edged.engine.prepare import ANSWER_TOKENS_MIN
 from edged.engine.sequence import CLOSING, NO_SLOT, Sequence
 from edged.errors import Refusal
@@ -144,6 +147,28 @@ def test_oldest_turns_go_first(context: int, trimmed: int, kept: bytes) -> None:
     assert text.count(b"d") == text.count(b"c")
 
 
+class Counting(ChatTemplate):
+    """A template that counts how often it is rendered."""
+
+    rendered = 0
+
+    def render(self, messages: Items[Message], tools: Items[Tool] = ()) -> list[Span]:
+        """As ever."""
+        self.rendered += 1
+        return super().render(messages, tools)
+
+
+@pytest.mark.parametrize(("last", "looks"), [(90, 5), (1900, 22)])
+def test_a_long_conversation_is_trimmed_in_few_looks(last: int, looks: int) -> None:
+    """Each renders and tokenizes all that is left, while every other question waits to be measured."""
+    talk = [message for _ in range(500) for message in (user("a"), Message("assistant", "b"))]
+    measuring = preparation(ScriptedModel(say("x"), context=2100))
+    measuring.template = template = Counting(PLAIN)
+    sequence = measuring.prepare(submit(1, *talk, user("c" * last), overflow="trim_history"), NOW)
+    assert 2100 - 4 < sequence.prompt_tokens + ANSWER_TOKENS_MIN <= 2100
+    assert template.rendered <= looks
+
+
 def test_last_question_too_long() -> None:
     """When the last question alone is too long it is refused, with what is left of the prompt as its number."""
     refusal = refused(*HISTORY, context=40, overflow="trim_history")
@@ -159,7 +184,8 @@ def test_node_system_prompt_is_never_trimmed() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 60), min_size=1, max_size=6),
+    st.lists(st.integers(0, 60), min_size=1, max_size=6)
+    | st.lists(st.integers(0, 9), min_size=1, max_size=40),
     st.booleans(),
     st.integers(40, 200),
     st.sampled_from([PLAIN, THINKING]),
