@@ -466,9 +466,9 @@ def test_what_a_hot_board_thought_shorter_is_not_given_again(begun: str, over: s
     rig.desk.course.level = begun
     rig.ask(1, **same)
     rig.measured(1)
-    rig.desk.engine_said(Started(1))
+    rig.desk.hearing.engine_said(Started(1))
     rig.desk.course.level = over
-    rig.desk.engine_said(ended(1, "so"))
+    rig.desk.hearing.engine_said(ended(1, "so"))
     rig.desk.course.level = "cool"
     rig.ask(2, **same)
     assert rig.engine.submitted == ([1] if begun == over else [1, 2])
