@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 
 from edged.core.link import ThreadDied
-from edged.errors import SettingsError
+from edged.errors import NotNowError, SettingsError
 
 from .asking import Node
 from .patience import HEAD_S, Connection, Loop
@@ -33,6 +33,9 @@ BACKLOG = 64
 """Connections accepted at a time, each a file; one that finds it full tries again a second later."""
 OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Of which asyncio says that it passes: it accepts again a second later."""
+
+PASSES = frozenset({errno.EADDRINUSE, socket.EAI_AGAIN})
+"""What may be over at the next start: another program has the port, no name server can be reached after a boot."""
 
 log = structlog.get_logger()
 
@@ -52,7 +55,8 @@ def bind(listening: Listening) -> socket.socket:
     """The listening socket.
 
     Raises:
-        SettingsError: the address cannot be had.
+        NotNowError: the address cannot be had just now.
+        SettingsError: it cannot be had at all.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -67,7 +71,8 @@ def bind(listening: Listening) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        raise SettingsError(
+        failure = NotNowError if error.errno in PASSES else SettingsError
+        raise failure(
             f"http.port: {listening.host}:{listening.port}: {error.strerror}; accepted: an address of this machine "
             "and a free port"
         ) from error
