@@ -10,7 +10,7 @@ import typer
 from .. import settings as configuration
 from ..adapters.note import Note
 from ..adapters.vitals import Caps, VitalsReader
-from ..core.heat.clocks import decode, in_words
+from ..core.heat.clocks import decode, in_words, lowered
 from ..core.topology import choose, format_cores
 from ..errors import SettingsError
 from ..node.clocks import NONE, NOTE, Clocks
@@ -38,7 +38,8 @@ def clocks(
         sys.exit(0 if give_back(paths(settings_file.chosen(config))) else 1)
     settings = settings_file.load(config)
     caps, note = Caps(settings.paths.sys), Note(settings.paths.state / NOTE)
-    found = caps.look(_cores(settings, VitalsReader(settings.paths.sys, settings.paths.proc)))
+    reader = VitalsReader(settings.paths.sys, settings.paths.proc)
+    found = caps.look(_cores(settings, reader))
     if not found:
         print(f"{NONE}: heat takes threads and time only")
     for one in found:
@@ -49,7 +50,7 @@ def clocks(
             f"{one.highest_hz / 1e9:.2f} GHz{held}; {may}"
         )
     kept = decode(note.read())
-    if kept is not None:
+    if kept is not None and lowered(kept, reader.boot_id(), found):
         print(f"a daemon that runs, or was killed, has lowered them; before: {in_words(kept.owners_hz)}")
 
 

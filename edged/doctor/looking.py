@@ -24,6 +24,7 @@ from edged.core.checks import node as node_checks
 from edged.core.checks.board import Library
 from edged.core.checks.node import Unit
 from edged.core.checks.verdict import Verdict, failure
+from edged.core.heat.clocks import decode, lowered
 from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose, threads
 from edged.core.vitals import Vitals
@@ -89,12 +90,12 @@ def _board(
 ) -> Iterator[Verdict]:
     vitals = reader.read()
     engine = () if choice is None else choice.engine
-    lowered = settings is not None and bool(Note(settings.paths.state / NOTE).read())
     yield board_checks.board(found)
     yield board_checks.cores(found, choice, reason)
-    yield from board_checks.clocks(found, engine, lowered=lowered)
     caps = Caps() if settings is None else Caps(settings.paths.sys)
     policies = caps.look(engine)
+    kept = None if settings is None else decode(Note(settings.paths.state / NOTE).read())
+    yield from board_checks.clocks(found, engine, lowered(kept, reader.boot_id(), policies))
     mend = caps.right(policies[0].name if len(policies) == 1 else "policy*")
     yield board_checks.caps(policies, mend, wanted=settings is None or settings.heat.clocks == "auto")
     yield from _heat(vitals, found, settings)

@@ -206,3 +206,21 @@ def test_what_would_end_the_start(broker: Mosquitto, daemon: MakeDaemon, small_m
     assert "decode_threads is 200, but the engine is pinned to" in words
     assert "http.key_file: " in words
     assert "there is no tool none; installed are " in words
+
+
+def test_whose_cap_it_is(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
+    """A note is left of caps that edged lowered once: what another holds down now is not told as edged's."""
+    root = rk3588_mainline(tmp_path / "board")
+    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    policy = root / "sys/devices/system/cpu/cpufreq/policy0"
+    tree.put(policy / "affected_cpus", f"{cores}\n")
+    tree.put(policy / "scaling_max_freq", "1200000\n")
+    paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
+    node = daemon(broker, {"paths": paths, "engine": {"cores": cores}})
+    state = node.config.parent / "state"
+    state.mkdir()
+    for note, verdict in (("policy0=1800000000", "ok"), ("policy0=1200000000", "warning")):
+        (state / "clocks").write_text(f"{tree.BOOT_ID} {note}\n")
+        assert checks("--quick", config=node.config)["clocks"]["state"] == verdict
+    (state / "clocks").write_text("another-boot policy0=1800000000\n")
+    assert checks("--quick", config=node.config)["clocks"]["state"] == "warning"

@@ -567,6 +567,12 @@ def test_what_a_person_is_shown(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert "at most 1.20 of 1.80 GHz; may be lowered" in shown.output
     assert "before: policy0 2.40 GHz" in shown.output
+    for note in (Kept(tree.BOOT_ID, {"policy0": 1200 * MHZ}), Kept("another-boot", {"policy0": FULL})):
+        own.clocks.note.write(encode(note))
+        shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
+        assert "has lowered them" not in shown.output, (
+            "its owner's own cap, or one that a power cut took away"
+        )
     own.file(0).unlink()
     shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
     assert "policy0:" not in shown.output

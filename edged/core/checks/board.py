@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from edged.core.board import Board, Cluster, cores_in_words
@@ -83,8 +83,8 @@ def _kept_away(found: Board, big: Cluster) -> list[int]:
     return [core for one in same for core in one.cores if core not in found.allowed]
 
 
-def clocks(found: Board, engine: tuple[int, ...], *, lowered: bool = False) -> Iterator[Verdict]:
-    """Governor and cap of the engine's cores, one verdict a cluster; `lowered`: a running daemon lowers caps."""
+def clocks(found: Board, engine: tuple[int, ...], lowered: Collection[int] = ()) -> Iterator[Verdict]:
+    """Governor and cap of the engine's cores, one verdict a cluster; `lowered`: those whose cap is edged's."""
     told = [cluster for cluster in found.clusters if set(cluster.cores) & set(engine) and cluster.governor]
     if not told:
         yield unknown("clocks", "this machine does not tell its clocks (a virtual machine?)")
@@ -97,7 +97,7 @@ def clocks(found: Board, engine: tuple[int, ...], *, lowered: bool = False) -> I
         best_hz = cluster.hardware_max_hz
         if best_hz and cluster.max_hz and cluster.max_hz < HELD_SHARE * best_hz:
             words += f", held at {cluster.max_hz / 1e9:.2f} of {best_hz / 1e9:.2f} GHz"
-            if lowered:
+            if set(cluster.cores) <= set(lowered):
                 yield ok("clocks", f"{words} by edged, for heat")
                 continue
             yield warning("clocks", words, f"echo {best_hz // 1000} | sudo tee {policy}/scaling_max_freq")

@@ -209,6 +209,17 @@ def decode(line: str) -> Kept | None:
     return Kept(boot_id, owners) if boot_id and owners else None
 
 
+def lowered(kept: Kept | None, boot_id: str | None, found: Sequence[Found]) -> frozenset[int]:
+    """Cores that a daemon lowered and holds lowered still, by its note: those below what it says was there before.
+
+    The note stays until the daemon ends, and after a power cut until the next one starts.
+    """
+    if kept is None or kept.boot_id != boot_id:
+        return frozenset()
+    ours = (one for one in found if one.cap_hz < (1 - SAME) * kept.owners_hz.get(one.name, 0))
+    return frozenset(core for one in ours for core in one.cores)
+
+
 def _number(text: str, digits_max: int) -> bool:
     return 0 < len(text) <= digits_max and text.isascii() and text.isdigit()
 
