@@ -137,6 +137,15 @@ def test_rise_lifts_the_level_early() -> None:
     assert "25 s" in verdict.reason
 
 
+@pytest.mark.parametrize("interval_s", [0.2, 2.0, 6.0, 7.0, 10.0])
+def test_a_rise_is_seen_at_every_interval(interval_s: float) -> None:
+    """Also where the board is read so seldom that a window of some seconds holds two readings."""
+    slope = Slope()
+    for number in range(200):
+        slope.add(number * (interval_s + 0.003), 40.0 + 0.2 * number * interval_s)
+    assert slope.c_per_s == pytest.approx(0.2, rel=0.05)
+
+
 def test_two_zones_that_take_turns_rise_as_one_does() -> None:
     """The hottest of a ROCK 5B's two big pairs changes with every reading; the rise is seen all the same."""
     board = Watched()

@@ -27,7 +27,8 @@ class Slope:
     def add(self, now: float, temp_c: float) -> None:
         """Take a reading, later than the one before."""
         self._points.append((now, temp_c))
-        while now - self._points[0][0] > self._window_s:
+        # As many as a line needs stay, however far apart they were read: `heat.interval_s` may be 10.
+        while len(self._points) > POINTS_MIN and now - self._points[0][0] > self._window_s:
             self._points.popleft()
 
     @property
