@@ -6,7 +6,6 @@ For `edged calibrate` and `edged bench`; blocks the thread that asks. Never impo
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
+from edged.engine import exit_code
 from edged.engine.channel import Channel
 from edged.engine.environment import environment
 from edged.engine.trial_messages import (
@@ -121,7 +121,7 @@ class Trials:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             return "the measuring process closed its line"
-        return f"the measuring process ended with {_words(code)}"
+        return f"the measuring process ended with {exit_code.words(code)}"
 
 
 def used_sets(system_info: str) -> tuple[str, ...]:
@@ -138,12 +138,3 @@ def library_sets() -> frozenset[str]:
     """
     with Trials(Describe()) as trials:
         return frozenset(used_sets(trials.loaded.system_info))
-
-
-def _words(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from edged.core.batching import ROWS_MAX
+from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
 
@@ -218,8 +219,9 @@ class Supervision:
         if self.phase == "failed":
             self._next_start = now + LOOK_S
             return
-        how = event.why or _words(event.code)
-        if not self.ready and self._revert(f"the engine ended with {how} while it loaded"):
+        how = event.why or exit_code.words(event.code)
+        advice = "" if self.ready or event.why else exit_code.advice(event.code)
+        if not self.ready and self._revert(f"the engine ended with {how}{advice or ' while it loaded'}"):
             self._next_start = now
             return
         if event.code == -signal.SIGKILL and self.oom_kills() != self._oom_kills:
@@ -227,7 +229,7 @@ class Supervision:
         was_well = self._answered or now - self._started_at > STEADY_S
         self._crashes = 1 if self.ready and was_well else self._crashes + 1
         was_ready = self.ready
-        self.reason = event.why or f"it ended with {how}"
+        self.reason = event.why or f"it ended with {how}{advice}"
         if not was_ready and self._crashes >= BROKEN_AFTER:
             self.phase = "broken"
         elif self.phase != "broken":
@@ -235,7 +237,7 @@ class Supervision:
         self.restarts += 1
         delay_s = min(RETRY_MAX_S, 0.25 * 2 ** (self._crashes - 1))
         self._next_start = now + delay_s
-        log.error("engine_gone", how=how, was_ready=was_ready, again_in_s=delay_s)
+        log.error("engine_gone", how=how + advice, was_ready=was_ready, again_in_s=delay_s)
 
     def tick(self) -> None:
         """Look after it: kill a hung process, start a new one where it is time."""
@@ -296,12 +298,3 @@ def _signature(path: Path) -> Signature:
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _words(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

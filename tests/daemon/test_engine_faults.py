@@ -179,7 +179,9 @@ def test_engine_that_cannot_start(
     assert refused["code"] == "internal"
     assert "SIGABRT" in refused["message"]
     assert refused["retry_after_ms"] > 0
-    assert "SIGABRT" in node.wait_info(lambda info: info["engine"] == "broken")["reason"]
+    reason = node.wait_info(lambda info: info["engine"] == "broken")["reason"]
+    assert "SIGABRT while the model loaded" in reason
+    assert "edged doctor" in reason
     since = node.watcher.mark
     flag.unlink()
     node.wait_info(lambda info: info["engine"] == "ready", since=since)
