@@ -266,11 +266,12 @@ class Scheduler:
         if code != 0:
             raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
         written = sum(not sequence.reading for sequence, _, _ in rows)
+        held = 0 if written else sum(not sequence.reading for sequence in self._running.values())
         self.counters.steps += 1
         self.counters.read += read
         rates = self.counters.rates
         rates.passed(ended - begun, written=written, read=read)
-        self._turns.passed(ended - begun, rates.step_s, written=written, read=read)
+        self._turns.passed(ended - begun, rates.step_s, written=written, read=read, held=held)
         for sequence, count, row in rows:
             self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
             if sequence.past >= sequence.prompt_tokens:
@@ -355,10 +356,13 @@ class Scheduler:
     def _plan(self) -> list[tuple[Sequence, int]]:
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
+        needs = [Need(s.number, s.rows, s.reading, s.fresh) for s in self._running.values()]
+        hold = self._turns.hold(needs)
         shares = plan(
-            [Need(s.number, s.rows, s.reading) for s in self._running.values()],
+            needs,
             batch_tokens=min(most, max(self._slot_count + 1, CHUNK_MIN, int(most * self._pace.share))),
-            chunk=self._turns.chunk(self.counters.rates.read_s, batch_tokens=most),
+            chunk=self._turns.chunk(self.counters.rates.read_s, batch_tokens=most, hold=hold),
+            hold=hold,
         )
         # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
         chosen = [(self._running[share.slot], share.rows) for share in shares]

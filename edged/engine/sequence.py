@@ -96,6 +96,11 @@ class Sequence:
         return self.rows > 1 or self.past < self.prompt_tokens
 
     @property
+    def fresh(self) -> bool:
+        """True while nothing of the answer was computed: its first token came with the prompt."""
+        return self.past == self.prompt_tokens and self.rows == 1
+
+    @property
     def broken(self) -> bool:
         """True while what is written is held to a form and is not whole: half a JSON value, half a tool call."""
         if self.constraint is None:

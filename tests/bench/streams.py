@@ -1,10 +1,12 @@
-"""What a pass over several KV streams costs, by which streams they are: what the scheduler moves answers for.
+"""What a pass over several KV streams costs: why the scheduler moves answers, and cuts no prompt to fill a pass.
 
     python tests/bench/streams.py [--model smollm|r1|FILE] [--threads 2] [--rounds 9] [--depth 700] [--json FILE]
 
 llama.cpp computes rows of separate streams together where they come in the order of their numbers and these follow
 each other; else it makes several computations of one pass, each of which reads the weights. With one cache for all
-(`kv_unified`) the order does not matter, but every row looks through the cells of all. All in turns, medians.
+(`kv_unified`) the order does not matter, but every row looks through the cells of all. Rows of streams that differ
+in number are computed in as many parts: eight prompts of one length are read whole, or cut so that each pass is
+full. All in turns, medians.
 """
 
 from __future__ import annotations
@@ -39,6 +41,18 @@ TRIALS: dict[str, Sequence[int]] = {
     "8, side by side": range(8),
     "8, in another order": (3, 1, 4, 7, 5, 0, 2, 6),
 }
+
+PROMPT, FULL = 24, 64
+"""Tokens of each of the prompts, and of the passes in which they are read."""
+
+Found = dict[str, dict[str, list[float]]]
+
+
+def passes(*, cut: bool) -> list[list[tuple[int, int]]]:
+    """Rows of (position, stream) of passes that read a prompt into each stream: full ones, or of whole prompts."""
+    rows = [(position, stream) for stream in range(STREAMS) for position in range(PROMPT)]
+    count = FULL if cut else FULL // PROMPT * PROMPT
+    return [rows[start : start + count] for start in range(0, len(rows), count)]
 
 
 class Cache:
@@ -105,17 +119,39 @@ def main() -> None:
     for cache in caches.values():
         for stream in range(STREAMS):
             cache.read(stream, options.depth)
-    found: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in caches} for name in TRIALS}
+    answers: Found = {name: {kind: [] for kind in caches} for name in TRIALS}
+    prompts: Found = {name: {kind: [] for kind in caches} for name in ("whole", "cut")}
     for _ in range(options.rounds):
         for name, streams in TRIALS.items():
             for kind, cache in caches.items():
-                found[name][kind].append(cache.run([(options.depth, stream) for stream in streams]))
+                answers[name][kind].append(cache.run([(options.depth, stream) for stream in streams]))
                 cache.cut(options.depth)
-    rows: list[tuple[str, ...]] = [("answers", *(f"{kind}, ms" for kind in caches))]
-    for name, kinds in found.items():
-        rows.append((name, *(f"{statistics.median(times):.1f}" for times in kinds.values())))
-    rig.show(f"{path.name}, {options.threads} threads, {options.depth} tokens in each stream", rows)
-    rig.save(options.json, {"machine": rig.machine(), "model": path.name, "milliseconds": found})
+    for cache in caches.values():
+        cache.cut(0)
+    for _ in range(options.rounds):
+        for name, times in prompts.items():
+            for kind, cache in caches.items():
+                times[kind].append(sum(cache.run(each, reading=True) for each in passes(cut=name == "cut")))
+                cache.cut(0)
+    about = f"{path.name}, {options.threads} threads"
+    show(f"{about}, {options.depth} tokens in each stream", "answers", answers)
+    show(f"{about}, {STREAMS} prompts of {PROMPT} tokens, up to {FULL} in a pass", "prompts", prompts)
+    result = {
+        "machine": rig.machine(),
+        "model": path.name,
+        "milliseconds": answers,
+        "prompts_milliseconds": prompts,
+    }
+    rig.save(options.json, result)
+
+
+def show(title: str, what: str, found: Found) -> None:
+    """Print a table of medians."""
+    kinds = next(iter(found.values()))
+    rows: list[tuple[str, ...]] = [(what, *(f"{kind}, ms" for kind in kinds))]
+    for name, times in found.items():
+        rows.append((name, *(f"{statistics.median(each):.1f}" for each in times.values())))
+    rig.show(title, rows)
 
 
 if __name__ == "__main__":

@@ -20,19 +20,22 @@ def needs(draw: st.DrawFn) -> list[Need]:
     return [Need(n, draw(st.integers(1, 200)) if reads else 1, reads) for n, reads in enumerate(reading)]
 
 
-@given(needs(), BATCHES, st.integers(1, 64))
-def test_bounds(wanted: list[Need], batch_tokens: int, chunk: int) -> None:
+@given(wanted=needs(), batch_tokens=BATCHES, chunk=st.integers(1, 64), waits=st.booleans())
+def test_bounds(wanted: list[Need], batch_tokens: int, chunk: int, *, waits: bool) -> None:
     """A pass holds at most its rows, every answer once, prompts in order and no more of each than it needs."""
-    shares = plan(wanted, batch_tokens=batch_tokens, chunk=chunk)
+    hold = waits and any(need.reading for need in wanted)
+    shares = plan(wanted, batch_tokens=batch_tokens, chunk=chunk, hold=hold)
     rows = {share.slot: share.rows for share in shares}
     assert len(rows) == len(shares)
     assert sum(rows.values()) <= batch_tokens
     writing = [need for need in wanted if not need.reading]
-    assert all(rows[need.slot] == 1 for need in writing)
+    assert all(rows.get(need.slot, 0) == (0 if hold else 1) for need in writing)
     reading = [need for need in wanted if need.reading]
     assert all(1 <= rows.get(need.slot, 1) <= need.rows for need in reading)
     got = [need.slot in rows for need in reading]
     assert got == sorted(got, reverse=True), "a later prompt was served before an earlier one"
+    cut = [need.slot for need in reading if 0 < rows.get(need.slot, 0) < need.rows]
+    assert cut in ([], [need.slot for need in reading[:1]]), "a prompt was cut to fill a pass"
     if writing:
         assert sum(rows.get(need.slot, 0) for need in reading) < chunk + CHUNK_MIN
     if wanted:
@@ -54,9 +57,18 @@ def test_nobody_starves(wanted: list[Need], batch_tokens: int, chunk: int) -> No
 
 
 def test_prompts_alone_fill_the_pass() -> None:
-    """Without answers to wait for it a prompt takes the whole pass, and the next one what is left."""
-    wanted = [Need(3, 20, reading=True), Need(1, 100, reading=True)]
+    """Without answers to wait for it a prompt takes the whole pass; the next one comes along if it fits whole."""
+    wanted = [Need(3, 20, reading=True), Need(1, 12, reading=True), Need(2, 100, reading=True)]
     assert plan(wanted, batch_tokens=32, chunk=16) == [Share(3, 20), Share(1, 12)]
+    assert plan(wanted, batch_tokens=31, chunk=16) == [Share(3, 20)]
+    assert plan(wanted[2:], batch_tokens=32, chunk=16) == [Share(2, 32)]
+
+
+def test_answers_that_wait() -> None:
+    """Held back they have no row, and prompts have as many as the chunk allows."""
+    wanted = [Need(3, 20, reading=True), Need(1, 1, reading=False, fresh=True), Need(2, 20, reading=True)]
+    assert plan(wanted, batch_tokens=64, chunk=50, hold=True) == [Share(3, 20), Share(2, 20)]
+    assert plan(wanted, batch_tokens=64, chunk=16, hold=True) == [Share(3, 20)]
 
 
 def test_prompts_beside_answers() -> None:
@@ -109,28 +121,54 @@ def test_chunk_holds_answers_up_for_a_moment(read_s: float, rows: int) -> None:
     assert Turns().chunk(read_s, batch_tokens=512) == rows
 
 
-@given(st.floats(0.001, 0.5), st.floats(0.0001, 0.2), st.lists(st.integers(1, 2000), min_size=1, max_size=8))
-def test_answers_keep_half_of_their_speed(step_s: float, read_s: float, prompts: list[int]) -> None:
+PROMPTS = st.lists(st.integers(1, 2000), min_size=1, max_size=8)
+
+
+@given(step_s=st.floats(0.001, 0.5), read_s=st.floats(0.0001, 0.2), prompts=PROMPTS, fresh=st.booleans())
+def test_answers_keep_half_of_their_speed(
+    step_s: float, read_s: float, prompts: list[int], *, fresh: bool
+) -> None:
     """However many prompts come: at no time has an answer less than half of the tokens it would have had alone.
 
-    But for what its patience and one chunk may hold it up.
+    But for what its patience and one chunk may hold it up; whether it has just begun or runs for long.
     """
     turns, left = Turns(), list(prompts)
     passed_s, tokens, longest = 0.0, 0, 0.0
     while any(left):
         wanted = [
-            Need(0, 1, reading=False),
+            Need(0, 1, reading=False, fresh=fresh and tokens == 0),
             *(Need(n + 1, rows, True) for n, rows in enumerate(left) if rows),
         ]
-        shares = plan(wanted, batch_tokens=256, chunk=turns.chunk(read_s, batch_tokens=256))
+        hold = turns.hold(wanted)
+        assert not hold or wanted[0].fresh
+        chunk = turns.chunk(read_s, batch_tokens=256, hold=hold)
+        shares = plan(wanted, batch_tokens=256, chunk=chunk, hold=hold)
         read = sum(share.rows for share in shares if share.slot)
         for share in shares:
             if share.slot:
                 left[share.slot - 1] -= share.rows
-        seconds = step_s + read * read_s
-        turns.passed(seconds, step_s, written=1, read=read)
-        passed_s, tokens, longest = passed_s + seconds, tokens + 1, max(longest, read * read_s)
+        seconds = read * read_s + (0.0 if hold else step_s)
+        turns.passed(seconds, step_s, written=not hold, read=read, held=hold)
+        passed_s, tokens = passed_s + seconds, tokens + (not hold)
+        longest = max(longest, min(read, chunk + CHUNK_MIN) * read_s)
         assert tokens >= 0.5 * (passed_s - PATIENCE_S - longest) / step_s - 1e-6
+
+
+def test_who_waits_for_whom() -> None:
+    """Answers that have just begun wait for prompts, one that goes on does not, nor do others beside it."""
+    prompt, old = Need(0, 9, reading=True), Need(1, 1, reading=False)
+    fresh = Need(2, 1, reading=False, fresh=True)
+    turns = Turns()
+    assert turns.hold([prompt, fresh])
+    assert not turns.hold([prompt, fresh, old])
+    assert not turns.hold([fresh])
+    assert turns.chunk(0.01, batch_tokens=999, hold=True) == 100 * PATIENCE_S
+    turns.passed(0.9 * PATIENCE_S, 0.1, written=0, read=99, held=1)
+    assert turns.hold([prompt, fresh])
+    assert turns.chunk(0.01, batch_tokens=999, hold=True) == 100 * CHUNK_S
+    turns.passed(0.2 * PATIENCE_S, 0.1, written=0, read=99, held=1)
+    assert not turns.hold([prompt, fresh])
+    assert turns.alone
 
 
 def test_answers_have_their_turn() -> None:
