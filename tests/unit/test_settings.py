@@ -390,6 +390,15 @@ def test_the_key_of_https_as_a_credential(file: Path, monkeypatch: pytest.Monkey
     assert (tls.cert, tls.key) == (credentials / "http_tls_cert", credentials / "http_tls_key")
 
 
+def test_a_key_in_place_of_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pasted where the file's name belongs it is too long for one: one line, at a reload too, and no traceback."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(file.parent))
+    settings = load(written(file, f'mqtt.password_file = "{"x" * 300}"\n{LEAST}'))
+    with pytest.raises(SettingsError, match=r"^mqtt\.password_file: .* File name too long; ") as caught:
+        settings.mqtt.password()
+    assert "\n" not in str(caught.value)
+
+
 def test_password_that_cannot_be_read(file: Path) -> None:
     """A missing or binary password file gives one line with key and file, and none of its content."""
     settings = load(written(file, f'mqtt.password_file = "secret"\n{LEAST}'))
