@@ -151,7 +151,7 @@ def _anchor(table: dict[str, Any], known: Iterable[Leaf], folder: Path) -> None:
         for name in leaf.path[:-1]:
             holder = holder.get(name, {})
         value = holder.get(leaf.path[-1])
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and "\x00" not in value:  # which the field itself refuses
             secret = leaf.key in SECRETS
             holder[leaf.path[-1]] = str(credential(Path(value), folder) if secret else folder / value)
 

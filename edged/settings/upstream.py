@@ -40,6 +40,20 @@ class Upstream(Section):
     jobs: Annotated[int, Field(strict=True, ge=1, le=256)] = 4
     """Questions there at the same time; more wait."""
 
+    @field_validator("url")
+    @classmethod
+    def _has_host(cls, value: str | None) -> str | None:
+        try:
+            parts = urlsplit(value or "http://none")
+            usable = parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:  # a bracket without its other half, a port that is none
+            usable = False
+        if not usable:
+            raise refuse(
+                "an address with a host (of IPv6 in brackets), its port, if any, from 1 to 65535, is accepted"
+            )
+        return value
+
     @field_validator("model")
     @classmethod
     def _named(cls, value: str | None, info: ValidationInfo) -> str | None:

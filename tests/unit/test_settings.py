@@ -157,6 +157,11 @@ CONTRADICTIONS = [
     ),
     ("[sessions]\nper_client = 300", "sessions.total", "at least sessions.per_client (300)"),
     ('[upstream]\nurl = "http://gpu/v1"', "upstream.model", "the name of a model"),
+    *(
+        (f'[upstream]\nmodel = "m"\nurl = "http://{host}/v1"', "upstream.url", "an address with a host")
+        for host in ("[::1", "[", ":80", "gpu:http", "gpu:65536", "gpu:0")
+    ),
+    ('[mqtt]\npassword_file = "a\\u0000b"', "mqtt.password_file", "without NUL"),
     ('[http]\nenabled = true\nhost = "0.0.0.0"', "http.key_file", "loopback"),
     ('[mqtt.tls]\nca = "ca.pem"\ncert = "c.pem"', "mqtt.tls.key", "cert and key are given together"),
 ]
