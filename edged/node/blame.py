@@ -63,11 +63,14 @@ class Blame:
 
     def poison(self, job: Job, what: str) -> None:
         """End a question for `what` it did, and those that would do the same."""
-        message = f"this question {what}; change it before you ask again"
-        self.course.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))
+        self._fail(job, what)
         key = answer_cache.key(job.question)
-        for other in list(self.roster.numbered.values()):
+        for other in () if key is None else list(self.roster.numbered.values()):
             # The same question under another id: it would crash the engine as often again.
             waits = other.crashes and other.state is State.WAITING
-            if key is not None and waits and answer_cache.key(other.question) == key:
-                self.poison(other, what)
+            if waits and answer_cache.key(other.question) == key:
+                self._fail(other, what)
+
+    def _fail(self, job: Job, what: str) -> None:
+        message = f"this question {what}; change it before you ask again"
+        self.course.fail(job, Refusal("poison", message, details={"attempts": job.attempts}))

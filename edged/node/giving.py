@@ -6,6 +6,7 @@ may begin it ahead, while the journal still commits it. What comes of it stands 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from edged.core.job import Job, State
@@ -49,6 +50,8 @@ class Giving:
     blame: Blame
     away: Away | None = None
     head_starts: HeadStarts = field(init=False)
+    _next: deque[Job] = field(default_factory=deque)
+    _handing: bool = False
 
     def __post_init__(self) -> None:
         self.course.over = self._over
@@ -151,5 +154,12 @@ class Giving:
                 if other.crashes and other.state is State.WAITING:
                     self.give(other)
         after = self.sessions.leave(job)
-        if after is not None and after.state is State.WAITING:
-            self.give(after)
+        if after is not None:
+            self._next.append(after)
+        if self._handing:
+            return  # one that ends as soon as it is given: no call within a call for each of hundreds
+        self._handing = True
+        while self._next:
+            if (one := self._next.popleft()).state is State.WAITING:
+                self.give(one)
+        self._handing = False

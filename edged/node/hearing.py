@@ -115,7 +115,9 @@ class Hearing:
     def _over(self, job: Job, report: Ended, *, first: bool) -> None:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
         job.progress = rounds.kept(job.progress, whole)
-        if report.outcome == "cancelled":
+        if report.outcome == "cancelled" or (
+            job.cancel_asked and report.calls
+        ):  # the cancel came too late for it
             self.course.finish(job, endings.cancelled(job))
             return
         if self.giving.calling.begin(job, report):
@@ -162,6 +164,8 @@ class Hearing:
             elif report.code == "expired" and job.progress.rounds and job.question.schema is None:
                 # With what the rounds before came to.
                 self.course.answer(job, endings.done(job, self._who(job), "deadline"))
+            elif job.cancel_asked:
+                self.course.finish(job, endings.cancelled(job))
             elif away is not None and "context" in away.policy.when and _is_too_long(job, report):
                 self._too_long_here(job, report, away)
             else:

@@ -13,7 +13,8 @@ from edged.core import reply
 from edged.core.job import State
 from edged.core.link import Delivered
 from edged.core.question import Message
-from edged.core.records import JobRow, Publish, Recovered, RecoveredJob
+from edged.core.records import JobRow, Publish, Recovered, RecoveredJob, StoredSession
+from edged.core.session import Turn
 from edged.core.tools import Call, Offer
 from edged.core.upstream import Policy
 from edged.engine.messages import (
@@ -93,6 +94,30 @@ def test_an_answer_that_found_no_room_goes_to_no_larger_server() -> None:
     rig.desk.hearing.engine_said(Refused(1, "too_long", "allow more max_tokens", {"completion_tokens": 2}))
     assert (job.away, types(rig)) == (None, ["accepted", "delta"])
     assert rig.journal.finished[1]["message"] == "allow more max_tokens"
+
+
+def test_what_is_taken_back_as_it_is_refused_goes_to_no_larger_server() -> None:
+    """The engine had found it too long before it heard of the cancel."""
+    rig = Rig()
+    rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"context"})), rig.clock, Judge())
+    job = rig.ask(1)
+    rig.desk.cancel(job)
+    rig.desk.hearing.engine_said(
+        Refused(1, "too_long", "shorten it", {"prompt_tokens": 9999, "context": 2048})
+    )
+    assert (job.away, rig.journal.finished[1]["type"]) == (None, "cancelled")
+
+
+def test_hundreds_of_a_conversation_that_is_full() -> None:
+    """Each ends as soon as it is its turn, and so the next one has its own."""
+    rig, count = Rig(), 1000
+    body = msgspec.msgpack.encode(Turn((Message("user", "x" * 70_000),)))
+    rig.engine.ready = False
+    for number in range(1, count + 1):
+        rig.desk.stored(rig.come(f"q{number}", session="s"), number, StoredSession(None, ((0, body),)))
+    rig.engine.ready = True
+    rig.desk.engine_ready("m")
+    assert [end["code"] for end in rig.journal.finished.values()] == ["too_large"] * count
 
 
 def test_poison_before_it_ran() -> None:

@@ -135,6 +135,19 @@ def calling() -> tuple[Rig, Listening]:
     return rig, toolbox
 
 
+def test_a_question_that_is_taken_back_as_a_round_ends() -> None:
+    """Its calls are not made: the engine had written them before it heard of the cancel."""
+    rig, toolbox = Rig(), Listening()
+    rig.desk.calling.toolbox = toolbox
+    job = rig.ask(1, tools=Offer(local=("t",)))
+    rig.measured(1)
+    rig.desk.hearing.engine_said(Started(1))
+    rig.desk.cancel(job)
+    calls = (Call("c", "t", "{}"),)
+    rig.desk.hearing.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
+    assert (rig.journal.finished[1]["type"], job.progress.calls) == ("cancelled", ())
+
+
 @pytest.mark.parametrize("how", ["cancel", "deadline", "crash"])
 def test_a_question_that_ends_gives_its_calls_up(how: str) -> None:
     """So does one that the engine's end has begin anew; one that gets its results has nothing to give up."""
