@@ -112,7 +112,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         raise NotNowError(f"paths.state: {error}") from error
     except JournalError as error:
         raise SettingsError(f"paths.state: {error}") from error
-    line = Mqtt(parts.link(settings, topics, password), inbox.put)
+    line = Mqtt(parts.link(settings, topics, password), inbox.put, inbox.qsize)
     client = EngineClient(inbox.put, engine)
     supervision = Supervision(
         client,

@@ -210,11 +210,7 @@ class Intake:
             self.arrived(event)
 
     def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
-        self.desk.replies.counts.refuse(refusal.code)
-        log.info(
-            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
-        )
-        self.desk.outbox.refuse(
+        sent = self.desk.outbox.refuse(
             Outgoing(
                 topic=address.reply_to,
                 payload=reply.encode(reply.failed(address.id, 0, refusal)),
@@ -223,6 +219,13 @@ class Intake:
                 content_type=JSON,
             ),
             delivery,
+        )
+        if not sent:
+            self.desk.replies.counts.dropped += 1
+            return
+        self.desk.replies.counts.refuse(refusal.code)
+        log.info(
+            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
         )
 
     # the journal's answers --------------------------------------------------------------------------------

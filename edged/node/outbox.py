@@ -20,6 +20,9 @@ from edged.core import reply
 from edged.core.link import JSON, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
 
+UNHEARD_MAX = 256
+"""Refusals of questions with QoS 0 that may be under way: nothing else bounds how many of these come, and a refusal
+each would keep everything else from the broker."""
 WINDOW = 64
 """Terminal messages under way at once; the rest wait here, in order, as the journal has them anyway."""
 
@@ -83,6 +86,7 @@ class Outbox:
         self._known: dict[int, Publish] = {}
         self._elsewhere: dict[int, Publish] = {}
         self._turned_back: list[Answered] = []
+        self._unheard = 0
         self.delivered = 0
 
     def __len__(self) -> int:
@@ -105,14 +109,23 @@ class Outbox:
                 self._waiting.append((outbox_id, publish))
         self.send()
 
-    def refuse(self, message: Outgoing, delivery: Delivery) -> None:
-        """Send a refusal; its question is acknowledged when the broker has it."""
+    def refuse(self, message: Outgoing, delivery: Delivery) -> bool:
+        """Send a refusal; its question is acknowledged when the broker has it.
+
+        False where it is not sent, which is for questions with QoS 0 that come too fast.
+        """
+        if _is_unbounded(delivery):
+            if self._unheard >= UNHEARD_MAX:
+                return False
+            self._unheard += 1
         self._line.publish(replace(message, token=Answered(message, delivery)))
+        return True
 
     def connected(self, *, session_present: bool) -> None:
         """A new connection: hand over what waits; `session_present`: the broker has kept our session."""
         turned_back, self._turned_back = self._turned_back, []
         for answered in turned_back:
+            self._unheard -= _is_unbounded(answered.delivery)
             if not session_present or not answered.delivery.qos:
                 self.refuse(answered.refusal, answered.delivery)
         self.send()
@@ -140,6 +153,7 @@ class Outbox:
         """The broker has answered; returns its reason where it refused a terminal message."""
         match event.token:
             case Answered(_, delivery):
+                self._unheard -= _is_unbounded(delivery)
                 self._line.acknowledge(delivery)
             case Owed(outbox_id):
                 publish = self._under_way.pop(outbox_id, None)
@@ -170,6 +184,11 @@ class Outbox:
                 if publish is not None:
                     self._waiting.insert(self._came_back, (outbox_id, publish))
                     self._came_back += 1
+
+
+def _is_unbounded(delivery: Delivery) -> bool:
+    """Whether the broker sends such questions without an end: those over HTTP have bounds of their own."""
+    return delivery.connection > 0 and not delivery.qos
 
 
 def _error_for(publish: Publish, why: str) -> Publish | None:

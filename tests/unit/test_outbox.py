@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from desk_rig import Journal, Line
+from desk_rig import TOPICS, Journal, Line
 
-from edged.core.link import Undelivered
+from edged.core.link import INSIDE, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
-from edged.node.outbox import Outbox
+from edged.node.outbox import UNHEARD_MAX, Outbox
 
 
 def test_order_after_a_broken_connection() -> None:
@@ -23,3 +23,20 @@ def test_order_after_a_broken_connection() -> None:
     line.connected = True
     outbox.connected(session_present=True)
     assert [message.payload for message in line.published] == [message.payload for message in sent] == texts
+
+
+def test_refusals_of_questions_that_come_without_a_bound() -> None:
+    """Of QoS 0, over MQTT: more than the broker takes are not sent, and room is made as it takes them."""
+    line, refusal = Line(), Outgoing(TOPICS.answer("c", "q"), b"{}", qos=1)
+    outbox = Outbox(line, Journal())
+    loose, held = Delivery(0, 0, 1), Delivery(1, 1, 1)
+    assert all(outbox.refuse(refusal, loose) for _ in range(UNHEARD_MAX))
+    assert not outbox.refuse(refusal, loose)
+    assert outbox.refuse(refusal, held)
+    assert outbox.refuse(refusal, INSIDE)
+    first, second = line.published[0].token, line.published[1].token
+    outbox.delivered_one(Delivered(first))
+    outbox.undelivered_one(Undelivered(second))
+    assert [outbox.refuse(refusal, loose) for _ in range(2)] == [True, False]
+    outbox.connected(session_present=True)  # what came back is sent again, and counts as before
+    assert not outbox.refuse(refusal, loose)

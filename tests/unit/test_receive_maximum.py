@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edged.adapters.mqtt import Link, Mqtt
-from edged.core.link import Connected, Delivered, LinkEvent, Outgoing, Undelivered
+from edged.adapters.mqtt.sending import WAITING_MAX
+from edged.core.link import Connected, Delivered, Disconnected, LinkEvent, Outgoing, Undelivered
 
 MAXIMUM, MESSAGES = 3, 10
-CONNECT, PUBLISH = 1, 3
+CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
 IDENTIFIERS = 65_535
 PLAIN = bytes([0x20, 3, 0, 0, 0])
 """CONNACK of a broker that names no limits."""
@@ -72,10 +73,12 @@ def connection(server: socket.socket, connack: bytes) -> Iterator[socket.socket]
 
 
 @contextmanager
-def client(server: socket.socket) -> Iterator[tuple[Mqtt, queue.SimpleQueue[LinkEvent]]]:
+def client(
+    server: socket.socket, keepalive_s: int = 60
+) -> Iterator[tuple[Mqtt, queue.SimpleQueue[LinkEvent]]]:
     """The node's side of it."""
     told: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
-    link = Link("127.0.0.1", server.getsockname()[1], "n", 60, 60, 9, 9999, "will", b"", ())
+    link = Link("127.0.0.1", server.getsockname()[1], "n", keepalive_s, 60, 9, 9999, "will", b"", ())
     mqtt = Mqtt(link, told.put)
     mqtt.start()
     try:
@@ -161,6 +164,26 @@ def test_a_new_connection_that_takes_less() -> None:
         assert heard[1:] == [Delivered(1, refused=refused)]
 
 
+def test_an_acknowledgement_that_never_comes() -> None:
+    """A broker that lives and has lost one: all is sent again on a new connection, and nothing waits for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server, client(server, keepalive_s=1) as (mqtt, told):
+        with connection(server, PLAIN) as line:
+            until_connected(told)
+            mqtt.publish(Outgoing("t", b"x", qos=1, token=1))
+            heads: list[int] = []
+            while not heads or heads[-1] >> 4 != DISCONNECT:
+                heads.append(read(line)[0])
+                if heads[-1] >> 4 == PINGREQ:
+                    line.sendall(b"\xd0\x00")
+            assert (heads[0] >> 4, heads.count(heads[0])) == (PUBLISH, 1)
+        with connection(server, PLAIN) as line:
+            heard = until_connected(told)
+            (again,) = arrivals(line, 0.5, least=1)
+            line.sendall(b"\x40\x02" + again.to_bytes(2))
+            assert told.get(timeout=10) == Delivered(1)
+        assert [type(event) for event in heard] == [Disconnected]
+
+
 def test_identifiers_come_round() -> None:
     """A packet identifier under way is given to no other message: its acknowledgement could be told too early."""
     with (
@@ -172,10 +195,14 @@ def test_identifiers_come_round() -> None:
         for token in range(2):
             mqtt.publish(Outgoing("t", b"x", qos=1, token=token))
         under_way = arrivals(line, 0.5, least=2)
-        for _ in range(IDENTIFIERS - len(under_way)):
-            mqtt.publish(Outgoing("t", b"x"))
-        for _ in range(IDENTIFIERS - len(under_way)):
-            read(line)  # a machine under load may pause in between
+        left = IDENTIFIERS - len(under_way)
+        while left:
+            some = min(left, WAITING_MAX)
+            for _ in range(some):
+                mqtt.publish(Outgoing("t", b"x"))
+            for _ in range(some):
+                read(line)  # a machine under load may pause in between
+            left -= some
         mqtt.publish(Outgoing("t", b"alone"))  # the written packet tells paho that it is delivered
         read(line)
         mqtt.publish(Outgoing("t", b"x", qos=1, token=2))

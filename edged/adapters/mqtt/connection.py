@@ -39,6 +39,7 @@ from edged.core.link import (
 from edged.core.question import Properties
 
 from .client import Bare, Client
+from .flood import Flood
 from .link import Link, tls_context, words
 from .sending import Sending
 from .subscriptions import Subscriptions
@@ -48,6 +49,12 @@ from .tries import Tries
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
 TICK_S = 0.5
+ACK_KEEPALIVES = 2
+"""Keepalive intervals after which a message counts as never to be acknowledged. Where `max_queued_messages` wait
+for a client, Mosquitto 2.0 drops acknowledgements too; on a new connection all is sent again (MQTT 5, 4.4)."""
+UNACKNOWLEDGED = (
+    "the broker is there but does not acknowledge what was sent; connecting anew, to send it again"
+)
 
 log = structlog.get_logger()
 
@@ -58,12 +65,15 @@ class Mqtt:
     Args:
         link: where and how.
         emit: the node's inbox; called from the MQTT thread.
+        behind: how many events wait there.
 
     Raises:
         SettingsError: a file for TLS is missing or is not what it should be.
     """
 
-    def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
+    def __init__(
+        self, link: Link, emit: Callable[[LinkEvent], None], behind: Callable[[], int] = lambda: 0
+    ) -> None:
         self._link = link
         self._emit = emit
         self._orders: deque[Delivery | Subscription] = deque()
@@ -73,6 +83,7 @@ class Mqtt:
         self._connection = 0
         self._connack_due = 0.0
         self._tries = Tries(link, emit)
+        self._flood = Flood(behind)
         self._log = LastWord()
         self._subscriptions = Subscriptions(link.subscriptions, emit)
         self._stopping = threading.Event()
@@ -219,6 +230,11 @@ class Mqtt:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._client.socket() is None:
                 self._lost(paho.error_string(code))
                 return
+            if self.connected and self._sending.oldest_s > ACK_KEEPALIVES * self._link.keepalive_s:
+                self._lost(UNACKNOWLEDGED)
+                self._client.disconnect()
+                self._client.loop_write()
+                return
             if not self.connected and time.monotonic() > self._connack_due:
                 self._tries.failed("the broker does not answer CONNECT")
                 self._client.disconnect()
@@ -360,7 +376,7 @@ class Mqtt:
         except UnicodeDecodeError:
             topic = ""  # a broker should not let it through (MQTT 5, 1.5.4); it will be counted and dropped
         log.debug("message_arrived", topic=topic, size_bytes=len(message.payload), mid=message.mid)
-        self._emit(
+        self._arrived(
             Arrived(
                 topic=topic,
                 payload=bytes(message.payload),
@@ -371,7 +387,7 @@ class Mqtt:
         )
 
     def _on_bare(self, message: Bare, fault: str) -> None:
-        self._emit(
+        self._arrived(
             Arrived(
                 topic=message.topic.decode(errors="replace"),
                 payload=message.payload,
@@ -380,6 +396,10 @@ class Mqtt:
                 delivery=Delivery(message.mid, message.qos, self._connection),
             )
         )
+
+    def _arrived(self, event: Arrived) -> None:
+        if not self._flood.drops(event):
+            self._emit(event)
 
     def _on_publish(
         self,

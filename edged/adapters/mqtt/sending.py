@@ -23,6 +23,9 @@ PACKET_BYTES_MAX = 268_435_460
 PACKET_HEAD_BYTES = 64
 """More than a PUBLISH of ours has beside topic, payload and correlation data."""
 
+WAITING_MAX = 16_384
+"""Messages that may wait to be sent: more than all jobs of the largest queue have at once, some 20 MB."""
+
 
 class Sending:
     """What is sent.
@@ -41,13 +44,22 @@ class Sending:
         self._packet_bytes_max = PACKET_BYTES_MAX
 
     def put(self, message: Outgoing) -> None:
-        """A message is to be sent; any thread."""
-        self._waiting.append(message)
+        """A message is to be sent; any thread.
+
+        Where too many wait, one that nobody keeps account of is dropped: its device may ask again.
+        """
+        if len(self._waiting) < WAITING_MAX or message.token is not None or message.retain:
+            self._waiting.append(message)
 
     @property
     def gathering(self) -> bool:
         """Whether all that can wait should, to leave with the messages that have to."""
         return self._window.gathering
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest message under way has waited for its acknowledgement."""
+        return self._window.oldest_s
 
     @property
     def done(self) -> bool:

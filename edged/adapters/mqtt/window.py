@@ -7,6 +7,9 @@ the limit of each connection (`Client.fit`).
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from paho.mqtt.properties import Properties as PahoProperties
 
 MOST = 20
@@ -18,20 +21,24 @@ class Window:
 
     Args:
         gathers: once full, it opens when half is acknowledged, so that what waits leaves together.
+        clock: monotonic seconds.
 
     Attributes:
         limit: messages that may be under way at once.
     """
 
-    def __init__(self, *, gathers: bool = False) -> None:
+    def __init__(self, *, gathers: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._tokens: dict[int, object] = {}
+        self._since: dict[int, float] = {}
         self.limit = MOST
         self._gathers = gathers
+        self._clock = clock
         self._full = False
 
     def connected(self, properties: PahoProperties | None) -> None:
         """A new connection, with what the broker says of itself."""
         self.limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
+        self._since = dict.fromkeys(self._since, self._clock())  # paho sends them again
         self._count()
 
     @property
@@ -45,6 +52,11 @@ class Window:
         return self._full and self._gathers
 
     @property
+    def oldest_s(self) -> float:
+        """How long the oldest of them has been under way on this connection; 0 where none is."""
+        return self._clock() - next(iter(self._since.values())) if self._since else 0.0
+
+    @property
     def owing(self) -> bool:
         """Whether somebody waits for an acknowledgement."""
         return any(token is not None for token in self._tokens.values())
@@ -52,11 +64,13 @@ class Window:
     def sent(self, mid: int, token: object) -> None:
         """A message is under way; `token` None where nobody wants to know."""
         self._tokens[mid] = token
+        self._since[mid] = self._clock()
         self._count()
 
     def acknowledged(self, mid: int) -> object:
         """The broker has it, or refuses it; returns its token."""
         token = self._tokens.pop(mid, None)
+        self._since.pop(mid, None)
         self._count()
         return token
 
