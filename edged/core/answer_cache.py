@@ -63,14 +63,15 @@ def key(question: Question) -> bytes | None:
     return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()
 
 
-def may_keep(question: Question, finish_reason: str, text: str, *, trimmed: bool) -> bool:
-    """Whether an answer would be the same next time: whole, and not cut by what the node had room for.
+def may_keep(question: Question, finish_reason: str, text: str, *, trimmed: bool, written: int) -> bool:
+    """Whether an answer of `written` tokens would be the same next time: not cut by what the node had room for.
 
     One to a schema that is no JSON to us (a number beyond all floats) ended as an error: it is not given again.
     """
     if trimmed or (question.schema is not None and not _is_readable(text)):
         return False
-    return finish_reason in WHOLE or (finish_reason == "length" and question.max_tokens is not None)
+    bound = question.max_tokens  # where the context has left less, that ended it
+    return finish_reason in WHOLE or (finish_reason == "length" and bound is not None and written >= bound)
 
 
 def _is_readable(text: str) -> bool:

@@ -116,7 +116,9 @@ class Sharing:
             return
         if self.course.level in HASTY or outcome == "cancelled":
             return
-        if not answer_cache.may_keep(run.jobs[0].question, outcome, report.text, trimmed=report.trimmed > 0):
+        trimmed, written = report.trimmed > 0, report.usage.completion_tokens
+        asked = run.jobs[0].question
+        if not answer_cache.may_keep(asked, outcome, report.text, trimmed=trimmed, written=written):
             return
         context = 0 if run.prepared is None else run.prepared.context
         kept = Kept(report.text, report.reasoning, outcome, report.usage, context)

@@ -116,18 +116,19 @@ def test_a_new_field_counts() -> None:
 def test_what_may_be_kept() -> None:
     """Whole answers, not what a deadline or the room of the moment cut off."""
     asked, bounded = question(), question(max_tokens=5)
-    assert may_keep(asked, "stop", "a", trimmed=False)
-    assert not may_keep(asked, "length", "a", trimmed=False)
-    assert may_keep(bounded, "length", "a", trimmed=False)
-    assert not may_keep(asked, "deadline", "a", trimmed=False)
-    assert not may_keep(asked, "stop", "a", trimmed=True)
+    assert may_keep(asked, "stop", "a", trimmed=False, written=5)
+    assert not may_keep(asked, "length", "a", trimmed=False, written=5)
+    assert may_keep(bounded, "length", "a", trimmed=False, written=5)
+    assert not may_keep(bounded, "length", "a", trimmed=False, written=4), "the context ended it"
+    assert not may_keep(asked, "deadline", "a", trimmed=False, written=5)
+    assert not may_keep(asked, "stop", "a", trimmed=True, written=5)
 
 
 def test_an_answer_that_cannot_be_read_is_not_kept() -> None:
     """JSON that follows the schema and is none to us ended as an error, which the next device would not survive."""
     asked = question(schema='{"type": "number"}')
-    assert may_keep(asked, "stop", "1e9", trimmed=False)
-    assert not may_keep(asked, "stop", "1e999", trimmed=False)
+    assert may_keep(asked, "stop", "1e9", trimmed=False, written=5)
+    assert not may_keep(asked, "stop", "1e999", trimmed=False, written=5)
 
 
 def test_age() -> None:
