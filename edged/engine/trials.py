@@ -59,7 +59,7 @@ class Bench:
                 self.model,
                 sequences=1,
                 context=setup.context,
-                batch_tokens=setup.batch_tokens or rows_for(self.model.width),
+                batch_tokens=min(setup.batch_tokens or rows_for(self.model.width), setup.context),
                 threads=setup.threads,
                 kv_type=setup.kv_type,
             )

@@ -21,7 +21,8 @@ from edged.core import calibration
 from edged.core.calibration import Calibration, Key, Step, Trial, gather, knee, misfit, plan, thread_counts
 from edged.core.slowness import WINDOW_S, Slowness, judge, suspects
 from edged.core.vitals import Clock, Vitals
-from edged.engine.trial_client import used_sets
+from edged.engine.trial_client import Trials, used_sets
+from edged.engine.trial_messages import LoadTrial, RunPasses
 from edged.measuring import tables
 from edged.measuring.benching import Bench, Run
 
@@ -315,6 +316,15 @@ def test_intel_s_powersave_at_full_clock_is_no_suspect() -> None:
 
 
 # for people -------------------------------------------------------------------------------------------------
+
+
+def test_passes_fit_the_context(small_model: Path) -> None:
+    """A pass of more rows than the context has tokens would end llama.cpp: `engine.batch_tokens` may be larger."""
+    cores = tuple(sorted(os.sched_getaffinity(0)))[:1]
+    with Trials(
+        LoadTrial(str(small_model), None, batch_tokens=96, context=64, cores=cores, threads=1)
+    ) as trials:
+        assert trials.passes(RunPasses("prefill", cores, 1, 128)).amount == 128
 
 
 def test_words_and_plot() -> None:
