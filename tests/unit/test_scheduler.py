@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -346,20 +347,29 @@ def test_cancel_stops_a_prompt() -> None:
     one.check_idle()
 
 
-def test_others_survive_an_abort() -> None:
-    """An aborted pass is run again for those that were in it, and their text is what it would have been."""
+@pytest.mark.parametrize("prompt", [2, 60], ids=["writes", "reads"])
+def test_who_asks_and_takes_back_holds_up_nobody(prompt: int) -> None:
+    """A device in a hurry asks, takes back and asks again: who answers or reads beside it gets on all the same."""
+    one = rig("abcdefgh", batch_tokens=64)
+    one.ask(1, "b" * prompt)
+    for number in range(2, 20):
+        one.ask(number, "a" * 60)
+        one.model.passes.during = functools.partial(one.scheduler.interrupt, number)
+        one.scheduler.step()
+        one.scheduler.cancel(number)
+    assert one.ended(1).text == one.pieces(1) == "abcdefgh"
+    one.check_idle()
+
+
+def test_an_aborted_pass_is_run_again() -> None:
+    """For all that were in it, and their text is what it would have been."""
     one = rig("abcdefgh", batch_tokens=64)
     one.ask(1)
-    one.scheduler.step()
-    one.scheduler.step()
     one.ask(2, "b" * 60)
-    one.model.passes.during = lambda: one.scheduler.interrupt(2)
-    one.scheduler.step()
-    one.model.passes.during = lambda: None
-    assert one.scheduler.counters.aborted == 1
-    one.scheduler.cancel(2)
+    one.model.passes.abort = {1, 2, 4}
     one.run()
-    assert one.ended(1).text == one.pieces(1) == "abcdefgh"
+    assert one.scheduler.counters.aborted == 3
+    assert one.ended(1).text == one.pieces(1) == one.ended(2).text == "abcdefgh"
     one.check_idle()
 
 
