@@ -18,7 +18,7 @@ from edged.engine import llama
 from edged.engine.llama.bindings import C
 
 WINDOW = 32
-WIDTH, HEADS, HEAD_WIDTH, FEED_FORWARD, LAYERS = 64, 4, 16, 128, 6
+WIDTH, HEADS, HEAD_WIDTH, FEED_FORWARD, LAYERS = 64, 4, 32, 128, 6
 WORDS = ("<unk>", "<s>", "</s>")
 TOKENS = [3 + 7 * at % 250 for at in range(200)]
 
@@ -66,14 +66,20 @@ def write_model(path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama.Context]:
-    """A cache of three streams."""
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[llama.Model]:
+    """The model."""
     llama.start(lambda _level, _line: None)
-    model = llama.Model(write_model(tmp_path_factory.mktemp("window") / "window.gguf"))
+    made = llama.Model(write_model(tmp_path_factory.mktemp("window") / "window.gguf"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def context(model: llama.Model) -> Iterator[llama.Context]:
+    """A cache of three streams."""
     made = llama.Context(model, sequences=3, context=512, batch_tokens=256, threads=1, kv_type="f16")
     yield made
     made.close()
-    model.close()
 
 
 def logits(context: llama.Context, stream: int, tokens: list[int], start: int) -> npt.NDArray[Any]:
@@ -104,3 +110,14 @@ def test_a_stream_goes_on_from_what_it_holds(context: llama.Context, way: str, k
     prompt = [*TOKENS[:keep], 9]
     found = logits(context, stream, prompt[begin:], begin)
     assert np.allclose(found, logits(context, 2, prompt, 0), atol=0.1)
+
+
+def test_size_of_a_token(model: llama.Model, context: llama.Context) -> None:
+    """What a token takes in the cache, where a head is wider than its part of the embedding."""
+    assert HEAD_WIDTH > WIDTH // HEADS
+    for stream in range(3):
+        context.forget(stream)
+    few = TOKENS[: WINDOW // 2]
+    logits(context, 0, few, 0)
+    size = model.kv_bytes_per_token("f16")
+    assert size * len(few) < len(context.save(0)) < 1.2 * size * len(few)

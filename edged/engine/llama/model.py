@@ -105,10 +105,15 @@ class Model:
 
     def kv_bytes_per_token(self, kv_type: str) -> int:
         """Bytes that one token occupies in the KV cache, over all layers, keys and values."""
-        heads = C.llama_model_n_head(self._model)
-        per_head = self.width // max(1, heads)
-        per_layer = 2 * per_head * C.llama_model_n_head_kv(self._model)
+        both = self._head_width("key") + self._head_width("value")
+        per_layer = both * C.llama_model_n_head_kv(self._model)
         return int(C.llama_model_n_layer(self._model) * per_layer * KV_TYPE_BITS[kv_type] / 8)
+
+    def _head_width(self, kind: str) -> int:
+        """Numbers of one head's key or value: Gemma's and Qwen3's are no equal parts of the width."""
+        architecture = self.metadata.get("general.architecture", "")
+        told = self.metadata.get(f"{architecture}.attention.{kind}_length", "")
+        return int(told) if told.isdecimal() else self.width // max(1, C.llama_model_n_head(self._model))
 
     def tokenize(self, text: str, *, special: bool) -> list[Token]:
         """Tokens of `text`, without a begin-of-sequence token.
