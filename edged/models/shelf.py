@@ -96,19 +96,21 @@ class Shelf:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
                 if target.exists():
+                    discard(part)
                     raise ModelError(f"{name} stands on the shelf already; remove it first, or give a --name")
                 digest = fetch(source, part, progress, pause_s=self._pause_s)
                 if sha256 is not None and digest != sha256:
                     discard(part)
                     raise ModelError(f"{source}: its SHA-256 is {digest}, {sha256} was asked for: not kept")
                 _check_whole(source, part)
-                if to_q4_0:
-                    digest = _quantise(part)
-                _sync(part)
+                finished = part
+                if to_q4_0:  # beside the part: an interruption from here on must find that as it was brought
+                    finished, digest = _quantise(part)
+                _sync(finished)
                 # The hash first: a model without its own beside it would look unverified.
                 record = self._record(name)
                 record.write_text(f"{digest}  {name}\n")
-                part.replace(target)
+                finished.replace(target)
                 discard(part)
         except OSError as error:
             raise ModelError(f"{error.filename or self.folder}: {error.strerror}") from error
@@ -213,8 +215,8 @@ def _check_whole(source: str, part: Path) -> None:
         raise ModelError(f"{source}: {missing} bytes are missing at its end; it was cut where it comes from")
 
 
-def _quantise(part: Path) -> str:
-    """Make the part Q4_0 in a process of its own, as llama.cpp may abort; returns the new hash."""
+def _quantise(part: Path) -> tuple[Path, str]:
+    """Make Q4_0 of the part in a process of its own, as llama.cpp may abort; returns the new file and its hash."""
     made = part.with_name(f"{part.name}.q4_0")
     ended = subprocess.run(
         [sys.executable, "-m", "edged.engine.quantize", str(part), str(made)],
@@ -227,8 +229,7 @@ def _quantise(part: Path) -> str:
     if ended.returncode != 0:
         said = ended.stderr.strip().splitlines()
         raise ModelError(said[-1] if said else f"quantising ended with {ended.returncode}")
-    made.replace(part)
-    return model_file.sha256(part)
+    return made, model_file.sha256(made)
 
 
 def _sync(path: Path) -> None:

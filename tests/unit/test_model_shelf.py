@@ -211,3 +211,17 @@ def test_a_larger_model_is_quantised(small_model: Path, shelf: Shelf) -> None:
     assert added.shape is not None
     assert added.shape.quantisation == "Q4_0"
     assert shelf.verify("made.gguf")
+
+
+def test_quantising_that_is_interrupted_begins_with_what_was_brought(small_model: Path, shelf: Shelf) -> None:
+    """The file that was made is no part of the one that is brought, and never continued as if it were."""
+    shelf.folder.mkdir(parents=True, exist_ok=True)
+    in_the_way = shelf.folder / "made.gguf.sha256"
+    in_the_way.mkdir()
+    with pytest.raises(ModelError):
+        shelf.add(str(small_model), quiet, name="made.gguf", to_q4_0=True)
+    part = ".made.gguf.part"
+    assert {path.name for path in shelf.folder.glob(".made*")} == {part, f"{part}.from", f"{part}.q4_0"}
+    in_the_way.rmdir()
+    assert shelf.add(str(small_model), quiet, name="made.gguf", to_q4_0=True).fault is None
+    assert [path.name for path in shelf.folder.glob(".*")] == [".lock"]
