@@ -31,7 +31,7 @@ ABORTED = 2  # llama_decode: stopped by the abort callback
 CLOCK_SHARE_MIN = 0.1
 LONG_PASS_ROWS = 16
 """A cancelled question's pass is aborted only when it reads that much, for a shorter one is over as soon, and when
-nobody else is in it: who asks and takes back without a pause would keep all others from ever getting on."""
+nobody else runs: who asks and takes back without a pause would keep all others from ever getting on."""
 
 MOVE_MIN = 16
 """Answers that two questions must still have before them for one of them to be moved beside the other: a move
@@ -163,7 +163,7 @@ class Scheduler:
         self._slots.forget_idle()
 
     def interrupt(self, number: int) -> None:
-        """Abort the running pass if it reads this question's prompt and nothing else. From any thread."""
+        """Abort the running pass if it reads this prompt, and no other question runs. From any thread."""
         if number in self._reading_now:
             self._passes.stop_pass()
 
@@ -384,8 +384,8 @@ class Scheduler:
                     row = at
             read += count if sequence.reading else 0
             rows.append((sequence, count, row))
-        if read >= LONG_PASS_ROWS and len(rows) == 1:
-            self._reading_now = frozenset({rows[0][0].number})
+        if read >= LONG_PASS_ROWS and len(self._running) == 1:
+            self._reading_now = frozenset(self._running)
         return rows, read
 
     def _forget(self, sequence: Sequence) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
@@ -352,9 +351,15 @@ def test_who_asks_and_takes_back_holds_up_nobody(prompt: int) -> None:
     """A device in a hurry asks, takes back and asks again: who answers or reads beside it gets on all the same."""
     one = rig("abcdefgh", batch_tokens=64)
     one.ask(1, "b" * prompt)
-    for number in range(2, 20):
-        one.ask(number, "a" * 60)
-        one.model.passes.during = functools.partial(one.scheduler.interrupt, number)
+    number, moves = 1, one.model.passes.during
+
+    def during() -> None:
+        moves()
+        one.scheduler.interrupt(number)
+
+    one.model.passes.during = during
+    for number in range(2, 90):
+        one.ask(number, f"{number:02}" * 30)
         one.scheduler.step()
         one.scheduler.cancel(number)
     assert one.ended(1).text == one.pieces(1) == "abcdefgh"
