@@ -17,11 +17,12 @@ END = 257
 
 
 class Fixed:
-    """The answer must be one text, of which all but the first `free` bytes are forced."""
+    """The answer must be one text, of which the bytes from `free` to `until`, or to the end, are forced."""
 
-    def __init__(self, text: bytes, free: int) -> None:
+    def __init__(self, text: bytes, free: int, until: int | None = None) -> None:
         self._text = text
         self._free = free
+        self._until = len(text) if until is None else until
         self._at = 0
         self.failed = ""
 
@@ -44,7 +45,7 @@ class Fixed:
 
     def compute_ff_tokens(self) -> list[int]:
         """What is forced."""
-        return list(self._text[self._at :]) if self._at >= self._free else []
+        return list(self._text[self._at : self._until]) if self._at >= self._free else []
 
     def try_consume_tokens(self, tokens: list[int]) -> int:
         """Go on with several."""

@@ -49,7 +49,8 @@ class Need:
 
     Attributes:
         slot: which sequence.
-        rows: tokens that wait to be put into its cache, at least 1.
+        rows: tokens that wait to be put into its cache, at least 1; more than 1 in an answer where a schema or the
+            end of a thinking left no choice.
         reading: True while the prompt is being read; False when the answer is being written.
         fresh: nothing of the answer was computed yet: its first token came with the prompt.
     """
@@ -86,8 +87,14 @@ def plan(needs: Sequence[Need], *, batch_tokens: int, chunk: int, hold: bool = F
         Shares with `rows` summing to at most `batch_tokens`; every writing sequence is in it unless they wait.
     """
     answers = [need for need in needs if not need.reading]
-    shares = [] if hold else [Share(need.slot, 1) for need in answers]
-    left = batch_tokens - len(shares)
+    shares: list[Share] = []
+    left = batch_tokens
+    if not hold:
+        most = max(chunk, CHUNK_MIN) if len(answers) > 1 else left
+        for number, need in enumerate(answers, start=1):
+            rows = min(need.rows, most, left - (len(answers) - number))  # each of those that follow has one
+            shares.append(Share(need.slot, rows))
+            left -= rows
     room = min(left, chunk) if answers else left
     first = True
     for need in needs:

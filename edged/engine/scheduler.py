@@ -267,21 +267,28 @@ class Scheduler:
         if code != 0:
             raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
         written = sum(not sequence.reading for sequence, _, _ in rows)
-        held = 0 if written else sum(not sequence.reading for sequence in self._running.values())
         self.counters.steps += 1
         self.counters.read += read
         rates = self.counters.rates
         rates.passed(ended - begun, written=written, read=read)
-        self._turns.passed(ended - begun, rates.step_s, written=written, read=read, held=held)
+        self._count_turn(ended - begun, rows)
         for sequence, count, row in rows:
             self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
-            if sequence.past >= sequence.prompt_tokens:
+            if sequence.answering:
                 self._ledger.add(sequence.order.client, count)
             sequence.past += count
             if row is not None:
                 self._writer.write(sequence, row, ended)
         self._flush()
         return True
+
+    def _count_turn(self, seconds: float, rows: list[tuple[Sequence, int, int | None]]) -> None:
+        """Whose turn a pass was; tokens forced upon an answer are the answer's."""
+        prompts = sum(count for sequence, count, _ in rows if not sequence.answering)
+        written = sum(sequence.answering for sequence, _, _ in rows)
+        held = 0 if written else sum(sequence.answering for sequence in self._running.values())
+        step_s = self.counters.rates.step_s
+        self._turns.passed(seconds, step_s, written=written, read=prompts, held=held)
 
     def _expire(self, now: float) -> None:
         for sequence in [*self._running.values(), *self._waiting.values()]:
@@ -357,7 +364,7 @@ class Scheduler:
     def _plan(self) -> list[tuple[Sequence, int]]:
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
-        needs = [Need(s.number, s.rows, s.reading, s.fresh) for s in self._running.values()]
+        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._running.values()]
         hold = self._turns.hold(needs)
         shares = plan(
             needs,

@@ -96,9 +96,14 @@ class Sequence:
         return self.rows > 1 or self.past < self.prompt_tokens
 
     @property
+    def answering(self) -> bool:
+        """True from when the prompt was read: what waits is the answer's own, be it forced or chosen."""
+        return self.past >= self.prompt_tokens
+
+    @property
     def fresh(self) -> bool:
         """True while nothing of the answer was computed: its first token came with the prompt."""
-        return self.past == self.prompt_tokens and self.rows == 1
+        return self.past == self.prompt_tokens
 
     @property
     def broken(self) -> bool:

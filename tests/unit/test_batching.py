@@ -15,9 +15,10 @@ BATCHES = st.integers(8, 64)
 
 @st.composite
 def needs(draw: st.DrawFn) -> list[Need]:
-    """Up to eight sequences that read or write."""
+    """Up to eight sequences that read or write; some of those that write have tokens forced upon them."""
     reading = draw(st.lists(st.booleans(), max_size=8))
-    return [Need(n, draw(st.integers(1, 200)) if reads else 1, reads) for n, reads in enumerate(reading)]
+    forced = st.just(1) | st.integers(2, 80)
+    return [Need(n, draw(st.integers(1, 200) if reads else forced), reads) for n, reads in enumerate(reading)]
 
 
 @given(wanted=needs(), batch_tokens=BATCHES, chunk=st.integers(1, 64), waits=st.booleans())
@@ -29,7 +30,8 @@ def test_bounds(wanted: list[Need], batch_tokens: int, chunk: int, *, waits: boo
     assert len(rows) == len(shares)
     assert sum(rows.values()) <= batch_tokens
     writing = [need for need in wanted if not need.reading]
-    assert all(rows.get(need.slot, 0) == (0 if hold else 1) for need in writing)
+    assert all(0 < rows[need.slot] <= need.rows for need in writing if not hold)
+    assert not any(need.slot in rows for need in writing if hold)
     reading = [need for need in wanted if need.reading]
     assert all(1 <= rows.get(need.slot, 1) <= need.rows for need in reading)
     got = [need.slot in rows for need in reading]
@@ -84,6 +86,16 @@ def test_room_for_one_prompt_row() -> None:
     """With as many rows as sequences a prompt still gets one."""
     wanted = [Need(0, 9, reading=True), Need(1, 1, reading=False), Need(2, 1, reading=False)]
     assert Share(0, 1) in plan(wanted, batch_tokens=3, chunk=16)
+
+
+def test_forced_tokens_are_the_answers() -> None:
+    """They are put in at once, beside other answers as many as prompts may have, and also while prompts wait."""
+    forced, other = Need(3, 40, reading=False), Need(1, 1, reading=False)
+    prompt = Need(2, 50, reading=True)
+    assert plan([forced, prompt], batch_tokens=64, chunk=0) == [Share(3, 40)]
+    assert plan([forced, other, prompt], batch_tokens=64, chunk=0) == [Share(3, CHUNK_MIN), Share(1, 1)]
+    assert plan([forced, other], batch_tokens=64, chunk=30) == [Share(3, 30), Share(1, 1)]
+    assert plan([forced, other], batch_tokens=16, chunk=30) == [Share(3, 15), Share(1, 1)]
 
 
 def test_nothing_to_do() -> None:

@@ -527,10 +527,12 @@ def test_estimate() -> None:
 # schema ---------------------------------------------------------------------------------------------------
 
 
-def constrained(one: Rig, number: int, text: bytes, free: int, **changes: Any) -> None:
+def constrained(
+    one: Rig, number: int, text: bytes, free: int, until: int | None = None, **changes: Any
+) -> None:
     """Ask a question whose answer is held to a text."""
     sequence = one.preparation.prepare(submit(number, Message("user", "hi"), **changes), one.clock())
-    matcher: Any = Fixed(text, free)
+    matcher: Any = Fixed(text, free, until)
     sequence.constraint = Constraint(matcher)
     one.scheduler.submit(sequence)
 
@@ -544,6 +546,29 @@ def test_schema() -> None:
     assert one.ended(1).usage.completion_tokens == 7
     assert len(one.model.passes.rows_of) == 2
     one.check_idle()
+
+
+def until_written(*, prompt: int) -> float:
+    """How long an answer of 5 chosen, 115 forced and 5 chosen tokens takes beside another, and beside a prompt."""
+    one = rig("a" * 250, streams=3, batch_tokens=64)
+    one.model.passes.during = lambda: one.clock.advance(0.1 * one.model.passes.rows_of[-1])
+    one.ask(1)
+    constrained(one, 2, b"a" * 125, 5, 120)
+    while not one.pieces(2):
+        one.scheduler.step()
+    begun = one.clock()
+    if prompt:
+        one.ask(3, "b" * prompt)
+    while not any(isinstance(report, Ended) and report.number == 2 for report in one.reports):
+        one.scheduler.step()
+    return one.clock() - begun
+
+
+def test_forced_tokens_do_not_wait_for_prompts() -> None:
+    """Where answers have their turn, so has one that goes on with tokens which its schema forces upon it."""
+    own_s = 0.1 * 125
+    assert until_written(prompt=0) <= 1.2 * own_s
+    assert until_written(prompt=150) <= 2 * own_s
 
 
 @pytest.mark.parametrize("max_tokens", range(1, 7))
