@@ -2,12 +2,14 @@
 
 Exit codes: 0 answered; 1 refused, failed, or the broker does not let us; 2 wrong usage; 75 (EX_TEMPFAIL of
 sysexits.h) when asking again later may help: busy, hot, loading, draining, interrupted, expired, no answer in
-time, broker or node not there; 130 interrupted, the question then is cancelled.
+time, broker or node not there; 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, the question then is
+cancelled.
 
 `edged demo` shows answers and errors with the functions here.
 """
 
 import os
+import signal
 import sys
 import unicodedata
 from contextlib import suppress
@@ -79,6 +81,8 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     Exit codes: 0 answered, 1 refused or failed, 2 usage, 75 not now (busy, hot, loading, draining, offline, no
     answer in time), 130 interrupted.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a script's timeout, a terminal that is gone
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     if node is not None and pool is not None:
         raise typer.BadParameter("give --node or --pool, not both")
     fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session, "model": model}
@@ -211,6 +215,9 @@ class _Column:
                 self.close()
                 note("the node was restarted and answers anew")
                 self._kind = None
+            case Accepted(seq=0, position=position, eta_ms=eta_ms) if position and sys.stderr.isatty():
+                others = "one question has" if position == 1 else f"{position} questions have"
+                note(f"{others} to end before it begins; the answer may be there in {eta_ms / 1000:.0f} s")
             case Done(text=text) if self._kind is not Delta:
                 self._put(Delta, text, "")  # nothing was streamed
             case _:

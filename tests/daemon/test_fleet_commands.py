@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
@@ -294,3 +295,26 @@ def test_a_reader_that_goes_takes_the_question_back(broker: Mosquitto, node: Dae
     asking.stderr.close()
     assert asking.wait(WAIT_S) == 141
     node.wait_log("job_cancelled")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)
+def test_waits_in_line_and_is_ended(broker: Mosquitto, daemon: MakeDaemon, how: signal.Signals) -> None:
+    """Behind another question a terminal is told so; a signal that ends the command takes the question back."""
+    node = daemon(broker, {"engine": {"slots": 1}}, scripted=True).start()
+    node.wait_online()
+    words = command("ask", "tokens=400 step_ms=20", "--json", "--port", str(broker.port))
+    with subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert b"accepted" in first.stdout.readline()
+        ours, theirs = pty.openpty()
+        words.remove("--json")
+        with subprocess.Popen(
+            words, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
+        ) as second:
+            os.close(theirs)
+            assert b"one question has to end before it begins" in os.read(ours, 4096)
+            for asking in (second, first):
+                asking.send_signal(how)
+            assert [asking.wait(WAIT_S) for asking in (first, second)] == [128 + how] * 2
+        os.close(ours)
+    assert len(node.log("job_cancelled")) == 2
