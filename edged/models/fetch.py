@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http
+import os
 import shutil
 import time
 import urllib.error
@@ -57,7 +58,7 @@ def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE
         if is_url(source):
             _download(source, part, origin, progress, pause_s)
         else:
-            _copy(Path(source), part, progress)
+            _copy(source, part, origin, progress)
         digest = hashlib.sha256()
         with part.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
@@ -73,11 +74,14 @@ def discard(part: Path) -> None:
     part.with_name(f"{part.name}.from").unlink(missing_ok=True)
 
 
-def _copy(source: Path, part: Path, progress: Progress) -> None:
-    with source.open("rb") as file, part.open("ab") as out:
-        size = source.stat().st_size
-        if out.tell() > size:
-            out.truncate(0)
+def _copy(source: str, part: Path, origin: Path, progress: Progress) -> None:
+    """Go on behind what is there if the source has the same size and time of change as then."""
+    with Path(source).open("rb") as file, part.open("ab") as out:
+        found = os.fstat(file.fileno())
+        size, tag = found.st_size, f"{found.st_size} {found.st_mtime_ns}"
+        if origin.read_text().partition("\n")[2].strip() != tag:
+            out.truncate(out.seek(0))
+        origin.write_text(f"{source}\n{tag}\n")
         file.seek(out.tell())
         _pour(file, out, size, progress)
 
@@ -121,7 +125,7 @@ def _request(url: str, part: Path, origin: Path, progress: Progress) -> None:
         raise
     with answer, part.open("ab") as out:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
-            out.truncate(0)
+            out.truncate(out.seek(0))
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         origin.write_text(f"{url}\n{'' if tag.startswith('W/') else tag}\n")
         length = answer.headers.get("Content-Length")

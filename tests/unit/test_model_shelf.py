@@ -139,6 +139,26 @@ def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, shelf: Shel
     assert shelf.add(server.url, quiet).sha256 == hashlib.sha256(server.content).hexdigest()
 
 
+def test_a_copy_of_a_file_that_changed_meanwhile_is_begun_anew(small_model: Path, shelf: Shelf) -> None:
+    """One that was interrupted goes on with the same file, not with another that has its name by now."""
+    source = shelf.folder.parent / "small.gguf"
+    content = small_model.read_bytes()
+    begun: list[int] = []
+
+    def interrupted(done: int, _total: int | None) -> None:
+        begun.append(done)
+        if done:
+            raise KeyboardInterrupt
+
+    source.write_bytes(content[:900_000] + b"x" + content[900_001:])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            shelf.add(str(source), interrupted)
+    assert begun[2] == begun[1], "goes on where it was"
+    source.write_bytes(content)
+    assert shelf.add(str(source), quiet).sha256 == hashlib.sha256(content).hexdigest()
+
+
 def test_what_is_not_as_it_should_be_is_not_kept(server: Server, shelf: Shelf) -> None:
     """A wrong hash, a cut file, no model, no such file, no name: one sentence each, and an empty shelf."""
     faults: tuple[tuple[dict[str, Any], str], ...] = (
