@@ -16,7 +16,7 @@ from broker import Mosquitto, free_port
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
-from edged.adapters.http.patience import READ_S
+from edged.adapters.http.patience import HEAD_S, READ_S
 
 PIDFD_GETFD = 438  # pidfd_getfd(2), the same number on x86-64 and arm64
 PLACES = 8
@@ -160,6 +160,32 @@ def test_many_that_read_nothing(faced: Faced) -> None:
     faced.wait_answers()
     for one in deaf:
         one.close()
+
+
+def test_a_connection_in_use_is_kept(faced: Faced) -> None:
+    """One that goes on asking is not closed because it was opened a while ago, least of all under a request."""
+    head, said = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", b"edged is running"
+
+    def whole(line: socket.socket) -> bool:
+        heard = b""
+        while not heard.endswith(said) and (more := line.recv(4096)):
+            heard += more
+        return heard.endswith(said)
+
+    with socket.create_connection(("127.0.0.1", faced.port), HEAD_S + WAIT_S) as line:
+        opened = time.monotonic()
+        while time.monotonic() < opened + HEAD_S - 1:
+            line.sendall(head)
+            assert whole(line)
+            time.sleep(0.2)
+        line.sendall(head[:20])
+        time.sleep(2)
+        line.sendall(head[20:])
+        assert whole(line), "closed under a request that had begun a second before"
+        line.sendall(head[:20])
+        begun = time.monotonic()
+        assert not whole(line), "half a head holds no place for ever"
+        assert HEAD_S - 1 < time.monotonic() - begun < HEAD_S + 2
 
 
 def _closed(one: socket.socket) -> bool:

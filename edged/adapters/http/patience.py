@@ -53,9 +53,11 @@ class Connection(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; behind a request the wait for the next one begins."""
+        """Read on; a head ends the wait for it, and what comes behind a request begins the wait for the next."""
         super().data_received(data)
-        if self._due is None and self._idle():
+        if not self._idle():
+            self._stop_watching()  # from the answer's end on uvicorn waits, until more comes
+        elif self._due is None:
             self._watch()
 
     def pause_writing(self) -> None:
@@ -72,8 +74,7 @@ class Connection(H11Protocol):
         """It is over."""
         super().connection_lost(exc)
         self._stop_waiting()
-        if self._due is not None:
-            self._due.cancel()
+        self._stop_watching()
 
     # without a request ----------------------------------------------------------------------------------
 
@@ -88,6 +89,11 @@ class Connection(H11Protocol):
         self._due = None
         if self._idle():
             self.transport.close()
+
+    def _stop_watching(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
 
     # without reading ------------------------------------------------------------------------------------
 
