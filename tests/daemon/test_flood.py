@@ -33,7 +33,7 @@ def connection(broker: Mosquitto, name: str) -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("verb", ["ask", "control"])
 def test_flood(verb: str, tmp_path: Path, daemon: MakeDaemon, device: MakeDevice) -> None:
-    """The broker drops acknowledgements then; a while later the node answers others as before."""
+    """The broker drops acknowledgements then, and others' questions; a while later these are answered."""
     broker = Mosquitto(tmp_path, "max_queued_messages 1000")
     broker.start()
     try:

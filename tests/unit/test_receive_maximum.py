@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edged.adapters.mqtt import Link, Mqtt
+from edged.adapters.mqtt.connection import FLOODED
+from edged.adapters.mqtt.flood import MANY
 from edged.adapters.mqtt.sending import WAITING_MAX
 from edged.core.link import Connected, Delivered, Disconnected, LinkEvent, Outgoing, Undelivered
 
@@ -182,6 +184,24 @@ def test_an_acknowledgement_that_never_comes() -> None:
             line.sendall(b"\x40\x02" + again.to_bytes(2))
             assert told.get(timeout=10) == Delivered(1)
         assert [type(event) for event in heard] == [Disconnected]
+
+
+def test_what_a_flood_kept_the_broker_from_handing_over() -> None:
+    """Mosquitto drops a question of QoS 1 then and sends it again on a new connection only: there is one."""
+    flood = b"\x30\x05\x00\x01t\x00x" * MANY
+    with socket.create_server(("127.0.0.1", 0)) as server, client(server, keepalive_s=1) as (_, told):
+        with connection(server, PLAIN) as line:
+            until_connected(told)
+            line.sendall(flood)
+            head = 0
+            while head >> 4 != DISCONNECT:
+                head, _ = read(line)
+                if head >> 4 == PINGREQ:
+                    line.sendall(b"\xd0\x00")
+        with connection(server, PLAIN):
+            heard = until_connected(told)
+    lost = [event for event in heard if isinstance(event, Disconnected)]
+    assert [event.reason for event in lost] == [FLOODED]
 
 
 def test_identifiers_come_round() -> None:

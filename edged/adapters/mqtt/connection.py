@@ -50,10 +50,15 @@ CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
 TICK_S = 0.5
 ACK_KEEPALIVES = 2
-"""Keepalive intervals after which a message counts as never to be acknowledged. Where `max_queued_messages` wait
-for a client, Mosquitto 2.0 drops acknowledgements too; on a new connection all is sent again (MQTT 5, 4.4)."""
+"""Keepalive intervals after which a message counts as never to be acknowledged, or never to come. Where
+`max_queued_messages` wait for a client, Mosquitto 2.0 drops acknowledgements too, and questions of QoS 1; on a new
+connection all is sent again (MQTT 5, 4.4)."""
 UNACKNOWLEDGED = (
     "the broker is there but does not acknowledge what was sent; connecting anew, to send it again"
+)
+FLOODED = (
+    "so many messages came with QoS 0 that the broker may have dropped others; connecting anew, for it then sends "
+    "those of QoS 1 again"
 )
 
 log = structlog.get_logger()
@@ -230,8 +235,8 @@ class Mqtt:
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._client.socket() is None:
                 self._lost(paho.error_string(code))
                 return
-            if self.connected and self._sending.oldest_s > ACK_KEEPALIVES * self._link.keepalive_s:
-                self._lost(UNACKNOWLEDGED)
+            if self.connected and (reason := self._overdue()):
+                self._lost(reason)
                 self._client.disconnect()
                 self._client.loop_write()
                 return
@@ -239,6 +244,13 @@ class Mqtt:
                 self._tries.failed("the broker does not answer CONNECT")
                 self._client.disconnect()
                 return
+
+    def _overdue(self) -> str:
+        """Why this connection is to end: something is owed on it that never comes; empty while nothing is."""
+        patience_s = ACK_KEEPALIVES * self._link.keepalive_s
+        if self._sending.oldest_s > patience_s:
+            return UNACKNOWLEDGED
+        return FLOODED if self._flood.since_s > patience_s else ""
 
     def _turn(self, sock: Any) -> MQTTErrorCode:  # noqa: ANN401 - a socket, of TLS or not
         """Wait until there is something to do, and do it."""
@@ -332,6 +344,7 @@ class Mqtt:
             self._tries.failed(link_advice.on_refusal(str(reason), self._link.username))
             return
         self._sending.connected(properties)
+        self._flood.connected()
         self._connection += 1
         self._tries.succeeded()
         self.connected = True
