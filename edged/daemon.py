@@ -248,6 +248,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         died = error
     finally:
         clocks.restore()
+        node.thermostat.close()
         meter.close()
     if face is not None:
         face.stop(HTTP_STOP_S)

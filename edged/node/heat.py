@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
@@ -22,6 +22,10 @@ from edged.node.clocks import Clocks
 
 HOT = "hot"
 """The reason under which a node leaves its pools."""
+
+NOTE_S = 600.0
+"""How often beginnings that are told as one are noted: a weak supply dips with every question, and each note is a
+write to the card. A kill costs what was counted since."""
 
 log = structlog.get_logger()
 
@@ -69,6 +73,11 @@ class Thermostat:
     relieved: Callable[[], bool] = lambda: False
     verdict: Verdict | None = None
     limits: Limits | None = None
+    _noted: str = field(init=False)
+    _noted_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._noted = self.heat.edges.line()
 
     @property
     def level(self) -> Level:
@@ -105,7 +114,7 @@ class Thermostat:
             self.pools.rejoin(HOT)
         else:
             self.pools.leave(HOT)
-        self._tell_edges(verdict)
+        self._tell_edges(verdict, now)
         if verdict.level == before:
             return False
         self._say(
@@ -142,13 +151,23 @@ class Thermostat:
             told["sensors"] = dict(verdict.sensors)
         return told
 
-    def _tell_edges(self, verdict: Verdict) -> None:
+    def close(self) -> None:
+        """The daemon ends: the next one counts on from here."""
+        if self.heat.edges.line() != self._noted:
+            self._note(self._noted_at)
+
+    def _note(self, now: float) -> None:
+        self._noted, self._noted_at = self.heat.edges.line(), now
+        self.note(self._noted)
+
+    def _tell_edges(self, verdict: Verdict, now: float) -> None:
         for zone, state in verdict.failed.items():
             self._say("sensor_failed", zone=zone, state=state, blind=verdict.blind)
         for zone in verdict.mended:
             self._say("sensor_mended", zone=zone)
-        if verdict.throttled is not None or verdict.under_voltage is not None:
-            self.note(self.heat.edges.line())
+        told = verdict.throttled is not None or verdict.under_voltage is not None
+        if told or (now - self._noted_at >= NOTE_S and self.heat.edges.line() != self._noted):
+            self._note(now)
         if verdict.throttled is not None:
             self._say(
                 "throttling_began" if verdict.throttled else "throttling_ended", count=verdict.throttles
