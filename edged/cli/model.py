@@ -23,6 +23,7 @@ from rich.table import Table
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
 from . import EX_INTERRUPTED, ON_THE_BOARD, app, broker
+from .fleet_table import paper
 
 model = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -85,7 +86,7 @@ def list_(folder: Folder = FOLDER, as_json: broker.AsJson = False) -> None:
     elif not models:
         print(f"no models in {folder}; bring one with edged model add", file=sys.stderr)
     else:
-        Console().print(_table(models))
+        paper().print(_table(models))
 
 
 @model.command()

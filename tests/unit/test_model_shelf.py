@@ -88,11 +88,12 @@ def quiet(_done: int, _total: int | None) -> None:
     """Nobody looks."""
 
 
-def edged(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def edged(*arguments: str, folder: Path, columns: str | None = "80") -> subprocess.CompletedProcess[str]:
     """The command line."""
+    own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     return subprocess.run(
         [sys.executable, "-m", "edged", "model", *arguments],
-        env=os.environ | {"EDGED_MODELS": str(folder), "COLUMNS": "80"},
+        env=own | {"EDGED_MODELS": str(folder)} | ({} if columns is None else {"COLUMNS": columns}),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -208,6 +209,13 @@ def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path
     assert "has changed" in edged("use", "b.gguf", folder=folder).stderr
     assert edged("remove", "b.gguf", folder=folder).returncode == 0
     assert "there are: a.gguf" in edged("verify", "b.gguf", folder=folder).stderr
+
+
+def test_a_list_in_a_pipe_is_one_line_a_model(tmp_path: Path) -> None:
+    """What reads it, as grep does, finds long names whole."""
+    name = f"{'long-' * 15}q4_0.gguf"
+    (tmp_path / name).write_bytes(b"GGUF")
+    assert name in edged("list", folder=tmp_path, columns=None).stdout
 
 
 def test_the_service_may_read_what_root_added(small_model: Path, tmp_path: Path) -> None:
