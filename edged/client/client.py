@@ -18,7 +18,15 @@ from typing import Any, Self
 
 import msgspec
 
-from edged.client.answer import FAILURE, Answer, AnswerError, AnswerTimeoutError, ClientError, Validates
+from edged.client.answer import (
+    FAILURE,
+    Answer,
+    AnswerError,
+    AnswerTimeoutError,
+    ClientError,
+    UnreachableError,
+    Validates,
+)
 from edged.client.fleet import Happened, NodeView, happened, views
 from edged.client.line import Line
 from edged.core.control import Control, Status
@@ -154,8 +162,8 @@ class Client:
             node: board to ask this time; without it and `pool` the client's own.
             pool: boards to ask this time.
             job_id: the question's name; asked twice under the same one it is answered once.
-            timeout_s: until the terminal message; also the question's deadline at the node, unless
-                `deadline_ms` is given. None waits for ever.
+            timeout_s: until the terminal message; also the question's deadline at the node, as MQTT's Message
+                Expiry and so in whole seconds, unless `deadline_ms` is given. None waits for ever.
             schema: what the answer must follow: a pydantic model's class (then `Answer.value` returns one), or
                 a JSON schema.
             fields: further fields of the contract: `max_tokens`, `temperature`, `stop`, ...
@@ -177,8 +185,10 @@ class Client:
             raise ValueError(f"{job_id!r}: ids have 1 to 128 characters A-Z a-z 0-9 _ . : -")
         kind = "node" if node is not None else "pool"
         topic = f"{self._prefix}/v1/{kind}/{node or pool}/ask/{self.name}"
-        if timeout_s is not None:
-            fields.setdefault("deadline_ms", max(1, math.ceil(1000 * timeout_s)))
+        if timeout_s == math.inf:
+            timeout_s = None
+        # Not as deadline_ms: a node refuses one that is longer than it lets any question wait.
+        expiry_s = None if "deadline_ms" in fields else timeout_s
         if schema is not None:
             wanted = schema if isinstance(schema, Mapping) else schema.model_json_schema()
             fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": wanted}}
@@ -189,7 +199,9 @@ class Client:
             raise ValueError(f"the question is not UTF-8: see its character {error.start + 1}") from None
         if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
             raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
-        answer = Answer(self, job_id, node, lambda: self._publish(answer, topic, payload), timeout_s)
+        answer = Answer(
+            self, job_id, node, lambda: self._publish(answer, topic, payload, expiry_s), timeout_s
+        )
         with self._opening:
             self._answers[job_id] = (*self._answers.get(job_id, ()), answer)
         answer.ask()
@@ -318,26 +330,31 @@ class Client:
     ) -> dict[str, Any]:
         """Have an operation carried out (`drain`, `undrain`, ...) and return its result.
 
+        An order that cannot reach the node in time is not kept for it.
+
         Raises:
-            ClientError: the node refuses, or the broker does.
+            ClientError: the node refuses, or the broker does, or there is no connection just now.
             AnswerTimeoutError: no word from the node; it takes no orders unless `admin.enabled` is set.
         """
         node = node or self._node
         if node is None:
             raise ValueError("name a node")
         topic = f"{self._prefix}/v1/node/{node}/admin/{op}"
+        if not self._line.connected():
+            raise UnreachableError(f"the broker is away: {op} was not sent; order it again when it is back")
         transaction = secrets.token_hex(8)
         listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._listeners.append(listener)
         self._line.subscribe(f"{topic}/result")
         refused: list[str] = []
-        self._line.publish(
-            topic,
-            msgspec.json.encode({"transaction": transaction, **fields}),
-            lambda reason, words: refused.append(words) if reason >= FAILURE else None,
-        )
         end_s = time.monotonic() + timeout_s
         try:
+            self._line.publish(
+                topic,
+                msgspec.json.encode({"transaction": transaction, **fields}),
+                lambda reason, words: refused.append(words) if reason >= FAILURE else None,
+                expiry_s=timeout_s,
+            )
             while (left_s := end_s - time.monotonic()) > 0:
                 if refused:
                     raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
@@ -377,10 +394,10 @@ class Client:
 
     # both threads ---------------------------------------------------------------------------------------
 
-    def _publish(self, answer: Answer, topic: str, payload: bytes) -> None:
+    def _publish(self, answer: Answer, topic: str, payload: bytes, expiry_s: float | None) -> None:
         try:
             # The id stands beside the payload too: a node names it so in its refusal of what it does not read.
-            self._line.publish(topic, payload, answer.acknowledged, answer.id.encode())
+            self._line.publish(topic, payload, answer.acknowledged, answer.id.encode(), expiry_s)
         except ClientError as error:
             answer.put(error)
 

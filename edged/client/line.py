@@ -7,6 +7,7 @@ hold no lock of ours while they call paho; if that thread ends all the same, `al
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 import ssl
@@ -29,6 +30,8 @@ PACKET_BYTES_MAX = 268_435_460
 """Largest packet of MQTT itself (MQTT 5, 2.1.4): what a broker takes that names no limit."""
 PACKET_HEAD_BYTES = 64
 """What a PUBLISH has beside topic, payload and Correlation Data, at most."""
+EXPIRY_MAX_S = 0xFFFF_FFFF
+"""Message Expiry Interval has four bytes (MQTT 5, 3.3.2.3.3)."""
 PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
 """Refusals that may be over later: server unavailable, server busy, quota or rate exceeded (MQTT 5, 3.2.2.2)."""
 
@@ -153,9 +156,16 @@ class Line:
             self._paho.subscribe(topic, qos=1)  # without a connection: the next one will
 
     def publish(
-        self, topic: str, payload: bytes, acknowledged: Acknowledged, correlation: bytes = b""
+        self,
+        topic: str,
+        payload: bytes,
+        acknowledged: Acknowledged,
+        correlation: bytes = b"",
+        expiry_s: float | None = None,
     ) -> None:
         """Send JSON with QoS 1; while the connection is lost it waits for the next one.
+
+        With `expiry_s` the broker passes it on no later than so many seconds after it came there, rounded up.
 
         Raises:
             ClientError: it is larger than the broker takes, too much waits already, or nothing is connected.
@@ -167,6 +177,8 @@ class Line:
         properties.PayloadFormatIndicator = 1
         if correlation:
             properties.CorrelationData = correlation
+        if expiry_s is not None:
+            properties.MessageExpiryInterval = min(EXPIRY_MAX_S, max(1, math.ceil(expiry_s)))
         size = PACKET_HEAD_BYTES + len(topic) + len(correlation) + len(payload)
         if size > self._packet_bytes_max:  # the broker would end the connection, and the next one, and so on
             raise ClientError(

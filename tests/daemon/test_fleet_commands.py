@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import pytest
 from certificates import Authority
 
-from edged.client import AnswerError, Client
+from edged.client import AnswerError, AnswerTimeoutError, Client, UnreachableError
 from edged.core.reply import Accepted, Delta, Done
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker import Mosquitto
     from daemon_process import DaemonProcess, MakeDaemon
 
@@ -51,6 +53,14 @@ def edged(broker: Mosquitto, *arguments: str, stdin: str = "") -> subprocess.Com
         timeout=WAIT_S,
         check=False,
     )
+
+
+def wait_until(told: Callable[[], bool]) -> None:
+    """Until it says so."""
+    end = time.monotonic() + WAIT_S
+    while not told():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -160,6 +170,46 @@ def test_top_is_a_screen_with_keys(broker: Mosquitto, node: DaemonProcess) -> No
         top.wait()
         reader.join(5)
         os.close(ours)
+
+
+def test_an_order_that_was_told_to_have_failed_is_not_carried_out(
+    broker: Mosquitto, daemon: MakeDaemon
+) -> None:
+    """Neither by a node that comes back, nor when the broker does: a node would drain behind everybody's back."""
+    one = daemon(broker, {"node": {"id": "attic"}, "admin": {"enabled": True}}, scripted=True).start()
+    one.wait_online()
+    with Client(port=broker.port, node="attic") as client:
+        assert client.admin("undrain")["data"] == {"draining": False}
+        one.terminate()
+        with pytest.raises(AnswerTimeoutError):
+            client.admin("drain", timeout_s=1)
+        time.sleep(1.5)
+        since = len(one.watcher.heard)
+        one.start()
+        one.wait_online()
+        assert not one.wait_health(since=since).get("draining")
+        assert not one.log("draining")
+        broker.stop()
+        wait_until(lambda: not client.connected())
+        with pytest.raises(UnreachableError, match="the broker is away: drain was not sent"):
+            client.admin("drain", timeout_s=1)
+        broker.start()
+        one.wait_online()
+        wait_until(client.connected)
+        assert client.admin("undrain")["data"] == {"draining": False}
+        assert not one.log("draining")
+
+
+def test_a_node_that_lets_nothing_wait_for_long_is_asked(broker: Mosquitto, daemon: MakeDaemon) -> None:
+    """The time that a person waits may be longer than any deadline that a node takes."""
+    limits = {"deadline_max_s": 300, "deadline_default_s": 300}
+    one = daemon(broker, {"node": {"id": "attic"}, "limits": limits}, scripted=True).start()
+    one.wait_online()
+    for more, most_ms in (((), 300_000), (("--timeout", "100"), 100_000), (("--timeout", "inf"), 300_000)):
+        asked = edged(broker, "ask", "tokens=3", "--json", *more)
+        assert asked.returncode == 0, asked.stderr
+        accepted = json.loads(asked.stdout.splitlines()[0])
+        assert most_ms - 2000 <= accepted["deadline_ms"] <= most_ms
 
 
 def test_top_without_a_terminal_prints_once(broker: Mosquitto, node: DaemonProcess) -> None:
