@@ -142,7 +142,10 @@ def temperature(view: NodeView) -> str:
 
 
 def closer(view: NodeView) -> RenderableType:
-    """One node from near: what it runs, its zones and clocks, what came and went."""
+    """One node from near: what it runs, its zones and clocks, what came and went.
+
+    Its words stand in `Text`: rich takes brackets in a string for its own markup.
+    """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
@@ -162,9 +165,9 @@ def _pools(pools: Sequence[str], membership: Membership | None) -> Text:
 
 
 def _add_info(grid: Table, info: Info, membership: Membership | None) -> None:
-    grid.add_row("board", printable(info.board or "unknown"))
+    grid.add_row("board", Text(printable(info.board or "unknown")))
     if info.model is not None:
-        grid.add_row("model", printable(f"{info.model.name}, {info.model.quantisation}"))
+        grid.add_row("model", Text(printable(f"{info.model.name}, {info.model.quantisation}")))
     if info.cores is not None:
         engine, daemon = format_cores(info.cores.engine), format_cores(info.cores.daemon)
         grid.add_row("cores", f"engine {engine}, daemon {daemon}")
@@ -176,15 +179,15 @@ def _add_info(grid: Table, info: Info, membership: Membership | None) -> None:
 
 def _add_health(grid: Table, health: Health) -> None:
     if health.reason:
-        grid.add_row("heat", printable(health.reason))
+        grid.add_row("heat", Text(printable(health.reason)))
     for name, zone in health.board.zones.items():
         trips = ", ".join(f"{trip.kind} {trip.temp_c:.0f}" for trip in zone.trips)
         now = "no reading" if zone.temp_c is None else f"{zone.temp_c:.1f} C"
-        grid.add_row("zone", printable(f"{name}: {now}" + (f" ({trips})" if trips else "")))
+        grid.add_row("zone", Text(printable(f"{name}: {now}" + (f" ({trips})" if trips else ""))))
     for clock in health.board.clocks:
         now_hz, top_hz = clock.now_hz, clock.hardware_max_hz
         if now_hz is not None and top_hz is not None:
-            grid.add_row("clock", f"cores {clock.cores}: {now_hz / 1e6:.0f} of {top_hz / 1e6:.0f} MHz")
+            grid.add_row("clock", Text(f"cores {clock.cores}: {now_hz / 1e6:.0f} of {top_hz / 1e6:.0f} MHz"))
     counts = health.counts
     grid.add_row(
         "questions",

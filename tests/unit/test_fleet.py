@@ -52,6 +52,16 @@ def text(thing: object, width: int = 120) -> str:
         return console.export_text()
 
 
+def test_the_words_of_a_node_are_no_markup() -> None:
+    """Brackets in them are shown; one that closed nothing ended `edged top` with a traceback."""
+    odd = "odd [/rev2] [draft]"
+    health = {"level": "cool", "reason": odd, "board": {"zones": {odd: {"temp_c": 40.0}}}}
+    info = {**INFO, "board": odd, "model": {**MODEL, "name": odd}}
+    [one] = views("edged", said("a", status=b"online", info=info, health=health), {}, 0.0)
+    assert text(closer(one)).count(odd) == 4
+    assert odd in text(FleetTable([one]))
+
+
 def test_views_gather_what_each_node_said() -> None:
     """Status, info and health of one node make one view; other topics and other prefixes none."""
     latest = {
