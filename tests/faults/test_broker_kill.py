@@ -68,7 +68,9 @@ def test_broker_kill(brokers: list[Mosquitto], node: MakeNode, load: MakeLoad, t
     assert max(back_s) < BACK_S
     with ThreadPoolExecutor(BROKERS) as pool:
         forgotten = sum(pool.map(_forgotten, brokers, nodes, loads))
-    assert forgotten <= 3 * len(back_s), "more than what a broker forgets in a turn of its loop, on a busy machine"
+    assert forgotten <= 3 * len(back_s), (
+        "more than what a broker forgets in a turn of its loop, on a busy machine"
+    )
     verdicts = [asking.settle().check() for asking in loads]
     questions = sum(v.acknowledged for v in verdicts)
     trial.note(
