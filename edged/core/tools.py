@@ -122,7 +122,9 @@ def _tool(index: int, one: object) -> Tool:
             "bad_request",
             f'{where} must be {{"type": "function", "function": {{...}}}}, or the name of a tool of the node',
         )
-    name, description = function.get("name"), function.get("description", "")
+    name, description = function.get("name"), function.get("description")
+    if description is None:  # null too, from clients that write out what they were not given
+        description = ""
     if not isinstance(name, str) or not isinstance(description, str):
         raise Refusal("bad_request", f"{where}.function must have a name and a description, both strings")
     parameters = function.get("parameters")

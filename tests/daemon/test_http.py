@@ -103,6 +103,17 @@ def test_a_streamed_chat_completion(served: Served) -> None:
     assert chunks[-1].usage.completion_tokens == 30
 
 
+def test_an_answer_without_words(served: Served) -> None:
+    """One that was nothing but thinking, or a refusal, is sent back as OpenAI's client holds it."""
+    said = openai.types.chat.ChatCompletionMessage(
+        role="assistant", content=None, refusal="I would rather not."
+    )
+    hello, more = {"role": "user", "content": "hello"}, {"role": "user", "content": "tokens=2"}
+    asked: Any = [hello, said.model_dump(), more]
+    answer = served.openai.chat.completions.create(model="scripted", messages=asked)
+    assert answer.choices[0].message.content == "w0 w1 "
+
+
 def test_thinking_is_told_apart(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     """`reasoning_content` in a message and in deltas, as DeepSeek's own server does."""
     served = serve(daemon, broker, tmp_path, environment={"SCRIPTED_THINKS": "1"})

@@ -111,7 +111,10 @@ def test_a_schema_holds(client: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_and_its_answer(client: openai.OpenAI, stream: bool) -> None:  # noqa: FBT001 - a table
-    """A required call by its schema; its result, sent back behind it, is answered in words."""
+    """A required call by its schema; its result, sent back behind it, is answered in words.
+
+    The whole one goes back as OpenAI's client holds it, with all its nulls, and the tool has some as well.
+    """
     said: list[dict[str, Any]] = [{"role": "user", "content": "Switch on the hall lamp."}]
     given = {"tools": [LAMP], "tool_choice": "required", "parallel_tool_calls": False, "stream": stream}
     if stream:
@@ -125,16 +128,16 @@ def test_a_call_and_its_answer(client: openai.OpenAI, stream: bool) -> None:  # 
         [call] = choice.message.tool_calls
     assert call.function.name == "set_lamp"
     jsonschema.validate(json.loads(call.function.arguments), LAMP["function"]["parameters"])
-    function = {"name": call.function.name, "arguments": call.function.arguments}
-    said += [
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": call.id, "type": "function", "function": function}],
-        },
-        {"role": "tool", "tool_call_id": call.id, "content": "The hall lamp is on."},
-    ]
-    [second] = chat(client, said, tools=[LAMP], tool_choice="none").choices
+    if stream:
+        function = {"name": call.function.name, "arguments": call.function.arguments}
+        calls = [{"id": call.id, "type": "function", "function": function}]
+        said.append({"role": "assistant", "content": None, "tool_calls": calls})
+    else:
+        said.append(choice.message.model_dump())
+    said.append({"role": "tool", "tool_call_id": call.id, "content": "The hall lamp is on."})
+    terse = openai.types.shared.FunctionDefinition(name="set_lamp", description=None, strict=None)
+    tools = [{"type": "function", "function": terse.model_dump()}]
+    [second] = chat(client, said, tools=tools, tool_choice="none").choices
     assert second.message.content.strip()
     assert second.finish_reason in {"stop", "length"}
     assert not second.message.tool_calls

@@ -85,12 +85,20 @@ def test_turns() -> None:
         {"role": "system", "content": [{"type": "text", "text": "and kind"}]},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": "c", "reasoning_content": "hm", "refusal": None, "annotations": []},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": None, "refusal": "no", "tool_calls": None},
+        {"role": "user", "content": "e"},
+        {"role": "assistant", "reasoning_content": "hm", "tool_calls": []},
     ]
     wish = openai_shapes.chat_wish({**ASK, "messages": messages}, None)
     assert wish.fields["messages"] == [
         {"role": "system", "content": "be brief\n\nand kind"},
         {"role": "user", "content": "a\nb"},
         {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "e"},
+        {"role": "assistant", "content": "", "tool_calls": []},
     ]
     for bad in ([{"type": "image_url", "image_url": {"url": "x"}}], [3]):
         with pytest.raises(Refusal, match="text only"):

@@ -61,6 +61,9 @@ def test_offer() -> None:
     assert (lamp.name, lamp.description) == ("lamp", "Switch a lamp.")
     assert json.loads(lamp.parameters)["additionalProperties"] is False
     assert lamp.shape()["function"]["name"] == "lamp"
+    nulls = read({"prompt": "a", "tools": [_tool(description=None, parameters=None, strict=None)]}).tools
+    assert nulls is not None
+    assert nulls.tools == (Tool("x"),)
 
 
 @pytest.mark.parametrize("choice", ["none", "auto", None])
@@ -97,7 +100,7 @@ def _tool(**function: Any) -> dict[str, Any]:
         ({"tools": [{"type": "retrieval", "function": {}}]}, "tools[0]"),
         ({"tools": [_tool(name=7)]}, "name"),
         ({"tools": [_tool(name="<|im_end|>")]}, "64 characters"),
-        ({"tools": [_tool(description=None)]}, "description"),
+        ({"tools": [_tool(description=7)]}, "description"),
         ({"tools": [_tool(parameters=[])]}, "type object"),
         ({"tools": [_tool(parameters={"type": "string"})]}, "type object"),
         ({"tools": [_tool(parameters=_deep(12))]}, "deeper"),

@@ -38,6 +38,7 @@ HARMLESS = frozenset(
         *(
             "metadata",
             "prompt_cache_key",
+            "prompt_cache_options",
             "prompt_cache_retention",
             "safety_identifier",
         ),
@@ -141,7 +142,11 @@ def _user(body: Mapping[str, Any]) -> str | None:
 
 
 def _messages(messages: list[Any]) -> list[dict[str, Any]]:
-    """Turns in the contract's shape: parts of text joined, the system's first turns made one."""
+    """Turns in the contract's shape: parts of text joined, the system's first turns made one.
+
+    An assistant's turn without content or calls, as of an answer that was thinking or a refusal alone, has an
+    empty one: vLLM, llama.cpp's server and Ollama's own shape take it too.
+    """
     turns: list[dict[str, Any]] = []
     for index, given in enumerate(messages):
         if not isinstance(given, Mapping):
@@ -155,6 +160,8 @@ def _messages(messages: list[Any]) -> list[dict[str, Any]]:
         turn = {name: value for name, value in turn.items() if name in MESSAGE}
         if "content" in turn:
             turn["content"] = text_of(turn["content"], f"messages[{index}].content")
+        elif turn.get("role") == "assistant" and not turn.get("tool_calls"):
+            turn["content"] = ""
         if turn.get("role") == "developer":
             turn["role"] = "system"
         if turns and all(one.get("role") == "system" for one in (turns[-1], turn)):
