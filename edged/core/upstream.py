@@ -146,6 +146,9 @@ class BadStreamError(ValueError):
 class Stream:
     """Reads server-sent events (WHATWG HTML, 9.2.6) of a chat completion, fed by the chunk.
 
+    Some servers write "" where OpenAI's has null for "not yet" (sglang 0.4), some to the end (GenieX), so it says
+    nothing: `[DONE]` alone ends a whole answer too.
+
     Attributes:
         finish: why the answer ended, in the contract's words, once told.
         usage: what it cost, where the server tells.
@@ -154,6 +157,7 @@ class Stream:
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._begun = False
         self.finish: Literal["stop", "length"] | None = None
         self.usage = Usage()
         self.ended = False
@@ -179,6 +183,8 @@ class Stream:
     def _event(self, value: bytes, told: list[tuple[Literal["text", "reasoning"], str]]) -> None:
         if value == b"[DONE]":
             self.ended = True
+            if self.finish is None and self._begun:
+                self.finish = "stop"
             return
         try:
             chunk = msgspec.json.decode(value, type=_Chunk)
@@ -195,13 +201,14 @@ class Stream:
                 reasoning_tokens=_count(usage.completion_tokens_details, "reasoning_tokens"),
             )
         for choice in chunk.choices[:1]:
+            self._begun = True
             delta = choice.delta
             thought = delta.reasoning_content or delta.reasoning
             if thought:
                 told.append(("reasoning", thought))
             if delta.content:
                 told.append(("text", delta.content))
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self.finish = "length" if choice.finish_reason == "length" else "stop"
 
 

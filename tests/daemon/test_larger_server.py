@@ -188,6 +188,7 @@ BROKEN = [
     (OK + b'data: {"error": {"message": "gone"}}\n\n', "an error in the stream: gone", False),
     (OK + b": silence\n" * 600_000, "an answer of more than", False),
     (HALF, "the answer broke off", False),
+    (HALF.replace(b"}]}", b',"finish_reason":""}]}'), "the answer broke off", False),
     (b"SSH-2.0-OpenSSH_9.2\r\n", "RemoteProtocolError", False),
 ]
 

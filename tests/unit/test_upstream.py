@@ -100,6 +100,26 @@ def test_a_stream_cut_anywhere(cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reasons", "end", "finish"),
+    [
+        (['""', '""'], b"", None),
+        (["null", "null"], b"", None),
+        (['""', '"length"'], b"", "length"),
+        (['""', '""'], b"data: [DONE]\n\n", "stop"),
+        (["null", "null"], b"data: [DONE]\n\n", "stop"),
+        (['"length"', '""'], b"data: [DONE]\n\n", "length"),
+        ([], b"data: [DONE]\n\n", None),
+    ],
+)
+def test_an_end_that_is_not_told(reasons: list[str], end: bytes, finish: str | None) -> None:
+    """An empty reason is none: an answer that broke off was whole to the device. `[DONE]` says that it is whole."""
+    chunk = 'data: {"choices":[{"delta":{"content":"x"},"finish_reason":%s}]}\n\n'
+    stream = Stream()
+    stream.feed("".join(chunk % reason for reason in reasons).encode() + end)
+    assert stream.finish == finish
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"data: {broken}\n",
