@@ -3,9 +3,9 @@
     with Client("broker.lan", node="attic") as client:
         print(client.ask("Is 85 C hot for a bearing?").text())
 
-Here stand the doors alone; `client` asks, `line` is the connection, `answer` one question's replies, `order` puts
-them into sequence, `fleet` is what nodes say of themselves. Nothing of the daemon is imported: a device needs
-paho-mqtt and msgspec and no more.
+Here stand the doors alone; `client` asks, `answer` is one question's replies, `order` puts them into sequence;
+`watcher` hears what nodes say of themselves, `fleet` makes values of it, `line` is the connection. Nothing of the
+daemon is imported: a device needs paho-mqtt and msgspec and no more.
 """
 
 from edged.client.answer import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError

@@ -1,4 +1,4 @@
-"""The client itself: asks, hands replies to their answers, and knows what nodes said of themselves.
+"""The client itself: asks, and hands replies to their answers.
 
 Open questions are asked again under their ids on every connection: the node knows them and goes on, or sends
 the stored answer. What runs in the network thread (`_connected`, `_arrived` and what they call) only puts into
@@ -13,40 +13,31 @@ import secrets
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from edged.client.answer import (
-    FAILURE,
     Answer,
     AnswerError,
     AnswerTimeoutError,
     ClientError,
-    UnreachableError,
     Validates,
 )
-from edged.client.fleet import Happened, NodeView, happened, views
-from edged.client.line import Line
+from edged.client.watcher import NAMES, Watcher
 from edged.core.control import Control, Status
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
-from edged.core.topics import Topics, is_job_id, is_name, is_prefix
-
-SETTLE_S = 0.3
-"""Retained messages follow a subscription at once; so long a silence means that there are no more."""
-LISTEN_S = 0.2
-"""How often a listener looks whether the connection still lives."""
+from edged.core.topics import Topics, is_job_id, is_name
 
 QUESTION_BYTES_MAX = 1 << 20
 """What no node takes: the most that its `limits.payload_bytes` may be."""
 
-_NAMES = "names have 1 to 64 characters A-Z a-z 0-9 _ . -"
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
 
 
-class Client:
+class Client(Watcher):
     """Asks questions of one node or pool. Use it as a context manager; it may be shared between threads.
 
     Args:
@@ -77,70 +68,34 @@ class Client:
         prefix: str = "edged",
     ) -> None:
         self.name = name or username or f"c-{secrets.token_hex(4)}"
-        for one in (self.name, node, pool):
-            if one is not None and not is_name(one):
-                raise ValueError(f"{one!r}: {_NAMES}")
-        if not is_prefix(prefix):
-            raise ValueError(
-                f"{prefix!r}: prefixes have 1 to 64 characters A-Z a-z 0-9 _ . -, and / between levels"
-            )
-        self._node, self._pool, self._prefix = node, pool, prefix
         answers = Topics(prefix, "").answer(self.name, "+")
+        super().__init__(
+            host,
+            port,
+            name=self.name,
+            node=node,
+            topics=(answers,),
+            username=username,
+            password=password,
+            tls=tls,
+            prefix=prefix,
+        )
+        if pool is not None and not is_name(pool):
+            raise ValueError(f"{pool!r}: {NAMES}")
+        self._pool = pool
         self._own = answers.removesuffix("+")
         self._answers: dict[str, tuple[Answer, ...]] = {}  # of one id several, where it was asked twice
         self._opening = threading.Lock()  # guards changes of _answers
         self._told: dict[str, queue.SimpleQueue[Status | Failed]] = {}
-        self._changed = threading.Condition()  # guards the next two
-        self._latest: dict[str, bytes] = {}
-        self._news: dict[str, int] = {}  # messages that were no retained ones
-        self._heard_at: dict[str, float] = {}
-        self._listeners: list[queue.SimpleQueue[tuple[str, bytes]]] = []
-        self._line = Line(
-            host,
-            port,
-            name=self.name,
-            topics=(answers,),
-            on_message=self._arrived,
-            on_connected=self._connected,
-            username=username,
-            password=password,
-            tls=tls,
-        )
 
     # life -----------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        self.connect()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self.close()
-
-    def connect(self) -> None:
-        """Connect and wait until the broker has taken us in; lost connections come back by themselves.
-
-        After an error, or `close`, it may be called again.
-
-        Raises:
-            UnreachableError: nothing listens there, it does not answer, or refuses for now.
-            ClientError: the broker refuses, or can never be reached so.
-        """
-        self._line.connect()
 
     def close(self) -> None:
         """Disconnect; open answers end with a `ClientError`."""
         answers, self._answers = self._open(), {}
         for answer in answers:
             answer.put(ClientError("the client was closed before the answer was complete"))
-        self._line.close()
-
-    def alive(self) -> bool:
-        """Whether replies can still come."""
-        return self._line.alive()
-
-    def connected(self) -> bool:
-        """Whether there is a connection just now; a lost one comes back by itself."""
-        return self._line.connected()
+        super().close()
 
     # questions ------------------------------------------------------------------------------------------
 
@@ -180,7 +135,7 @@ class Client:
             raise ValueError("name a node or a pool to ask, one of the two")
         job_id = job_id or secrets.token_hex(8)
         if not is_name(node or pool or ""):
-            raise ValueError(f"{node or pool!r}: {_NAMES}")
+            raise ValueError(f"{node or pool!r}: {NAMES}")
         if not is_job_id(job_id):
             raise ValueError(f"{job_id!r}: ids have 1 to 128 characters A-Z a-z 0-9 _ . : -")
         kind = "node" if node is not None else "pool"
@@ -254,144 +209,6 @@ class Client:
             raise AnswerError(reply)
         return reply.state
 
-    # what nodes say of themselves -----------------------------------------------------------------------
-
-    def status(self, node: str | None = None, timeout_s: float = 2.0) -> str | None:
-        """`online`, `offline`, or None for a node that the broker has never heard of."""
-        word = self._read(node, "status", timeout_s)
-        return None if word is None else word.decode("ascii", "replace")
-
-    def info(self, node: str | None = None, timeout_s: float = 2.0) -> dict[str, Any] | None:
-        """Who the node is, as it said last; None if it said nothing."""
-        return _object(self._read(node, "info", timeout_s))
-
-    def health(
-        self, node: str | None = None, timeout_s: float = 2.0, *, fresh: bool = False
-    ) -> dict[str, Any] | None:
-        """How the node is, as it said last; with `fresh` what it says next. None if it said nothing."""
-        return _object(self._read(node, "health", timeout_s, fresh=fresh))
-
-    def nodes(self, timeout_s: float = 3.0) -> dict[str, str]:
-        """Every node that the broker knows, with its status word; takes `SETTLE_S` at least."""
-        wanted = f"{self._prefix}/v1/node/+/status"
-        self._line.subscribe(wanted)
-        head, tail = wanted.split("+")
-        self._settle(timeout_s)
-        with self._changed:
-            return {
-                topic.removeprefix(head).removesuffix(tail): word.decode("ascii", "replace")
-                for topic, word in sorted(self._latest.items())
-                if topic.startswith(head) and topic.endswith(tail)
-            }
-
-    def fleet(self, *, settle: bool = True) -> list[NodeView]:
-        """Every node that the broker knows, with all it said of itself.
-
-        Args:
-            settle: wait for what the broker has kept; False returns what came by now, for a view that is
-                drawn again and again.
-        """
-        for what in ("status", "info", "health"):
-            self._line.subscribe(f"{self._prefix}/v1/node/+/{what}")
-        if settle:
-            self._settle(3.0)
-        with self._changed:
-            return views(self._prefix, self._latest, self._heard_at, time.monotonic())
-
-    def events(self, node: str | None = None) -> Iterator[Happened]:
-        """What happens to one node, or to all, from now on; ends when the client is closed.
-
-        Raises:
-            ClientError: the connection is gone for good.
-        """
-        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._listeners.append(listener)
-        self._line.subscribe(f"{self._prefix}/v1/node/{node or '+'}/event")
-        try:
-            while True:
-                try:
-                    event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
-                except queue.Empty:
-                    if not self.alive():
-                        return
-                    continue
-                if event is not None and node in {None, event.node}:
-                    yield event
-        finally:
-            self._listeners.remove(listener)
-
-    def admin(
-        self,
-        op: str,
-        node: str | None = None,
-        *,
-        timeout_s: float = 10.0,
-        **fields: Any,  # noqa: ANN401
-    ) -> dict[str, Any]:
-        """Have an operation carried out (`drain`, `undrain`, ...) and return its result.
-
-        An order that cannot reach the node in time is not kept for it.
-
-        Raises:
-            ClientError: the node refuses, or the broker does, or there is no connection just now.
-            AnswerTimeoutError: no word from the node; it takes no orders unless `admin.enabled` is set.
-        """
-        node = node or self._node
-        if node is None:
-            raise ValueError("name a node")
-        topic = f"{self._prefix}/v1/node/{node}/admin/{op}"
-        if not self._line.connected():
-            raise UnreachableError(f"the broker is away: {op} was not sent; order it again when it is back")
-        transaction = secrets.token_hex(8)
-        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._listeners.append(listener)
-        self._line.subscribe(f"{topic}/result")
-        refused: list[str] = []
-        end_s = time.monotonic() + timeout_s
-        try:
-            self._line.publish(
-                topic,
-                msgspec.json.encode({"transaction": transaction, **fields}),
-                lambda reason, words: refused.append(words) if reason >= FAILURE else None,
-                expiry_s=timeout_s,
-            )
-            while (left_s := end_s - time.monotonic()) > 0:
-                if refused:
-                    raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
-                try:
-                    heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
-                except queue.Empty:
-                    continue
-                result = _object(payload) or {}
-                if heard != f"{topic}/result" or result.get("transaction") != transaction:
-                    continue
-                if result.get("status") != "ok":
-                    raise ClientError(f"{node} refuses {op}: {result.get('error') or 'it says no more'}")
-                return result
-        finally:
-            self._listeners.remove(listener)
-        raise AnswerTimeoutError(f"{node} did not answer {op}; it takes orders where admin.enabled is set")
-
-    def _settle(self, timeout_s: float) -> None:
-        """Wait until nothing new has come for a while."""
-        end_s = time.monotonic() + timeout_s
-        with self._changed:
-            while (left_s := end_s - time.monotonic()) > 0 and self._changed.wait(min(SETTLE_S, left_s)):
-                pass
-
-    def _read(self, node: str | None, what: str, timeout_s: float, *, fresh: bool = False) -> bytes | None:
-        node = node or self._node
-        if node is None:
-            raise ValueError("name a node")
-        topic = f"{self._prefix}/v1/node/{node}/{what}"
-        before = self._news.get(topic, 0)
-        self._line.subscribe(topic)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._news.get(topic, 0) > before if fresh else topic in self._latest, timeout_s
-            )
-            return self._latest.get(topic)
-
     # both threads ---------------------------------------------------------------------------------------
 
     def _publish(self, answer: Answer, topic: str, payload: bytes, expiry_s: float | None) -> None:
@@ -431,14 +248,7 @@ class Client:
             elif told is not None and isinstance(reply := _read(payload), Status | Failed):
                 told.put(reply)
             return
-        for listener in list(self._listeners):
-            if not retained:
-                listener.put((topic, payload))
-        with self._changed:
-            self._latest[topic] = payload
-            self._heard_at[topic] = time.monotonic()
-            self._news[topic] = self._news.get(topic, 0) + (not retained)
-            self._changed.notify_all()
+        super()._arrived(topic, payload, retained)
 
     def _replied(self, answer: Answer, payload: bytes) -> None:
         reply = _read(payload)
@@ -460,10 +270,3 @@ def _read(payload: bytes) -> _Reply | None:
         return _replies.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # of a later contract, or of a stranger: what we do not know we cannot show
-
-
-def _object(payload: bytes | None) -> dict[str, Any] | None:
-    try:
-        return None if payload is None else msgspec.json.decode(payload, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return None

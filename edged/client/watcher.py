@@ -1,0 +1,275 @@
+"""A connection to the broker and what the nodes there say of themselves; orders to them, for operators.
+
+What a `Client` is beside the asker of questions. `_arrived` runs in the network thread and only puts into queues.
+No paho here.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+import msgspec
+
+from edged.client.answer import FAILURE, AnswerTimeoutError, ClientError, UnreachableError
+from edged.client.fleet import Happened, NodeView, happened, views
+from edged.client.line import Line
+from edged.core.topics import is_name, is_prefix
+
+SETTLE_S = 0.3
+"""Retained messages follow a subscription at once; so long a silence means that there are no more."""
+LISTEN_S = 0.2
+"""How often a listener looks whether the connection still lives."""
+NAMES = "names have 1 to 64 characters A-Z a-z 0-9 _ . -"
+
+
+class Watcher:
+    """Hears what nodes say. A context manager; it may be shared between threads.
+
+    Args:
+        host, port: the broker's.
+        name: begins the MQTT client id.
+        node: board that is meant where none is named.
+        topics: to subscribe to from the start.
+        username, password: the broker's.
+        tls: as made by `ssl.create_default_context`; plain TCP without it.
+        prefix: first level or levels of every topic.
+
+    Raises:
+        ValueError: a name or the prefix does not fit into a topic.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        name: str,
+        node: str | None,
+        topics: tuple[str, ...],
+        username: str | None,
+        password: str | None,
+        tls: ssl.SSLContext | None,
+        prefix: str,
+    ) -> None:
+        for one in (name, node):
+            if one is not None and not is_name(one):
+                raise ValueError(f"{one!r}: {NAMES}")
+        if not is_prefix(prefix):
+            raise ValueError(
+                f"{prefix!r}: prefixes have 1 to 64 characters A-Z a-z 0-9 _ . -, and / between levels"
+            )
+        self._node, self._prefix = node, prefix
+        self._changed = threading.Condition()  # guards the next three
+        self._latest: dict[str, bytes] = {}
+        self._news: dict[str, int] = {}  # messages that were no retained ones
+        self._heard_at: dict[str, float] = {}
+        self._listeners: list[queue.SimpleQueue[tuple[str, bytes]]] = []
+        self._line = Line(
+            host,
+            port,
+            name=name,
+            topics=topics,
+            on_message=self._arrived,
+            on_connected=self._connected,
+            username=username,
+            password=password,
+            tls=tls,
+        )
+
+    # life -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Connect and wait until the broker has taken us in; lost connections come back by themselves.
+
+        After an error, or `close`, it may be called again.
+
+        Raises:
+            UnreachableError: nothing listens there, it does not answer, or refuses for now.
+            ClientError: the broker refuses, or can never be reached so.
+        """
+        self._line.connect()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._line.close()
+
+    def alive(self) -> bool:
+        """Whether replies can still come."""
+        return self._line.alive()
+
+    def connected(self) -> bool:
+        """Whether there is a connection just now; a lost one comes back by itself."""
+        return self._line.connected()
+
+    # what nodes say of themselves -----------------------------------------------------------------------
+
+    def status(self, node: str | None = None, timeout_s: float = 2.0) -> str | None:
+        """`online`, `offline`, or None for a node that the broker has never heard of."""
+        word = self._read(node, "status", timeout_s)
+        return None if word is None else word.decode("ascii", "replace")
+
+    def info(self, node: str | None = None, timeout_s: float = 2.0) -> dict[str, Any] | None:
+        """Who the node is, as it said last; None if it said nothing."""
+        return _object(self._read(node, "info", timeout_s))
+
+    def health(
+        self, node: str | None = None, timeout_s: float = 2.0, *, fresh: bool = False
+    ) -> dict[str, Any] | None:
+        """How the node is, as it said last; with `fresh` what it says next. None if it said nothing."""
+        return _object(self._read(node, "health", timeout_s, fresh=fresh))
+
+    def nodes(self, timeout_s: float = 3.0) -> dict[str, str]:
+        """Every node that the broker knows, with its status word; takes `SETTLE_S` at least."""
+        wanted = f"{self._prefix}/v1/node/+/status"
+        self._line.subscribe(wanted)
+        head, tail = wanted.split("+")
+        self._settle(timeout_s)
+        with self._changed:
+            return {
+                topic.removeprefix(head).removesuffix(tail): word.decode("ascii", "replace")
+                for topic, word in sorted(self._latest.items())
+                if topic.startswith(head) and topic.endswith(tail)
+            }
+
+    def fleet(self, *, settle: bool = True) -> list[NodeView]:
+        """Every node that the broker knows, with all it said of itself.
+
+        Args:
+            settle: wait for what the broker has kept; False returns what came by now, for a view that is
+                drawn again and again.
+        """
+        for what in ("status", "info", "health"):
+            self._line.subscribe(f"{self._prefix}/v1/node/+/{what}")
+        if settle:
+            self._settle(3.0)
+        with self._changed:
+            return views(self._prefix, self._latest, self._heard_at, time.monotonic())
+
+    def events(self, node: str | None = None) -> Iterator[Happened]:
+        """What happens to one node, or to all, from now on; ends when the client is closed.
+
+        Raises:
+            ClientError: the connection is gone for good.
+        """
+        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._listeners.append(listener)
+        self._line.subscribe(f"{self._prefix}/v1/node/{node or '+'}/event")
+        try:
+            while True:
+                try:
+                    event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
+                except queue.Empty:
+                    if not self.alive():
+                        return
+                    continue
+                if event is not None and node in {None, event.node}:
+                    yield event
+        finally:
+            self._listeners.remove(listener)
+
+    def admin(
+        self,
+        op: str,
+        node: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        **fields: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        """Have an operation carried out (`drain`, `undrain`, ...) and return its result.
+
+        An order that cannot reach the node in time is not kept for it.
+
+        Raises:
+            ClientError: the node refuses, or the broker does, or there is no connection just now.
+            AnswerTimeoutError: no word from the node; it takes no orders unless `admin.enabled` is set.
+        """
+        node = node or self._node
+        if node is None:
+            raise ValueError("name a node")
+        topic = f"{self._prefix}/v1/node/{node}/admin/{op}"
+        if not self._line.connected():
+            raise UnreachableError(f"the broker is away: {op} was not sent; order it again when it is back")
+        transaction = secrets.token_hex(8)
+        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._listeners.append(listener)
+        self._line.subscribe(f"{topic}/result")
+        refused: list[str] = []
+        end_s = time.monotonic() + timeout_s
+        try:
+            self._line.publish(
+                topic,
+                msgspec.json.encode({"transaction": transaction, **fields}),
+                lambda reason, words: refused.append(words) if reason >= FAILURE else None,
+                expiry_s=timeout_s,
+            )
+            while (left_s := end_s - time.monotonic()) > 0:
+                if refused:
+                    raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
+                try:
+                    heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
+                except queue.Empty:
+                    continue
+                result = _object(payload) or {}
+                if heard != f"{topic}/result" or result.get("transaction") != transaction:
+                    continue
+                if result.get("status") != "ok":
+                    raise ClientError(f"{node} refuses {op}: {result.get('error') or 'it says no more'}")
+                return result
+        finally:
+            self._listeners.remove(listener)
+        raise AnswerTimeoutError(f"{node} did not answer {op}; it takes orders where admin.enabled is set")
+
+    def _settle(self, timeout_s: float) -> None:
+        """Wait until nothing new has come for a while."""
+        end_s = time.monotonic() + timeout_s
+        with self._changed:
+            while (left_s := end_s - time.monotonic()) > 0 and self._changed.wait(min(SETTLE_S, left_s)):
+                pass
+
+    def _read(self, node: str | None, what: str, timeout_s: float, *, fresh: bool = False) -> bytes | None:
+        node = node or self._node
+        if node is None:
+            raise ValueError("name a node")
+        topic = f"{self._prefix}/v1/node/{node}/{what}"
+        before = self._news.get(topic, 0)
+        self._line.subscribe(topic)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._news.get(topic, 0) > before if fresh else topic in self._latest, timeout_s
+            )
+            return self._latest.get(topic)
+
+    # network thread -------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        """There is a connection, the first or another one."""
+
+    def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
+        for listener in list(self._listeners):
+            if not retained:
+                listener.put((topic, payload))
+        with self._changed:
+            self._latest[topic] = payload
+            self._heard_at[topic] = time.monotonic()
+            self._news[topic] = self._news.get(topic, 0) + (not retained)
+            self._changed.notify_all()
+
+
+def _object(payload: bytes | None) -> dict[str, Any] | None:
+    try:
+        return None if payload is None else msgspec.json.decode(payload, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
