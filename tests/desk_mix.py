@@ -326,6 +326,7 @@ class Mix:
             records.Accepted: intake.accepted,
             records.Duplicate: intake.duplicate,
             records.Conflict: intake.conflict,
+            records.NotKnown: intake.not_known,
             records.Failed: intake.failed,
             records.Finished: self.answer_stored,
             records.AttemptCounted: lambda _event: None,
@@ -482,6 +483,8 @@ class Mix:
             self.told_at(message.topic)
         if isinstance(message.token, Answered):
             asked.refusals += 1
+            known = asked.ends and not (self.shape.full or self.shape.forgets)
+            assert not known, f"{key} was answered, and is refused: {body}"
             return
         assert asked.stored, f"{body['type']} of {key} is told before it is stored"
         asked.told.append((self.life, body))
@@ -605,7 +608,8 @@ class Mix:
         if body["type"] == "status":
             return
         if not asked.stored:
-            assert body["type"] == "error", f"{body['type']} of {key} is told before it is stored"
+            over = body["type"] == "error" or (body["type"] == "cancelled" and asked.cancelled)
+            assert over, f"{body['type']} of {key} is told before it is stored"
             asked.refusals += 1
             return
         asked.told.append((self.life, body))

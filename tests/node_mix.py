@@ -390,7 +390,7 @@ class NodeMix(Mix):
     def published(self, message: Outgoing) -> None:
         """The broker gets a message."""
         if not message.topic.startswith(NODE):
-            if isinstance(message.token, Answered) and json.loads(message.payload)["code"] == "draining":
+            if isinstance(message.token, Answered) and json.loads(message.payload).get("code") == "draining":
                 question = self.unacknowledged[message.token.delivery]
                 assert not question.topic.startswith("edged/v1/pool/"), (
                     "what a pool has dealt is nobody else's"

@@ -198,6 +198,16 @@ class Conflict(msgspec.Struct, frozen=True):
     ticket: object
 
 
+class NotKnown(msgspec.Struct, frozen=True):
+    """No answer to the question stands there, so there is none to give again.
+
+    `unreadable` is the number of a finished one whose answer cannot be read; 0 for none.
+    """
+
+    ticket: object
+    unreadable: int = 0
+
+
 class Failed(msgspec.Struct, frozen=True):
     """The question was NOT stored; `reason` names SQLite's error, never any content."""
 
@@ -246,6 +256,7 @@ JournalEvent = (
     | Accepted
     | Duplicate
     | Conflict
+    | NotKnown
     | Failed
     | AttemptCounted
     | Finished

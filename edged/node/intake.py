@@ -15,10 +15,10 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from edged.core import admission, reply
+from edged.core import admission
 from edged.core.admission import Bound, Load
 from edged.core.job import Job, State
-from edged.core.link import INSIDE, JSON, Arrived, Delivery, Outgoing
+from edged.core.link import INSIDE, Arrived, Delivery
 from edged.core.parsing import Address, Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.records import (
@@ -29,19 +29,22 @@ from edged.core.records import (
     Failed,
     Instant,
     JobRow,
+    NotKnown,
     deadline_in,
 )
-from edged.core.topics import is_name
+from edged.core.topics import is_name, is_passing
 from edged.errors import Refusal
+from edged.node import endings
 from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
+from edged.node.refusing import Recalls, Refusing, Unfit, id_taken
 
 JOURNAL_RETRY_S = 1.0
 
 log = structlog.get_logger()
 
 
-class Accepts(Protocol):
+class Accepts(Recalls, Protocol):
     """The journal, as far as the way in needs it."""
 
     def accept(self, ticket: object, row: JobRow, *, begun: bool = False) -> None:
@@ -60,6 +63,7 @@ class Intake:
         dealt: hears of which pool a question was.
         ordered: takes an operator's order, with its operation.
         closed: True when the node is stopping: what comes stays with the broker.
+        refusing: tells devices what is not taken on.
     """
 
     desk: Desk
@@ -74,9 +78,13 @@ class Intake:
     dealt: Callable[[str], None] = lambda _pool: None
     ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
+    refusing: Refusing = field(init=False)
     _parked: list[Arrived] = field(default_factory=list)
     _unstored: list[Job] = field(default_factory=list)
     _retry_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.refusing = Refusing(self.desk, self.journal, self.arrived)
 
     @property
     def filling(self) -> float:
@@ -120,9 +128,8 @@ class Intake:
         try:
             question = parse(event.payload, envelope, desk.replies.topics, self.bounds)
         except Misread as misread:
-            self._refuse(misread.refusal, misread.address, client, event.delivery)
+            self.refusing.refuse(misread.refusal, misread.address, client, event.delivery)
             return
-        address = Address(question.id, question.reply_to, question.correlation)
         digest = question.digest()
         job = desk.roster.named.get((client, question.id))
         if job is not None and job.state is State.FINISHING and digest == job.digest:
@@ -139,8 +146,11 @@ class Intake:
         if refusal is not None and self._answered_away(question, refusal):
             well = replace(load, engine="ready", shed=None)
             refusal = admission.refuse(well, self.bound, size, question.priority)
+        if refusal is not None and (question.made_id or is_passing(client, question.id)):
+            self.refusing.refuse(refusal, _address(question), client, event.delivery)
+            return
         if refusal is not None:
-            self._refuse(refusal, address, client, event.delivery)
+            self.refusing.unless_answered(Unfit(client, _address(question), event, refusal), digest)
             return
         deadline_s = self.deadline_default_s if question.deadline_ms is None else question.deadline_ms / 1000
         now = desk.clock()
@@ -181,12 +191,8 @@ class Intake:
         """A question under an id that is being answered: join it, or say that the id is taken."""
         desk = self.desk
         if digest != job.digest:
-            self._refuse(
-                Refusal("bad_request", f"id {question.id} names another question of yours; use a new id"),
-                Address(question.id, question.reply_to, question.correlation),
-                question.client,
-                delivery,
-            )
+            taken = Refusal("bad_request", f"id {question.id} names another question of yours; use a new id")
+            self.refusing.refuse(taken, _address(question), question.client, delivery)
             return
         desk.replies.counts.duplicates += 1
         job.question = msgspec.structs.replace(
@@ -209,25 +215,6 @@ class Intake:
         for event in parked:
             self.arrived(event)
 
-    def _refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
-        sent = self.desk.outbox.refuse(
-            Outgoing(
-                topic=address.reply_to,
-                payload=reply.encode(reply.failed(address.id, 0, refusal)),
-                qos=1,
-                correlation=address.correlation,
-                content_type=JSON,
-            ),
-            delivery,
-        )
-        if not sent:
-            self.desk.replies.counts.dropped += 1
-            return
-        self.desk.replies.counts.refuse(refusal.code)
-        log.info(
-            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
-        )
-
     # the journal's answers --------------------------------------------------------------------------------
 
     def entered(self, event: Entered) -> None:
@@ -243,33 +230,34 @@ class Intake:
 
     def duplicate(self, event: Duplicate) -> None:
         """It was answered before: the stored answer goes out again."""
+        if isinstance(event.ticket, Unfit):
+            self.refusing.looked(event.ticket, event)
+            return
         job = _job(event.ticket)
-        self.desk.replies.counts.duplicates += 1
         self._acknowledge(job)
         self.desk.drop(job)
-        question = job.question
-        properties = {"content_type": JSON, "correlation": question.correlation}
-        self.desk.outbox.owe(
-            tuple(
-                # The device may listen elsewhere by now, but the plain text has a topic of its own.
-                (number, msgspec.structs.replace(publish, topic=question.reply_to, properties=properties))
-                if publish.properties.get("content_type") == JSON
-                else (number, publish)
-                for number, publish in event.outbox
-            )
-        )
+        self.refusing.give_again(_address(job.question), event.outbox)
 
     def conflict(self, event: Conflict) -> None:
         """Another question, finished by now, had this id."""
-        job = _job(event.ticket)
-        question = job.question
-        refusal = Refusal("bad_request", f"id {question.id} named another question of yours; use a new id")
-        self._turn_away(job, refusal)
+        if isinstance(event.ticket, Unfit):
+            self.refusing.looked(event.ticket, event)
+        else:
+            job = _job(event.ticket)
+            self._turn_away(job, id_taken(job.question.id))
+
+    def not_known(self, event: NotKnown) -> None:
+        """Nothing is to be stored of it, and it was not answered before."""
+        if isinstance(event.ticket, Unfit):
+            self.refusing.looked(event.ticket, event)
 
     def failed(self, event: Failed) -> None:
         """The disk does not take it: the broker keeps it, and we try again until its deadline."""
         if isinstance(event.ticket, Inquiry):
             self.controls.not_found(event.ticket)
+            return
+        if isinstance(event.ticket, Unfit):
+            self.refusing.looked(event.ticket, event)
             return
         job = _job(event.ticket)
         self.desk.giving.not_stored(job)
@@ -284,7 +272,9 @@ class Intake:
             return
         unstored, self._unstored = self._unstored, []
         for job in unstored:
-            if job.cancel_asked or (job.deadline is not None and job.deadline <= now):
+            if job.cancel_asked:
+                self._take_back(job)
+            elif job.deadline is not None and job.deadline <= now:
                 refusal = Refusal(
                     "expired", "the deadline passed while this node could not write its journal"
                 )
@@ -295,9 +285,17 @@ class Intake:
     def _turn_away(self, job: Job, refusal: Refusal) -> None:
         question = job.question
         self.desk.drop(job)
-        address = Address(question.id, question.reply_to, question.correlation)
         for delivery in job.deliveries:
-            self._refuse(refusal, address, question.client, delivery)
+            self.refusing.refuse(refusal, _address(question), question.client, delivery)
+
+    def _take_back(self, job: Job) -> None:
+        """Its device has taken it back before the disk took it: nothing needs to stand there of it."""
+        question = job.question
+        self.desk.drop(job)
+        cancelled = endings.cancelled(job)
+        log.info("job_cancelled", job_id=question.id, client=question.client)
+        for delivery in job.deliveries:
+            self.refusing.tell(cancelled, _address(question), delivery)
 
     def _acknowledge(self, job: Job) -> None:
         for delivery in job.deliveries:
@@ -309,3 +307,7 @@ def _job(ticket: object) -> Job:
     if not isinstance(ticket, Job):
         raise TypeError("the journal answers with the ticket it was given")
     return ticket
+
+
+def _address(question: Question) -> Address:
+    return Address(question.id, question.reply_to, question.correlation)

@@ -204,7 +204,7 @@ class Node:
             case _:
                 self._journal_said(event)
 
-    def _journal_said(self, event: records.JournalEvent) -> None:
+    def _journal_said(self, event: records.JournalEvent) -> None:  # noqa: C901 - one branch a kind of event
         match event:
             case records.Finished():
                 self.desk.kept(event)
@@ -217,6 +217,8 @@ class Node:
                 self.intake.duplicate(event)
             case records.Conflict():
                 self.intake.conflict(event)
+            case records.NotKnown():
+                self.intake.not_known(event)
             case records.Failed():
                 self.intake.failed(event)
             case records.StatusFound() | records.SessionForgotten():

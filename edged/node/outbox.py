@@ -114,7 +114,7 @@ class Outbox:
 
         False where it is not sent, which is for questions with QoS 0 that come too fast.
         """
-        if _is_unbounded(delivery):
+        if is_unbounded(delivery):
             if self._unheard >= UNHEARD_MAX:
                 return False
             self._unheard += 1
@@ -125,7 +125,7 @@ class Outbox:
         """A new connection: hand over what waits; `session_present`: the broker has kept our session."""
         turned_back, self._turned_back = self._turned_back, []
         for answered in turned_back:
-            self._unheard -= _is_unbounded(answered.delivery)
+            self._unheard -= is_unbounded(answered.delivery)
             if not session_present or not answered.delivery.qos:
                 self.refuse(answered.refusal, answered.delivery)
         self.send()
@@ -153,7 +153,7 @@ class Outbox:
         """The broker has answered; returns its reason where it refused a terminal message."""
         match event.token:
             case Answered(_, delivery):
-                self._unheard -= _is_unbounded(delivery)
+                self._unheard -= is_unbounded(delivery)
                 self._line.acknowledge(delivery)
             case Owed(outbox_id):
                 publish = self._under_way.pop(outbox_id, None)
@@ -186,7 +186,7 @@ class Outbox:
                     self._came_back += 1
 
 
-def _is_unbounded(delivery: Delivery) -> bool:
+def is_unbounded(delivery: Delivery) -> bool:
     """Whether the broker sends such questions without an end: those over HTTP have bounds of their own."""
     return delivery.connection > 0 and not delivery.qos
 

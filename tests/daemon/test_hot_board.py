@@ -13,6 +13,8 @@ from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
 
+from edged.client.local import order
+
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 """setpriv(1): takes root's right to write everything from a program."""
 BIG = "bigcore0-thermal"
@@ -63,6 +65,27 @@ def test_levels_tell_and_limit(
     node.wait_health(lambda h: h.get("context") == 2048 and h["heat"]["effort"] == 1.0)
     assert asking.answer(asking.ask("x")).check().last["level"] == "cool"
     assert [line["level"] for line in node.log("level_changed")] == ["warm", "hot", "cool"]
+
+
+def test_an_answer_given_before_needs_no_cool_board(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """A hot or draining node gives a stored answer again to who asks under the same id; all else is refused."""
+    root = tmp_path / "board"
+    node = hot_node(broker, daemon, root)
+    asking = device(broker, "d1")
+    first = asking.answer(asking.ask("x", id="known")).check()
+    heat_to(node, root, 84.2, "hot")
+    asking.ask("x", id="known")
+    assert asking.wait_reply("known", "done", count=2) == first.last
+    assert asking.answer(asking.ask("y")).last["code"] == "hot"
+    asking.ask("y", id="known")
+    assert asking.wait_reply("known", "error")["code"] == "bad_request"
+    heat_to(node, root, 50.0, "cool")
+    order(node.config.parent / "state" / "control.sock", "drain")
+    asking.ask("x", id="known")
+    assert asking.wait_reply("known", "done", count=3) == first.last
+    assert asking.answer(asking.ask("y")).last["code"] == "draining"
 
 
 def test_critical_pauses_and_nothing_is_lost(

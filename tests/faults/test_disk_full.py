@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from broker import Mosquitto
+from daemon_process import DaemonProcess
 from device import Device
 from faults.nursery import MakeNode
 from faults.record import Trial
@@ -21,17 +22,36 @@ PAGE = b"\0" * 4096
 MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
 
 
-def test_disk_full(broker: Mosquitto, node: MakeNode, tmp_path: Path, trial: Trial) -> None:
-    """With 0, 4, 8, ... KiB of room what cannot be stored waits unacknowledged; with room again it is answered."""
+def start_on_a_tiny_disk(broker: Mosquitto, node: MakeNode, state: Path) -> tuple[DaemonProcess, Path]:
+    """A node whose state has 2 MiB, and the path of a file that may fill them."""
     isolated = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespaces here: a tiny file system cannot be made")
-    state = tmp_path / "state"
     sections = {"paths": {"state": str(state)}}
     wrapper = [*isolated, "sh", "-c", MOUNT, str(state)]
     process = node(broker, "n1", sections, forked=False, wrapper=wrapper).start()
+    return process, Path(f"/proc/{process.pid}/root{state}/filler")
+
+
+def test_taken_back_while_the_disk_is_full(broker: Mosquitto, node: MakeNode, tmp_path: Path) -> None:
+    """A question that is taken back before it could be stored ends as `cancelled`, and may be asked anew."""
+    process, filler = start_on_a_tiny_disk(broker, node, tmp_path / "state")
+    asking = Device(broker.host, broker.port, "d1").start()
+    _fill(filler, 0)
+    job = asking.ask("x" * 20_000 + " tokens=3")
+    process.wait_health(lambda h: "failing" in h["journal"])
+    asking.control("cancel", job)
+    assert asking.answer(job).last["type"] == "cancelled"
+    filler.unlink()
+    asking.ask("x" * 20_000 + " tokens=3", id=job)
+    assert asking.wait_reply(job, "done")["text"] == "w0 w1 w2 "
+    asking.stop()
+
+
+def test_disk_full(broker: Mosquitto, node: MakeNode, tmp_path: Path, trial: Trial) -> None:
+    """With 0, 4, 8, ... KiB of room what cannot be stored waits unacknowledged; with room again it is answered."""
+    process, filler = start_on_a_tiny_disk(broker, node, tmp_path / "state")
     pid = process.pid
-    filler = Path(f"/proc/{pid}/root{state}/filler")
     asking = Device(broker.host, broker.port, "d1").start()
     turns, kept_waiting = 20 * trial.factor, 0
     asked: list[str] = []

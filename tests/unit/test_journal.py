@@ -16,6 +16,8 @@ from edged.core.records import (
     Conflict,
     Duplicate,
     Entered,
+    JournalEvent,
+    NotKnown,
     Publish,
 )
 
@@ -106,6 +108,30 @@ def test_other_question_under_used_id_conflicts(path: Path) -> None:
         d.finish(number, ())
         assert d.accept(row("a", text="cold?")) == Conflict("ticket")
         assert isinstance(d.accept(row("a", client="c2", text="cold?")), Accepted)
+
+
+def test_recall_stores_nothing(path: Path) -> None:
+    """A question that is only looked up is told of as a copy would be; a new one leaves nothing behind."""
+    with desk(path) as d:
+        number = d.accepted(row("a"))
+        asked = row("a")
+
+        def recall(digest: bytes) -> JournalEvent:
+            d.journal.recall("ticket", "c1", "a", digest)
+            return d.events.get(timeout=20)
+
+        assert recall(asked.digest) == Duplicate("ticket", number, "unfinished")
+        outbox = d.finish(number, answer("yes")).outbox
+        for outbox_id, _ in outbox:
+            d.journal.clear(outbox_id)
+        assert recall(asked.digest) == Duplicate("ticket", number, "finished", outbox)
+        assert recall(row("a", text="cold?").digest) == Conflict("ticket")
+        d.journal.recall("ticket", "c1", "b", asked.digest)
+        assert d.next(NotKnown) == NotKnown("ticket")
+        assert d.journal.depth().outbox == 2
+    with desk(path) as d:
+        assert (d.recovered.jobs, d.recovered.outbox) == ((), outbox)
+        d.accepted(row("b"))
 
 
 def test_first_finish_counts(path: Path) -> None:

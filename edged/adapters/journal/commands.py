@@ -18,6 +18,15 @@ class Accept(msgspec.Struct, frozen=True):
     attempts: int
 
 
+class Recall(msgspec.Struct, frozen=True):
+    """Owe the answer to a question again, if it stands there; store nothing new."""
+
+    ticket: object
+    client: str
+    id: str
+    digest: bytes
+
+
 class Attempt(msgspec.Struct, frozen=True):
     """Count a run that is about to begin."""
 
@@ -59,7 +68,7 @@ class Close(msgspec.Struct, frozen=True):
     """Write what is owed and end."""
 
 
-Ask = Accept | Status | Forget
+Ask = Accept | Recall | Status | Forget
 """Somebody waits for what becomes of it, and is told when the disk takes nothing."""
 Owed = Attempt | Finish | Clear
 """Written sooner or later, whatever the disk says now."""

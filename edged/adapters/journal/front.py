@@ -28,7 +28,7 @@ from edged.core.records import (
 )
 
 from .clock import read_instant
-from .commands import Accept, Attempt, Clear, Close, Command, Finish, Forget, Status
+from .commands import Accept, Attempt, Clear, Close, Command, Finish, Forget, Recall, Status
 from .schema import DamagedError, JournalError, connect, passing, reason, set_aside, unusable
 from .sessions import Sessions
 from .store import Store, encoded
@@ -122,6 +122,13 @@ class Journal:
         if not (row.client.isascii() and row.id.isascii() and (row.session or "").isascii()):
             raise ValueError("client, id and session are ASCII by contract")
         self._put(Accept(ticket, row, int(begun)))
+
+    def recall(self, ticket: object, client: str, job_id: str, digest: bytes) -> None:
+        """Owe the answer to a question again, where it was answered before, and store nothing where not.
+
+        `Duplicate`, `Conflict`, `NotKnown` or `Failed` with this ticket follows.
+        """
+        self._put(Recall(ticket, client, job_id, digest))
 
     def attempt(self, number: int) -> None:
         """Count a run before it begins: `AttemptCounted` follows, however long the disk refuses."""

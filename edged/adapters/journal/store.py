@@ -20,6 +20,7 @@ from edged.core.records import (
     Finished,
     Instant,
     JobRow,
+    NotKnown,
     Outbox,
     Publish,
     Recovered,
@@ -115,20 +116,30 @@ class Store:
         self, ticket: object, row: JobRow, attempts: int, time_s: float
     ) -> Accepted | Duplicate | Conflict:
         """Store a question of which `attempts` runs begin with it, or tell that its id is taken."""
+        found = self.recall(ticket, row.client, row.id, row.digest)
+        if not isinstance(found, NotKnown):
+            return found
+        if found.unreadable:  # as if it had been pruned
+            self._forget(found.unreadable)
+        return Accepted(ticket=ticket, number=self._insert(row, attempts), session=self._session(row, time_s))
+
+    def recall(
+        self, ticket: object, client: str, job_id: str, digest: bytes
+    ) -> Duplicate | Conflict | NotKnown:
+        """Owe the answer to a question again, if it stands there."""
         found = self._sql.execute(
             "SELECT number, digest, finished_s IS NOT NULL FROM jobs WHERE client = ? AND id = ?",
-            (row.client, row.id),
+            (client, job_id),
         ).fetchone()
         if found is None:
-            return self._accepted(ticket, row, attempts, time_s)
-        number, digest, finished = found
-        if digest != row.digest:
+            return NotKnown(ticket=ticket)
+        number, stored, finished = found
+        if stored != digest:
             return Conflict(ticket=ticket)
         if not finished:
             return Duplicate(ticket=ticket, number=number, state="unfinished")
-        if (publishes := self._terminal(number)) is None:  # unreadable: as if it had been pruned
-            self._forget(number)
-            return self._accepted(ticket, row, attempts, time_s)
+        if (publishes := self._terminal(number)) is None:
+            return NotKnown(ticket=ticket, unreadable=number)
         return Duplicate(ticket=ticket, number=number, state="finished", outbox=self._owe(number, publishes))
 
     def attempt(self, number: int, now: Instant) -> AttemptCounted:
@@ -229,9 +240,6 @@ class Store:
     def close(self) -> None:
         """Close the connection; SQLite moves the log into the database and deletes it."""
         self._sql.close()
-
-    def _accepted(self, ticket: object, row: JobRow, attempts: int, time_s: float) -> Accepted:
-        return Accepted(ticket=ticket, number=self._insert(row, attempts), session=self._session(row, time_s))
 
     def _session(self, row: JobRow, time_s: float) -> StoredSession | None:
         return None if row.session is None else self.sessions.read(row.client, row.session, time_s)

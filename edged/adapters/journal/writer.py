@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from edged.core.records import Accepted, Broken, Entered, Failed, Instant, JournalEvent
 
-from .commands import Accept, Ask, Attempt, Clear, Close, Command, Finish, Forget, Owed, Status
+from .commands import Accept, Ask, Attempt, Clear, Close, Command, Finish, Forget, Owed, Recall, Status
 from .failpoint import Failpoint
 from .schema import passing, reason
 
@@ -110,7 +110,7 @@ class Writer:
 
     def _sort(self, command: Command, asks: list[Ask]) -> None:
         match command:
-            case Accept() | Status() | Forget():
+            case Accept() | Recall() | Status() | Forget():
                 asks.append(command)
             case Attempt() | Finish():
                 self._owed.append(command)
@@ -169,10 +169,12 @@ class Writer:
             if isinstance(event, Accepted) and any(event.ticket is ticket for ticket in begun):
                 self._emit(Entered(event.ticket, event.session))
 
-    def _apply(self, command: Ask | Owed, now: Instant) -> JournalEvent | None:
+    def _apply(self, command: Ask | Owed, now: Instant) -> JournalEvent | None:  # noqa: PLR0911 - one a command
         match command:
             case Accept(ticket, row, attempts):
                 return self._store.accept(ticket, row, attempts, self._upkeep.time_s(now))
+            case Recall(ticket, client, job_id, digest):
+                return self._store.recall(ticket, client, job_id, digest)
             case Status(ticket, client, job_id):
                 return self._store.status(ticket, client, job_id)
             case Forget(ticket, client, name):

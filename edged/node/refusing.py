@@ -1,0 +1,135 @@
+"""Refusing: what this node does not take on, told to its device. Belongs to the dispatcher thread.
+
+A refusal stands nowhere: its question is acknowledged when the broker has it. A question that the node has no room
+for may be a retry of one that it has answered: the journal is asked first, for giving that answer again costs
+nothing that is scarce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from edged.core import reply
+from edged.core.link import JSON, Arrived, Delivery, Outgoing
+from edged.core.parsing import Address
+from edged.core.records import Conflict, Duplicate, Failed, NotKnown
+from edged.core.records import Outbox as Entries
+from edged.errors import Refusal
+from edged.node.desk import Desk
+from edged.node.outbox import is_unbounded
+
+LOOKS_MAX = 64
+"""Questions with QoS 0 that the journal is asked for at once: nothing else bounds how many of these come, and
+more are refused unseen."""
+
+log = structlog.get_logger()
+
+
+class Recalls(Protocol):
+    """The journal, as far as it is asked for answers given before."""
+
+    def recall(self, ticket: object, client: str, job_id: str, digest: bytes) -> None:
+        """Owe an answer again: `Duplicate`, `Conflict`, `NotKnown` or `Failed` follows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfit:
+    """A question that is refused unless it was answered before: the journal's ticket.
+
+    Attributes:
+        client, address: whose it is, and where its device listens.
+        event: as it came.
+        refusal: what its device hears where there is no answer.
+    """
+
+    client: str
+    address: Address
+    event: Arrived
+    refusal: Refusal
+
+
+@dataclass(slots=True)
+class Refusing:
+    """Who is turned away.
+
+    Attributes:
+        desk: its outbox takes what devices are told.
+        journal: knows the answers given before.
+        arrived: looks at a question anew.
+    """
+
+    desk: Desk
+    journal: Recalls
+    arrived: Callable[[Arrived], None]
+    _looks: int = 0
+
+    def refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
+        """Tell its device; the question is acknowledged when the broker has that."""
+        if not self.tell(reply.failed(address.id, 0, refusal), address, delivery):
+            return
+        self.desk.replies.counts.refuse(refusal.code)
+        log.info(
+            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
+        )
+
+    def tell(self, last: reply.Terminal, address: Address, delivery: Delivery) -> bool:
+        """End a question that stands nowhere; False where its device is not told, as such come too fast."""
+        message = Outgoing(
+            topic=address.reply_to,
+            payload=reply.encode(last),
+            qos=1,
+            correlation=address.correlation,
+            content_type=JSON,
+        )
+        sent = self.desk.outbox.refuse(message, delivery)
+        self.desk.replies.counts.dropped += not sent
+        return sent
+
+    def unless_answered(self, unfit: Unfit, digest: bytes) -> None:
+        """Refuse a question, unless the journal has an answer to it: `looked` is to follow."""
+        delivery = unfit.event.delivery
+        if is_unbounded(delivery):
+            if self._looks >= LOOKS_MAX:
+                self.refuse(unfit.refusal, unfit.address, unfit.client, delivery)
+                return
+            self._looks += 1
+        self.journal.recall(unfit, unfit.client, unfit.address.id, digest)
+
+    def looked(self, unfit: Unfit, found: Duplicate | Conflict | NotKnown | Failed) -> None:
+        """The journal has said what it knows of this one; `Failed` where the disk cannot be written just now."""
+        delivery = unfit.event.delivery
+        self._looks -= is_unbounded(delivery)
+        match found:
+            case Duplicate(state="finished"):
+                self.desk.replies.line.acknowledge(delivery)
+                self.give_again(unfit.address, found.outbox)
+            case Conflict():
+                self.refuse(id_taken(unfit.address.id), unfit.address, unfit.client, delivery)
+            case _ if (unfit.client, unfit.address.id) in self.desk.roster.named:
+                self.arrived(unfit.event)  # a copy of it was taken on meanwhile
+            case _:
+                self.refuse(unfit.refusal, unfit.address, unfit.client, delivery)
+
+    def give_again(self, address: Address, entries: Entries) -> None:
+        """Send the answer that the journal has."""
+        self.desk.replies.counts.duplicates += 1
+        properties = {"content_type": JSON, "correlation": address.correlation}
+        self.desk.outbox.owe(
+            tuple(
+                # The device may listen elsewhere by now, but the plain text has a topic of its own.
+                (number, msgspec.structs.replace(publish, topic=address.reply_to, properties=properties))
+                if publish.properties.get("content_type") == JSON
+                else (number, publish)
+                for number, publish in entries
+            )
+        )
+
+
+def id_taken(job_id: str) -> Refusal:
+    """The refusal of a question under an id that another one had, which is over."""
+    return Refusal("bad_request", f"id {job_id} named another question of yours; use a new id")
