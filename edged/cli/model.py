@@ -71,7 +71,9 @@ def add(  # noqa: PLR0917 - typer gives them by name
     """
     os.umask(0o022)  # the service reads them under another account, whatever mask this one has
     with failing("add"), _progress() as tell:
-        added = Shelf(folder).add(source, tell, name=name, sha256=sha256, to_q4_0=q4_0)
+        added = Shelf(folder).add(
+            source, tell, name=name, sha256=sha256, to_q4_0=q4_0, waits=lambda: _waits(folder)
+        )
     _told(as_json, f"{folder / added.name}\nsha256 {added.sha256}", added)
 
 
@@ -134,6 +136,10 @@ def failing(command: str) -> Iterator[None]:
     except ModelError as error:
         print(f"edged model {command}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _waits(folder: Path) -> None:
+    print(f"edged model add: another one is bringing a model to {folder}: this one waits", file=sys.stderr)
 
 
 def _told(as_json: bool, words: str, told: object) -> None:

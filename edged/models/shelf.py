@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,7 @@ class Shelf:
         name: str | None = None,
         sha256: str | None = None,
         to_q4_0: bool = False,
+        waits: Callable[[], None] = lambda: None,
     ) -> Model:
         """Bring a model, verify it, put it on the shelf.
 
@@ -84,6 +85,7 @@ class Shelf:
             name: file name on the shelf; the source's own without it.
             sha256: what the source must hash to.
             to_q4_0: quantise to Q4_0; the source is not kept.
+            waits: called where another model is being added, which comes first.
 
         Raises:
             ModelError: it cannot be had, is not what it should be, or the name is taken.
@@ -94,7 +96,7 @@ class Shelf:
         target, part = self.folder / name, self.folder / f".{name}.part"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock():
+            with self._lock(waits):
                 if target.exists():
                     discard(part)
                     raise ModelError(f"{name} stands on the shelf already; remove it first, or give a --name")
@@ -133,13 +135,19 @@ class Shelf:
         Raises:
             ModelError: there is no such model, or it is damaged.
         """
-        if not self.verify(name):
-            raise ModelError(f"{name}: the file has changed since it was added; remove it and add it again")
-        link = self.folder / f".{CURRENT}.new"
+        path, link = self.folder / name, self.folder / f".{CURRENT}.new"
         try:
-            link.unlink(missing_ok=True)
-            link.symlink_to(name)
-            link.replace(self.folder / CURRENT)
+            before = _identity(path)
+            if not self.verify(name):
+                raise ModelError(
+                    f"{name}: the file has changed since it was added; remove it and add it again"
+                )
+            with self._choice():
+                if _identity(path) != before:
+                    raise ModelError(f"{name} was removed or replaced meanwhile: see edged model list")
+                link.unlink(missing_ok=True)
+                link.symlink_to(name)
+                link.replace(self.folder / CURRENT)
         except OSError as error:
             raise ModelError(f"{self.folder}: {error.strerror}") from error
 
@@ -149,11 +157,13 @@ class Shelf:
         Raises:
             ModelError: there is no such model, or it is in use.
         """
-        if self.model(name).in_use:
-            raise ModelError(f"{name} is in use; choose another one with edged model use first")
+        self.model(name)
         try:
-            (self.folder / name).unlink()
-            self._record(name).unlink(missing_ok=True)
+            with self._choice():
+                if self.model(name).in_use:
+                    raise ModelError(f"{name} is in use; choose another one with edged model use first")
+                (self.folder / name).unlink()
+                self._record(name).unlink(missing_ok=True)
         except OSError as error:
             raise ModelError(f"{error.filename}: {error.strerror}") from error
 
@@ -192,10 +202,34 @@ class Shelf:
         return self.folder / f"{name}.sha256"
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, waits: Callable[[], None]) -> Iterator[None]:
+        """One model is added at a time."""
         with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def _choice(self) -> Iterator[None]:
+        """What is in use, and is there to be used, does not change meanwhile: the folder itself is locked."""
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file from one that takes its place; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _name(name: str) -> str:

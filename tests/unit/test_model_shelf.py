@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.server
 import json
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -88,17 +90,24 @@ def quiet(_done: int, _total: int | None) -> None:
     """Nobody looks."""
 
 
-def edged(*arguments: str, folder: Path, columns: str | None = "80") -> subprocess.CompletedProcess[str]:
-    """The command line."""
+def begun(*arguments: str, folder: Path, columns: str | None = "80") -> subprocess.Popen[str]:
+    """A command that runs."""
     own = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "edged", "model", *arguments],
         env=own | {"EDGED_MODELS": str(folder)} | ({} if columns is None else {"COLUMNS": columns}),
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def edged(*arguments: str, folder: Path, columns: str | None = "80") -> subprocess.CompletedProcess[str]:
+    """The command line."""
+    with begun(*arguments, folder=folder, columns=columns) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def test_a_model_comes_whole_and_is_known_by_its_hash(server: Server, shelf: Shelf) -> None:
@@ -209,6 +218,40 @@ def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path
     assert "has changed" in edged("use", "b.gguf", folder=folder).stderr
     assert edged("remove", "b.gguf", folder=folder).returncode == 0
     assert "there are: a.gguf" in edged("verify", "b.gguf", folder=folder).stderr
+
+
+class Busy(Shelf):
+    """A shelf on which somebody removes a model while its hash is computed."""
+
+    def verify(self, name: str) -> bool:
+        """As intact as it was."""
+        intact = super().verify(name)
+        Shelf(self.folder).remove(name)
+        return intact
+
+
+def test_a_model_that_is_removed_while_it_is_chosen_is_not_chosen(small_model: Path, shelf: Shelf) -> None:
+    """The link never names what is not there; a file of the same name that came meanwhile is another one."""
+    shelf.add(str(small_model), quiet, name="a.gguf")
+    shelf.use("a.gguf")
+    shelf.add(str(small_model), quiet, name="b.gguf")
+    with pytest.raises(ModelError, match=r"b\.gguf was removed or replaced meanwhile"):
+        Busy(shelf.folder).use("b.gguf")
+    assert (shelf.folder / CURRENT).resolve().name == "a.gguf"
+
+
+def test_a_second_add_says_that_it_waits(small_model: Path, shelf: Shelf) -> None:
+    """Models come one after the other, and whoever waits for another one is told so."""
+    shelf.folder.mkdir()
+    with (shelf.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = begun("add", str(small_model), "--name", "a.gguf", folder=shelf.folder)
+        assert second.stderr is not None
+        assert select.select([second.stderr], [], [], 30)[0], "it waits in silence"
+        assert f"another one is bringing a model to {shelf.folder}" in second.stderr.readline()
+        assert second.poll() is None
+    assert second.communicate()[1] == ""
+    assert second.returncode == 0
 
 
 def test_a_list_in_a_pipe_is_one_line_a_model(tmp_path: Path) -> None:
