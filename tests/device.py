@@ -48,6 +48,18 @@ class Heard:
         return json.loads(self.payload)
 
 
+def leave(client: paho.Client) -> None:
+    """Disconnect and end the thread.
+
+    The callbacks go, for they hold whoever holds the client: in such a ring the garbage collector may come to
+    paho's pair of sockets before it comes to the client that closes it, and warns, in whichever test is running.
+    """
+    client.disconnect()
+    client.loop_stop()
+    client.on_connect = client.on_subscribe = client.on_message = None
+    client.on_publish = client.on_disconnect = None
+
+
 class Listener:
     """A subscriber that keeps all it hears.
 
@@ -99,15 +111,9 @@ class Listener:
         return self
 
     def stop(self) -> None:
-        """Disconnect and end the thread.
-
-        The callbacks go, for they hold us and we hold the client: in such a ring the garbage collector may come to
-        paho's pair of sockets before it comes to the client that closes it, and warns.
-        """
+        """Disconnect and end the thread."""
         self.listening = False
-        self._client.disconnect()
-        self._client.loop_stop()
-        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
+        leave(self._client)
 
     def publish(
         self,

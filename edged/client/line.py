@@ -107,8 +107,7 @@ class Line:
             UnreachableError: nothing listens there, it does not answer, or refuses for now.
             ClientError: the broker refuses, or can never be reached so.
         """
-        self.close()
-        self._paho = self._made()  # what waited in the old one was asked by answers that have ended
+        self.close()  # what waited there was asked by answers that have ended
         self._awaited, self._early = {}, {}
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
@@ -136,10 +135,16 @@ class Line:
             raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
 
     def close(self) -> None:
-        """Disconnect and end the network thread."""
+        """Disconnect, end the network thread, and let go of its files.
+
+        paho closes the pair of sockets that wakes its thread when it is collected. It holds us by its callbacks: a
+        new one in its place unties that ring, for the garbage collector would come late, and may come to the
+        sockets first and warn of them.
+        """
         self._closed = True
         self._paho.disconnect()
         self._paho.loop_stop()
+        self._paho = self._made()
 
     def alive(self) -> bool:
         """Whether messages can still come: it was connected, is not closed, and the network thread lives."""

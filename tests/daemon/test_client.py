@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -179,6 +180,21 @@ def test_a_name_that_fits_no_topic_is_told(wrong: dict[str, Any], words: str) ->
     """The error shows the wrong name alone, with what is accepted."""
     with pytest.raises(ValueError, match=words):
         Client().ask("?", **wrong)
+
+
+def test_a_closed_client_leaves_no_files(shared_broker: Mosquitto) -> None:
+    """The pair of sockets that paho has goes too, not when the garbage collector comes by and warns of it."""
+    files = Path("/proc/self/fd")
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(list(files.iterdir()))
+        for _ in range(3):
+            with Client(port=shared_broker.port) as one:
+                assert one.status("cellar", timeout_s=0.1) is None
+        assert len(list(files.iterdir())) <= before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("prefix", ["", "a/+", "/edged", "edged/", "a b"])

@@ -14,7 +14,7 @@ from typing import Literal
 
 import paho.mqtt.client as paho
 from broker import Mosquitto
-from device import TERMINAL
+from device import TERMINAL, leave
 from hypothesis import strategies as st
 from odd_questions import TEXT, Sent, packed, properties, questions
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -154,8 +154,7 @@ class Crowd:
 
     def close(self) -> None:
         """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        leave(self._client)
 
     def _publish(self, topic: str, sent: Sent, *, qos: int = 1, retain: bool = False) -> None:
         self._client.publish(topic, sent.payload, qos, retain, packed(sent.properties))

@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 
 import paho.mqtt.client as paho
 from broker import Mosquitto
+from device import leave
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -127,8 +128,7 @@ class Asker:
 
     def stop(self) -> None:
         """Disconnect and end the thread."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        leave(self._client)
 
     def _on_connect(self, client: paho.Client, *_: object) -> None:
         client.subscribe(f"edged/v1/client/{self.name}/#", qos=1)

@@ -20,7 +20,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto
-from device import Device
+from device import Device, leave
 from faults.nursery import MakeNode
 from faults.record import Trial
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -124,8 +124,7 @@ class Fuzzer:
 
     def close(self) -> None:
         """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        leave(self._client)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         if not message.payload.startswith(ENDS):
