@@ -10,7 +10,7 @@ import asyncio
 import queue
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from edged.client.order import Order
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply, Terminal
@@ -62,8 +62,8 @@ class Asker(Protocol):
     def forget(self, answer: Answer) -> None:
         """Expect no more replies."""
 
-    def give_up(self, answer: Answer) -> None:
-        """Expect no more replies, and take the question back if nobody else here waits for it."""
+    def give_up(self, answer: Answer) -> bool:
+        """Expect no more replies, and take the question back if nobody else here waits; False if it was over."""
 
     def alive(self) -> bool:
         """Whether replies can still come."""
@@ -89,12 +89,16 @@ class Answer:
 
     Iterating yields `Accepted`, `Delta`, `ReasoningDelta` and at the end exactly one of `Done`, `Cancelled`
     and `Failed`; an error of the node is a value there and an exception in `text()`. A second `Accepted` with
-    number 0 means that the node was restarted and begins the answer anew. Whoever leaves the loop, or is cancelled
-    in it, leaves the question running: `cancel()` takes it back.
+    number 0 means that the node was restarted and begins the answer anew.
+
+    Leaving the loop alone leaves the question running, for another loop, `text()` or `value()` to go on with. As a
+    context manager, with `with` or `async with`, it takes the question back where it is left before the end, by
+    `break`, an exception or a cancelled task.
 
     Attributes:
         id: the question's name.
         node: who answers; for a question to a pool None until it is accepted.
+        kept: the question runs on when the client is closed.
         terminal: the last message, once it has been yielded.
         first_s: seconds from asking until the first piece of answer or thinking; None before.
     """
@@ -106,9 +110,12 @@ class Answer:
         node: str | None,
         publish: Callable[[], None],
         timeout_s: float | None,
+        *,
+        kept: bool = False,
     ) -> None:
         self.id = job_id
         self.node = node
+        self.kept = kept
         self.terminal: Terminal | None = None
         self.first_s: float | None = None
         self.cancel_asked = False
@@ -155,6 +162,26 @@ class Answer:
         """Take the question back; `Cancelled` follows, or `Done` if it was too late. From any thread."""
         if self.terminal is None:
             self._asker.cancel(self)
+
+    def close(self) -> None:
+        """Wait no more; a question that is not over is taken back, unless it was asked twice here and one waits.
+
+        Whoever waits in another thread gets a `ClientError`. From any thread.
+        """
+        if self._asker.give_up(self):
+            self.put(ClientError("the answer was closed before it was complete"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.close()
 
     def within(self, timeout_s: float) -> None:
         """Wait no longer than this from now on."""

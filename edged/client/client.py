@@ -11,7 +11,6 @@ import math
 import queue
 import secrets
 import ssl
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +18,16 @@ from typing import Any
 import msgspec
 
 from edged.client.answer import (
+    FAILURE,
+    NO_SUBSCRIBER,
     Answer,
     AnswerError,
     AnswerTimeoutError,
     ClientError,
+    UnreachableError,
     Validates,
 )
+from edged.client.waiting import Waiting
 from edged.client.watcher import NAMES, Watcher
 from edged.core.control import Control, Status
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
@@ -84,16 +87,22 @@ class Client(Watcher):
             raise ValueError(f"{pool!r}: {NAMES}")
         self._pool = pool
         self._own = answers.removesuffix("+")
-        self._answers: dict[str, tuple[Answer, ...]] = {}  # of one id several, where it was asked twice
-        self._opening = threading.Lock()  # guards changes of _answers
-        self._told: dict[str, queue.SimpleQueue[Status | Failed]] = {}
+        self._waiting = Waiting()
+        self._told: dict[str, queue.SimpleQueue[Status | Failed | ClientError]] = {}
 
     # life -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Disconnect; open answers end with a `ClientError`."""
-        answers, self._answers = self._open(), {}
-        for answer in answers:
+        """Disconnect; open answers end with a `ClientError`.
+
+        Their questions are taken back, for nobody could hear the rest, but for those with a `job_id` or a
+        `reply_to` of the caller's: these can be asked for again, or are heard elsewhere.
+        """
+        for answer in self._waiting.all():
+            if answer.kept:
+                self.forget(answer)
+            else:
+                self.give_up(answer)
             answer.put(ClientError("the client was closed before the answer was complete"))
         super().close()
 
@@ -116,7 +125,8 @@ class Client(Watcher):
             question: the prompt, or messages in OpenAI's shape.
             node: board to ask this time; without it and `pool` the client's own.
             pool: boards to ask this time.
-            job_id: the question's name; asked twice under the same one it is answered once.
+            job_id: the question's name; asked twice under the same one it is answered once, also by another
+                client of this name later: it runs on when this one is closed.
             timeout_s: until the terminal message; also the question's deadline at the node, as MQTT's Message
                 Expiry and so in whole seconds, unless `deadline_ms` is given. None waits for ever.
             schema: what the answer must follow: a pydantic model's class (then `Answer.value` returns one), or
@@ -133,6 +143,7 @@ class Client(Watcher):
             node, pool = self._node, self._pool
         if (node is None) == (pool is None):
             raise ValueError("name a node or a pool to ask, one of the two")
+        kept = bool(job_id) or fields.get("reply_to") is not None
         job_id = job_id or secrets.token_hex(8)
         if not is_name(node or pool or ""):
             raise ValueError(f"{node or pool!r}: {NAMES}")
@@ -155,10 +166,9 @@ class Client(Watcher):
         if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
             raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
         answer = Answer(
-            self, job_id, node, lambda: self._publish(answer, topic, payload, expiry_s), timeout_s
+            self, job_id, node, lambda: self._publish(answer, topic, payload, expiry_s), timeout_s, kept=kept
         )
-        with self._opening:
-            self._answers[job_id] = (*self._answers.get(job_id, ()), answer)
+        self._waiting.add(answer)
         answer.ask()
         return answer
 
@@ -170,16 +180,18 @@ class Client(Watcher):
 
     def forget(self, answer: Answer) -> None:
         """Expect no more replies to this question here."""
-        with self._opening:
-            others = tuple(one for one in self._answers.pop(answer.id, ()) if one is not answer)
-            if others:
-                self._answers[answer.id] = others
+        self._waiting.remove(answer)
 
-    def give_up(self, answer: Answer) -> None:
-        """Expect no more replies; the question is taken back unless it was asked here twice and one still waits."""
-        self.forget(answer)
-        if answer.id not in self._answers:
+    def give_up(self, answer: Answer) -> bool:
+        """Expect no more replies; the question is taken back unless it was asked here twice and one still waits.
+
+        Returns:
+            False if none was expected.
+        """
+        waited, alone = self._waiting.give_up(answer)
+        if waited and alone:
             self.cancel(answer)
+        return waited
 
     def forget_session(self, session: str, node: str | None = None, *, timeout_s: float = 10.0) -> str:
         """Have a node forget a conversation of this client.
@@ -192,19 +204,35 @@ class Client(Watcher):
             ValueError: no node, or a name does not fit.
             AnswerError: the node could not.
             AnswerTimeoutError: no word from the node.
+            ClientError: nobody listens there, the broker refuses, or the connection is gone for good.
         """
         node = node or self._node
         if node is None or not is_name(node) or not is_job_id(session):
             raise ValueError(f"{node!r}, {session!r}: name a node and a session")
         order = Control("forget", secrets.token_hex(8), session=session)
         told = self._told[order.id] = queue.SimpleQueue()
+
+        def acknowledged(reason: int, words: str) -> None:
+            if reason >= FAILURE:
+                told.put(ClientError(f"the broker refused to pass it on: {words}; see its ACL"))
+            elif reason == NO_SUBSCRIBER:
+                told.put(UnreachableError(f"nobody listens there: the broker knows no node {node} just now"))
+
         try:
-            self._control(node, order)
+            self._line.publish(self._control_topic(node), msgspec.json.encode(order), acknowledged)
             reply = told.get(timeout=timeout_s)
         except queue.Empty:
-            raise AnswerTimeoutError(f"{node} does not say whether it has forgotten {session}") from None
+            if not self.connected():
+                word = (
+                    f"the broker is away: {node} is told to forget {session} when it is back; ask again then"
+                )
+            else:
+                word = f"{node} does not say whether it has forgotten {session}; see with `edged nodes` how it is"
+            raise AnswerTimeoutError(word) from None
         finally:
             del self._told[order.id]
+        if isinstance(reply, ClientError):
+            raise reply
         if isinstance(reply, Failed):
             raise AnswerError(reply)
         return reply.state
@@ -219,20 +247,20 @@ class Client(Watcher):
             answer.put(error)
 
     def _control(self, node: str, order: Control) -> None:
-        topic = Topics(self._prefix, node).control(self.name)
         try:
-            self._line.publish(topic, msgspec.json.encode(order), lambda _reason, _words: None)
+            self._line.publish(
+                self._control_topic(node), msgspec.json.encode(order), lambda _reason, _words: None
+            )
         except ClientError:
             pass  # the answer's own time limit stands
 
+    def _control_topic(self, node: str) -> str:
+        return Topics(self._prefix, node).control(self.name)
+
     # network thread -------------------------------------------------------------------------------------
 
-    def _open(self) -> list[Answer]:
-        with self._opening:
-            return [answer for answers in self._answers.values() for answer in answers]
-
     def _connected(self) -> None:
-        for answer in self._open():
+        for answer in self._waiting.all():
             answer.ask()
             if answer.node is not None and answer.order.next_seq:
                 self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))
@@ -240,14 +268,17 @@ class Client(Watcher):
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
         if topic.startswith(self._own):
             name = topic.removeprefix(self._own)
-            answers, told = self._answers.get(name, ()), self._told.get(name)
+            answers, told = self._waiting.of(name), self._told.get(name)
             for answer in answers:
                 self._replied(answer, payload)
             if answers:
-                pass  # else of another program under our name, or a second terminal message
-            elif told is not None and isinstance(reply := _read(payload), Status | Failed):
+                return
+            reply = _read(payload)
+            if isinstance(reply, Accepted) and self._waiting.left(name):
+                self._control(reply.node, Control("cancel", name))
+            elif told is not None and isinstance(reply, Status | Failed):
                 told.put(reply)
-            return
+            return  # else of another program under our name, or a second terminal message
         super()._arrived(topic, payload, retained)
 
     def _replied(self, answer: Answer, payload: bytes) -> None:

@@ -155,7 +155,13 @@ class Line:
         return self._paho.is_connected()
 
     def subscribe(self, topic: str) -> None:
-        """Subscribe from now on; once is enough."""
+        """Subscribe from now on; once is enough.
+
+        Raises:
+            ClientError: nothing was connected, or it has ended for good.
+        """
+        if not self.alive():
+            raise ClientError(NO_LINE)
         if topic not in self._topics:
             self._topics = (*self._topics, topic)
             self._paho.subscribe(topic, qos=1)  # without a connection: the next one will

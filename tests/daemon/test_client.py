@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -22,7 +23,7 @@ from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, Timings, 
 from edged.demo.processes import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from broker import Mosquitto
 
@@ -156,6 +157,64 @@ def test_timeout(client: Client) -> None:
     assert until(lambda: (client.health(fresh=True) or {}).get("active") == 0, 10)
 
 
+def counts(client: Client) -> dict[str, int]:
+    """What came and went at the node, told when nothing runs any more."""
+    assert until(lambda: (client.health(fresh=True) or {}).get("active") == 0, 20)
+    told: dict[str, int] = (client.health() or {})["counts"]
+    return told
+
+
+@pytest.mark.parametrize("target", [{"node": NODE}, {"pool": "house"}], ids=["node", "pool"])
+def test_leaving_takes_the_question_back(client: Client, target: dict[str, Any]) -> None:
+    """`with` around an answer: by `break`, by an exception, before anybody has accepted it; not once it is over."""
+    before = counts(client)["cancelled"]
+    with client.ask(LONG, max_tokens=1500, **target) as answer:
+        for reply in answer:
+            if isinstance(reply, Delta):
+                break
+    with contextlib.suppress(ZeroDivisionError), client.ask(LONG, max_tokens=1500, **target) as failing:
+        next(iter(failing))
+        raise ZeroDivisionError
+    with client.ask(LONG, max_tokens=1500, **target) as hasty:
+        pass
+    for left in (answer, failing, hasty):
+        with pytest.raises(ClientError, match="was closed"):
+            left.text()
+    assert counts(client)["cancelled"] == before + 3
+    with client.ask("What is the capital of France?", max_tokens=4, **target) as whole:
+        said = whole.text()
+    assert whole.text() == said
+    assert counts(client)["cancelled"] == before + 3
+
+
+def test_a_task_that_is_cancelled_takes_the_question_back(client: Client) -> None:
+    """`async with`, under a time limit of the program's own."""
+    before = counts(client)["cancelled"]
+
+    async def hear() -> None:
+        async with asyncio.timeout(1), client.ask(LONG, max_tokens=1500) as answer:
+            async for _reply in answer:
+                pass
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(hear())
+    assert counts(client)["cancelled"] == before + 1
+
+
+def test_closing_takes_questions_back_but_named_ones(client: Client, shared_broker: Mosquitto) -> None:
+    """Nobody could hear the rest of one with a random id; one with a `job_id` can be asked for again."""
+    before = counts(client)
+    given: dict[str, Any] = {"max_tokens": 60, "temperature": 0, "job_id": "kept-1"}
+    with Client(port=shared_broker.port, node=NODE, name="leaver") as leaver:
+        next(iter(leaver.ask(LONG, max_tokens=1500)))
+        next(iter(leaver.ask("Tell me a riddle.", **given)))
+    after = counts(client)
+    assert (after["cancelled"], after["done"]) == (before["cancelled"] + 1, before["done"] + 1)
+    with Client(port=shared_broker.port, node=NODE, name="leaver") as again:
+        assert again.ask("Tell me a riddle.", **given).text()
+    assert counts(client)["tokens"] == after["tokens"]
+
+
 def test_nobody(client: Client) -> None:
     """A question to a node that never was fails at once and says so."""
     with pytest.raises(ClientError, match="nobody listens"):
@@ -180,6 +239,30 @@ def test_a_name_that_fits_no_topic_is_told(wrong: dict[str, Any], words: str) ->
     """The error shows the wrong name alone, with what is accepted."""
     with pytest.raises(ValueError, match=words):
         Client().ask("?", **wrong)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [Client.status, Client.health, Client.nodes, Client.fleet, lambda one: one.forget_session("line-3")],
+    ids=["status", "health", "nodes", "fleet", "forget_session"],
+)
+def test_before_connecting_nothing_is_heard(ask: Callable[[Client], object]) -> None:
+    """It is told at once: these waited in vain, and said that no node was ever there."""
+    began = time.monotonic()
+    with pytest.raises(ClientError, match=r"call connect\(\)"):
+        ask(Client(node=NODE))
+    assert time.monotonic() - began < 1
+
+
+def test_forgetting_where_nobody_listens(broker: Mosquitto) -> None:
+    """At once where the broker knows no such node; with a word on the broker where that is away."""
+    with Client(port=broker.port, node="cellar") as one:
+        with pytest.raises(UnreachableError, match="knows no node cellar"):
+            one.forget_session("line-3")
+        broker.stop()
+        assert until(lambda: not one.connected(), 10)
+        with pytest.raises(AnswerTimeoutError, match="the broker is away"):
+            one.forget_session("line-3", timeout_s=0.2)
 
 
 def test_a_closed_client_leaves_no_files(shared_broker: Mosquitto) -> None:
