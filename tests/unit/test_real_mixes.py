@@ -11,6 +11,7 @@ from pathlib import Path
 
 import llama_cpp as C  # noqa: N812 - as edged.engine.llama has it
 import pytest
+from fixed_padding import FixedPadding
 from scripted import submit
 
 from edged.core.question import Message
@@ -49,12 +50,20 @@ def model(small_model: Path) -> Iterator[llama.Model]:
 
 @pytest.fixture(scope="module", params=["f16", "q8_0"])
 def context(request: pytest.FixtureRequest, model: llama.Model) -> Iterator[llama.Context]:
-    """A cache of both kinds."""
+    """A cache of both kinds; in one of them each pass that can be padded is."""
+    padding = FixedPadding(pays=True)
     made = llama.Context(
-        model, sequences=STREAMS, context=CONTEXT, batch_tokens=64, threads=1, kv_type=request.param
+        model,
+        sequences=STREAMS,
+        context=CONTEXT,
+        batch_tokens=64,
+        threads=1,
+        kv_type=request.param,
+        padding=padding if request.param == "f16" else None,
     )
     yield made
     made.close()
+    assert request.param != "f16" or padding.padded
 
 
 @dataclass

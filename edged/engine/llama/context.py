@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import time
 
+from edged.core.padding import Padding, missing
 from edged.errors import ModelError
 
 from .bindings import C
 from .model import Model, Token
+from .rows import Row, idle_rows
 
 KV_TYPES = {"f16": 1, "q8_0": 8}
 """ggml_type numbers (ggml.h) of the KV cache types that settings offer."""
@@ -19,6 +22,9 @@ ABORTED = 2
 class Context:
     """KV cache, batch and forward passes.
 
+    A pass of few rows may be given idle ones, where that makes it faster, see `core.padding`: they are gone from
+    the cache when `decode` returns, and no row of the caller's sees them.
+
     Args:
         model: what to run.
         sequences: how many sequences run side by side, each with a KV stream of its own.
@@ -26,13 +32,22 @@ class Context:
         batch_tokens: rows of one forward pass, at most.
         threads: threads for the warm-up; `decode` is told for each pass.
         kv_type: a key of `KV_TYPES`.
+        padding: decides about idle rows.
 
     Raises:
         ModelError: there is not enough memory, or the model cannot be run with these numbers.
     """
 
     def __init__(
-        self, model: Model, *, sequences: int, context: int, batch_tokens: int, threads: int, kv_type: str
+        self,
+        model: Model,
+        *,
+        sequences: int,
+        context: int,
+        batch_tokens: int,
+        threads: int,
+        kv_type: str,
+        padding: Padding | None = None,
     ) -> None:
         params = C.llama_context_default_params()
         params.n_ctx = sequences * context
@@ -63,8 +78,15 @@ class Context:
         self._batch = C.llama_batch_init(batch_tokens, 0, 1)
         self._threads = threads
         self._window = int(C.llama_model_n_swa(model.pointer))
+        self._sequences, self._room = sequences, context
+        self._padding = padding or Padding()
+        # Idle rows must be taken out again, as nothing recurrent can be, and a window might make room for them.
+        self._pads = self._window == 0 and not (
+            C.llama_model_is_recurrent(model.pointer) or C.llama_model_is_hybrid(model.pointer)
+        )
+        self._rows: list[Row] = []
+        self.first_row = 0
         self.batch_tokens = batch_tokens
-        self.rows = 0
         self.vocabulary = model.vocabulary
 
     @property
@@ -78,16 +100,9 @@ class Context:
         C.llama_free(self._context)
 
     def add(self, token: Token, position: int, sequence: int, *, logits: bool) -> int:
-        """Append a row to the next forward pass; returns its index, which `Sampler.choose` takes."""
-        row = self.rows
-        batch = self._batch
-        batch.token[row] = token
-        batch.pos[row] = position
-        batch.n_seq_id[row] = 1
-        batch.seq_id[row][0] = sequence
-        batch.logits[row] = logits
-        self.rows = row + 1
-        return row
+        """Append a row to the next forward pass; returns its number, which `Sampler.choose` takes."""
+        self._rows.append(Row(token, position, sequence, logits))
+        return len(self._rows) - 1
 
     def decode(self, threads: int) -> int:
         """Run one forward pass over the rows added since the last one, and empty the batch.
@@ -101,9 +116,42 @@ class Context:
             # the caller's knowledge, so both are the same here.
             C.llama_set_n_threads(self._context, threads, threads)
             self._threads = threads
-        self._batch.n_tokens = self.rows
-        self.rows = 0
-        return int(C.llama_decode(self._context, self._batch))
+        rows, self._rows = self._rows, []
+        before, after = self._idle_rows(rows)
+        could = bool(before or after)
+        padded = could and self._padding.pays(len(rows), threads)
+        if not padded:
+            before, after = [], []
+        self.first_row = len(before)
+        self._fill([*before, *rows, *after])
+        begun = time.perf_counter()
+        code = int(C.llama_decode(self._context, self._batch))
+        C.llama_synchronize(self._context)  # a GPU may still be at work: the caller times this as well
+        seconds = time.perf_counter() - begun
+        for idle in (*before, *after):
+            C.llama_memory_seq_rm(self._memory, idle.sequence, idle.position, -1)
+        if could and code == 0:
+            self._padding.passed(len(rows), threads, padded=padded, seconds=seconds)
+        return code
+
+    def _idle_rows(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        count = missing(len(rows)) if self._pads else 0
+        if not count or len(rows) + count > self.batch_tokens:
+            return [], []
+        return idle_rows(rows, count, sequences=self._sequences, room=self._room, end=self._end)
+
+    def _end(self, sequence: int) -> int:
+        return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1  # -1 of an empty one
+
+    def _fill(self, rows: list[Row]) -> None:
+        batch = self._batch
+        batch.n_tokens = len(rows)
+        for index, row in enumerate(rows):
+            batch.token[index] = row.token
+            batch.pos[index] = row.position
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = row.sequence
+            batch.logits[index] = row.logits
 
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - a flag is what it is
         """Make the running forward pass return `ABORTED`; may be called from any thread."""

@@ -27,7 +27,7 @@ class Sampler:
     def __init__(
         self, context: Context, *, temperature: float, top_p: float, seed: int, top_k: int = 40
     ) -> None:
-        self._context = context.pointer
+        self._context = context
         self._vocabulary = context.vocabulary
         self._greedy = temperature < GREEDY_BELOW
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
@@ -45,7 +45,7 @@ class Sampler:
             # A chain copies the whole vocabulary into a list of candidates first: 75 us of 49k tokens and 280 of
             # 152k against 20 and 80 for this, a token and sequence (measured on x86); the same token comes out.
             return int(self._logits(row).argmax())
-        return int(C.llama_sampler_sample(self._chain, self._context, row))
+        return int(C.llama_sampler_sample(self._chain, self._context.pointer, self._context.first_row + row))
 
     def choose_among(self, row: int, mask: bytes) -> Token:
         """The next token among those whose bit is set in `mask`, lowest bit of the first byte first.
@@ -59,7 +59,7 @@ class Sampler:
         return self.choose(row)
 
     def _logits(self, row: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        pointer = C.llama_get_logits_ith(self._context, row)
+        pointer = C.llama_get_logits_ith(self._context.pointer, self._context.first_row + row)
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
 
     def close(self) -> None:

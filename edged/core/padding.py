@@ -1,0 +1,65 @@
+"""Whether a pass is over sooner with idle rows in it, learned from the passes themselves. Pure.
+
+llama.cpp's kernels for repacked Q4_0 take four rows at once, and each that is left over alone: on x86 three rows of
+the 1.5B shape take 1.35 times as long as four (`tests/bench/padding.py`). How that is on another processor, with
+another quantisation or on a GPU nobody needs to know beforehand: passes are run both ways in turn, and the faster
+way is kept.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+
+GROUP = 4
+"""Rows that the kernels take at once (`forward_mul_mat_one_chunk`, ggml-cpu/repack.cpp)."""
+LEFT_OVER_MIN = 2
+"""One row left over costs no more than a group."""
+ROWS_MAX = 16
+"""Beyond it a group is a small share of the pass."""
+TRIALS = 5
+"""Passes of each kind before it is decided. They take turns, so that heat and neighbours meet both."""
+GAIN_MIN = 0.05
+"""Share of a pass that idle rows must save."""
+AGAIN_AFTER = 2_000
+"""Passes for which a decision holds: clocks change, and prompts grow."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """What is known of passes of one number of rows."""
+
+    plain_s: list[float] = field(default_factory=list)
+    padded_s: list[float] = field(default_factory=list)
+    pays: bool | None = None
+    passes: int = 0
+
+
+def missing(rows: int) -> int:
+    """How many idle rows may make a pass of `rows` faster: 0, 1 or 2."""
+    lacking = -rows % GROUP
+    return lacking if lacking <= GROUP - LEFT_OVER_MIN and rows <= ROWS_MAX else 0
+
+
+class Padding:
+    """Decides for each pass that could have idle rows, and learns from it."""
+
+    def __init__(self) -> None:
+        self._trials: dict[tuple[int, int], Trial] = {}
+
+    def pays(self, rows: int, threads: int) -> bool:
+        """Whether to give the next pass of `rows` by `threads` idle ones."""
+        trial = self._trials.setdefault((rows, threads), Trial())
+        return trial.pays if trial.pays is not None else len(trial.padded_s) < len(trial.plain_s)
+
+    def passed(self, rows: int, threads: int, *, padded: bool, seconds: float) -> None:
+        """Count a pass about which `pays` was asked."""
+        trial = self._trials[rows, threads]
+        trial.passes += 1
+        if trial.pays is None:
+            (trial.padded_s if padded else trial.plain_s).append(seconds)
+            if len(trial.plain_s) >= TRIALS <= len(trial.padded_s):
+                plain, with_idle = statistics.median(trial.plain_s), statistics.median(trial.padded_s)
+                trial.pays = with_idle < (1 - GAIN_MIN) * plain
+        elif trial.passes >= AGAIN_AFTER:
+            self._trials[rows, threads] = Trial()
