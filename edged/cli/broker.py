@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 
 from ..client import Client, ClientError, UnreachableError
+from ..settings.network import SECRET_BYTES_MAX
+from ..small_file import read_open
 
 PANEL = "The broker (environment: EDGED_MQTT__HOST and so on)"
 _options = partial(typer.Option, rich_help_panel=PANEL, show_envvar=False)
@@ -105,7 +107,9 @@ def connect(  # noqa: PLR0917 - in the order of the options
 
 def password(file: Path | None) -> str | None:
     """The password that stands in a file, without the line's end."""
-    return None if file is None else file.read_text().removesuffix("\n").removesuffix("\r")
+    if file is None:
+        return None
+    return read_open(file, SECRET_BYTES_MAX).decode().removesuffix("\n").removesuffix("\r")
 
 
 def choose(client: Client, node: str | None) -> str:

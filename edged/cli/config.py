@@ -84,6 +84,8 @@ def warnings(settings: Settings) -> Iterator[str]:
     for key, path in files.items():
         if path is not None and not os.access(path, os.R_OK):
             yield f"{key}: {str(path)!r}: no such file, or not readable"
+        elif path is not None and not path.is_file():
+            yield f"{key}: {str(path)!r}: no regular file"
     secrets = [
         mqtt.password,
         *([http.key] if http.enabled else []),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edged import small_file
 from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate
@@ -154,9 +155,8 @@ def _template_source(setup: Configure, model: llama.Model) -> str:
         return model.chat_template or CHATML
     path = Path(setup.chat_template)
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return small_file.read(path, TEMPLATE_BYTES_MAX).decode()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; correct model.chat_template") from error
+    except UnicodeDecodeError as error:
         raise ModelError(f"{path}: {error}; correct model.chat_template") from error
-    if len(text) > TEMPLATE_BYTES_MAX:
-        raise ModelError(f"{path}: a chat template has at most {TEMPLATE_BYTES_MAX} characters")
-    return text

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from ..errors import SettingsError
+from ..small_file import read
 from .leaves import DefaultWords
 from .scalars import Host, Name, Place, Port, Section, TopicPrefix, UserName, refuse
 
@@ -24,6 +25,10 @@ def host_id() -> str:
 
 CREDSTORE = Path("/etc/credstore")
 """Where the unit's credentials come from, each as `edged.NAME`; root's alone."""
+
+
+SECRET_BYTES_MAX = 65_535
+"""Of a password by MQTT (5, 3.1.3.6); keys are shorter."""
 
 
 def credential(name: Path, folder: Path, store: Path = CREDSTORE) -> Path:
@@ -51,10 +56,12 @@ def secret(key: str, name: Path) -> str:
     """
     path = credential(name, Path())
     try:
-        return path.read_bytes().decode()
+        return read(path, SECRET_BYTES_MAX).decode()
     except OSError as error:
         reason = error.strerror or "cannot be read"
-        raise SettingsError(f"{key}: {str(path)!r}: {reason}; accepted: a readable file") from None
+        raise SettingsError(
+            f"{key}: {str(path)!r}: {reason}; accepted: a readable file with the secret alone"
+        ) from None
     except (UnicodeDecodeError, ValueError):
         raise SettingsError(
             f"{key}: {str(path)!r}: not UTF-8; accepted: the secret alone, in UTF-8"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -416,6 +417,20 @@ def test_password_that_cannot_be_read(file: Path) -> None:
         settings.mqtt.password()
     assert "hunter2" not in str(caught.value)
     assert load(written(file, LEAST)).mqtt.password() is None
+
+
+def test_a_secret_is_a_small_file(file: Path) -> None:
+    """A pipe is not waited for, what never ends not read, and a device not even opened: one line instead."""
+    os.mkfifo(file.parent / "pipe")
+    with (file.parent / "large").open("wb") as large:
+        large.truncate(1 << 40)
+    cases = {"pipe": "no regular file", "/dev/full": "no regular file", ".": "no regular file"}
+    for name, reason in {**cases, "large": "longer than 65535 bytes"}.items():
+        settings = load(written(file, f'mqtt.password_file = "{name}"\n{LEAST}'))
+        with pytest.raises(SettingsError, match=rf"^mqtt\.password_file: '.*': {reason}; accepted: "):
+            settings.mqtt.password()
+    (file.parent / "secret").write_bytes(b"x" * 65_535)
+    assert load(written(file, f'mqtt.password_file = "secret"\n{LEAST}')).mqtt.password() == "x" * 65_535
 
 
 @pytest.mark.parametrize("profile", PROFILES)
