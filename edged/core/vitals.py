@@ -225,9 +225,14 @@ def span(zone: Zone, nearest: Trip, critical_c: float) -> tuple[float, float]:
         (trip.temp_c for trip in zone.trips if trip.kind == nearest.kind and plausible_trip(trip)),
         default=nearest.temp_c,
     )
-    shutdowns = [trip.temp_c for trip in zone.trips if trip.kind == "critical" and plausible_trip(trip)]
-    ceiling_c = min(shutdowns, default=math.inf) - critical_c
+    ceiling_c = shutdown_c(zone) - critical_c
     return min(nearest.temp_c, ceiling_c), min(end_c, ceiling_c)
+
+
+def shutdown_c(zone: Zone) -> float:
+    """Return where the kernel switches the board off for this zone's sake; infinite where it does not."""
+    trips = [trip.temp_c for trip in zone.trips if trip.kind == "critical" and plausible_trip(trip)]
+    return min(trips, default=math.inf)
 
 
 def _zone_level(temp_c: float, begin_c: float, end_c: float, warm_c: float, hot_c: float) -> int:

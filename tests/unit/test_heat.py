@@ -13,7 +13,7 @@ from edged.core.heat.edges import Edges
 from edged.core.heat.heat import UNDER_VOLTAGE_S, Heat, Verdict
 from edged.core.heat.margins import Margins, nearest, with_known_trips
 from edged.core.heat.policy import BLIND_EFFORT, TABLE, UNDER_VOLTAGE_EFFORT
-from edged.core.heat.sensors import STUCK_BUSY_S, STUCK_S
+from edged.core.heat.sensors import OUTLIVED_C, OUTLIVED_S, STUCK_BUSY_S, STUCK_S
 from edged.core.heat.slope import Slope, time_to_trip_s
 from edged.core.vitals import LEVELS, Trip, Vitals, Zone
 
@@ -292,6 +292,39 @@ def test_a_lie_that_stops_all_work_ends(temp_c: float, busy: bool) -> None:  # n
     verdict = board.hold(120, temp_c, busy=busy)
     assert (verdict.sensors, verdict.blind, verdict.level) == ({"zone0": "stuck"}, True, "warm")
     assert board.read(vitals(temp_c + 1.0), busy=busy).level != "cool"
+
+
+def test_a_lie_that_would_have_switched_the_board_off_ends_soon() -> None:
+    """A sensor says 127 C from its first reading on, beyond the shutdown, and all other zones are far cooler."""
+    board = Watched()
+    assert board.hold(OUTLIVED_S - 4, 127.0, 45.0, 44.0).level == "critical"
+    assert board.verdicts[-1].sensors == {}
+    verdict = board.hold(60, 127.0, 45.0, 44.0)
+    assert (verdict.sensors, verdict.blind, verdict.level) == ({"zone0": "stuck"}, False, "cool")
+
+
+@pytest.mark.parametrize(
+    "temps",
+    [
+        (127.0,),  # nobody else tells
+        (127.0, None),
+        (127.0, 127.0 - OUTLIVED_C + 1),  # the chip is hot
+        (114.9, 45.0),  # the kernel lets the board run
+    ],
+)
+def test_what_may_be_true_heat_is_believed_as_long_as_ever(temps: tuple[float | None, ...]) -> None:
+    """One piece of evidence is not enough."""
+    board = Watched()
+    assert board.hold(STUCK_S - 10, *temps, busy=False).level == "critical"
+    assert "zone0" not in board.verdicts[-1].sensors
+
+
+def test_what_moves_is_believed_beyond_the_shutdown() -> None:
+    """A reading with the least life in it is a chip's, whatever the others say."""
+    board = Watched()
+    for n in range(round(STUCK_S / 2)):
+        board.read(vitals(120.0 + 0.5 * (n // 25 % 2), 45.0), busy=False)
+    assert (board.verdicts[-1].level, board.verdicts[-1].sensors) == ("critical", {})
 
 
 def test_a_lie_below_a_shutdown_ends_too() -> None:

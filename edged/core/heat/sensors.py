@@ -6,11 +6,11 @@ was turned into "no temperature" where it was read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edged.core.vitals import Zone, nearest_trip, span
+from edged.core.vitals import Zone, nearest_trip, shutdown_c, span
 
 State = Literal["ok", "missing", "stuck", "jumping"]
 
@@ -27,6 +27,11 @@ STUCK_BUSY_S = 120.0
 """A reading that never changed for `STUCK_S`, though the engine was busy and idle for `STUCK_BUSY_S` each, or
 another zone moved by `STUCK_OTHER_C`, comes from a sensor that stands still."""
 STUCK_OTHER_C = 10.0
+OUTLIVED_S, OUTLIVED_C = 60.0, 30.0
+"""A reading at or beyond the trip at which the kernel switches the board off is not believed where it has not moved
+by the least step for so long, and all other zones that are believed are so much cooler: the board would be off, and
+a chip so hot whose work was taken away cools down. Zones of one chip differ by some 10 C. Drivers say 125 or 127 C
+where they can read nothing, often from the first reading on. Where no other zone tells, `STUCK_S` holds."""
 STUCK_NEAR_C = 5.0
 """So near its trip a reading that never changed for `STUCK_S` is not believed either once the engine has rested
 for `STUCK_BUSY_S`, and beyond the trip in any case: heat takes the work away there, so the engine may never be
@@ -49,6 +54,7 @@ class _Track:
     idle_s: float = 0.0
     others: tuple[float, float] | None = None
     room_c: float = 0.0
+    outlived: bool = False
 
 
 class Sensors:
@@ -85,6 +91,7 @@ class Sensors:
             for zone in zones
             if (trip := nearest_trip(zone)) is not None
         }
+        ends = {zone.name: shutdown_c(zone) for zone in zones}
         told = {zone.name: zone.temp_c for zone in zones if zone.name in trips}
         for name in told:
             self._tracks.setdefault(name, _Track(still_since=now, seen=now))
@@ -97,9 +104,19 @@ class Sensors:
             else:
                 track.heard, track.silent, track.room_c = now, False, trips[name] - temp_c
                 others = [at for other, at in told.items() if other != name and at is not None]
+                track.outlived = temp_c >= ends[name] and self._is_alone(name, temp_c, told)
                 _follow(track, temp_c, others, now, busy=busy)
             track.seen = now
         return tuple(replace(zone, temp_c=self._believed(zone)) for zone in zones)
+
+    def _is_alone(self, name: str, temp_c: float, told: Mapping[str, float | None]) -> bool:
+        """Whether there are other zones to believe, and all are far cooler."""
+        others = [
+            at
+            for other, at in told.items()
+            if other != name and at is not None and self._tracks[other].state == "ok"
+        ]
+        return bool(others) and temp_c - max(others) >= OUTLIVED_C
 
     def _believed(self, zone: Zone) -> float | None:
         track = self._tracks.get(zone.name)
@@ -143,7 +160,10 @@ def _stillness(track: _Track, changed: bool, others: list[float], now: float, *,
 
 
 def _stands_still(track: _Track, now: float) -> bool:
-    if now - track.still_since < STUCK_S:
+    still_s = now - track.still_since
+    if track.outlived and still_s >= OUTLIVED_S:
+        return True
+    if still_s < STUCK_S:
         return False
     low, high = track.others or (0.0, 0.0)
     worked, rested = track.busy_s >= STUCK_BUSY_S, track.idle_s >= STUCK_BUSY_S
