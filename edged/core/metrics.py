@@ -45,15 +45,18 @@ class Latencies:
         self.answer.observe(duration_s)
 
 
-def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool) -> str:
-    """The node's metrics in Prometheus' text format."""
-    return text(families(info, health, latencies, online=online))
+def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool, interval_s: float) -> str:
+    """The node's metrics in Prometheus' text format; they are made anew every `interval_s`."""
+    return text(families(info, health, latencies, online=online, interval_s=interval_s))
 
 
-def families(info: Info, health: Health, latencies: Latencies, *, online: bool) -> list[Family]:
+def families(
+    info: Info, health: Health, latencies: Latencies, *, online: bool, interval_s: float
+) -> list[Family]:
     """All that the node can tell, also those without a sample."""
     return [
         *_node(info, health, online=online),
+        _one("edged_health_interval_seconds", "Time between two updates of these numbers.", interval_s),
         *_questions(health),
         *_latencies(latencies),
         *_upstream(health.upstream),

@@ -43,15 +43,21 @@ class Meter:
         return self._text
 
     def tell(
-        self, info: dict[str, Any], health: dict[str, Any], latencies: Latencies, *, online: bool
+        self,
+        info: dict[str, Any],
+        health: dict[str, Any],
+        latencies: Latencies,
+        *,
+        online: bool,
+        interval_s: float,
     ) -> None:
-        """Make the text of what is told just now."""
+        """Make the text of what is told just now; the next one follows after `interval_s`."""
         try:
             told = news.info(info), news.health(health)
         except msgspec.ValidationError as error:  # a defect, but none that should cost an answer
             log.error("metrics_failed", reason=str(error))  # noqa: TRY400 - the reason says it all
             return
-        self._text = metrics.exposition(*told, latencies, online=online)
+        self._text = metrics.exposition(*told, latencies, online=online, interval_s=interval_s)
         if self._sink is not None:
             self._sink.write(self._text)
 

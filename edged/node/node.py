@@ -414,7 +414,8 @@ class Node:
         info = news.info(self.about, self.supervision, self.membership)
         replies = self.desk.replies
         online = self.bulletin.online and replies.line.connected
-        self.meter.tell(info, health, replies.latencies, online=online)
+        interval_s = self.bulletin.interval_s
+        self.meter.tell(info, health, replies.latencies, online=online, interval_s=interval_s)
 
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""
