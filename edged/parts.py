@@ -270,6 +270,7 @@ def configure(
         prefix_bytes=engine.prefix_store_bytes,
         step_s=speed.step_s,
         read_s=speed.read_s,
+        hang_s=engine.hang_s,
     )
 
 

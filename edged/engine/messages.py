@@ -30,6 +30,7 @@ class Configure(Frame, frozen=True, tag="configure"):
         batch_tokens: rows of a pass; None leaves it to the model, see `rows_for`.
         step_s, read_s: seconds of a pass that writes and to read one token of a prompt, as calibrated with these
             thread counts: what ETAs begin with. 0.0 where that is not known.
+        hang_s: silence after which the daemon takes the engine for hung: no pass may come near that.
     """
 
     model_path: str
@@ -52,6 +53,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     prefix_bytes: int = 0
     step_s: float = 0.0
     read_s: float = 0.0
+    hang_s: float = 120.0
 
 
 class Submit(Frame, frozen=True, tag="submit"):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from edged.core.answer_text import AnswerText
+from edged.core.batching import CHUNK_MIN
 from edged.core.chunker import Chunker
 from edged.engine.channel import Channel
 from edged.engine.locked import ADVICE, lock_memory
@@ -60,6 +61,8 @@ OOM_SCORE_ADJ = 500
 PR_SET_PDEATHSIG = 1
 """prctl(2), linux/prctl.h. The parent it watches is the thread that started us: the daemon's main thread."""
 WARM_UP_TOKENS, WARM_UP_STEPS = 64, 4
+PASS_SHARE = 1 / 8
+"""Share of `hang_s` that a pass may take, by the measured rate: heat and other programs may slow it down."""
 KEEP_AFTER_S, KEEP_TALKS_AFTER_S = 2.0, 20.0
 """Without a question for so long, prompts are written to disk; those of conversations later: they may go on."""
 
@@ -149,6 +152,8 @@ class Engine:
         self._pulsed_at = 0.0
         self._rests_since = time.monotonic()
         self._prefixes = self._open_prefixes(setup)
+        self._rows_max, self._pass_s = model.passes.batch_tokens, PASS_SHARE * setup.hang_s
+        self._rows_min = min(self._rows_max, max(CHUNK_MIN, setup.slots + 1))
         self.scheduler = Scheduler(
             model.vocabulary,
             model.passes,
@@ -286,12 +291,19 @@ class Engine:
         busy = False
         while True:
             self._drain(0.0 if busy else min(PULSE_S, self.scheduler.rest_s or PULSE_S))
+            self._bound_pass()
             busy = self.scheduler.step()
             self._pulse(busy=busy)
             if self.scheduler.running or self.scheduler.waiting:
                 self._rests_since = time.monotonic()
             elif not busy:
                 self._keep(time.monotonic() - self._rests_since)
+
+    def _bound_pass(self) -> None:
+        """Let no pass be so long that it looks like a hang: a large `batch_tokens` is much for a slow board."""
+        read_s = self.scheduler.counters.rates.read_s
+        rows = int(self._pass_s / read_s) if read_s > 0 else self._rows_max
+        self._model.passes.batch_tokens = min(self._rows_max, max(self._rows_min, rows))
 
     def _keep(self, rests_s: float) -> None:
         """Have one prompt written that may well be wanted again, if nothing was asked for `rests_s` seconds."""

@@ -71,7 +71,8 @@ class Engine(Section):
     context_min: Tokens = 1024
     """Tokens of prompt and answer together when heat has taken all it may; at most `context_max`."""
     batch_tokens: Annotated[int, Field(strict=True, ge=16, le=4096)] | None = None
-    """Prompt tokens computed in one step, fewer let cancels in sooner; without it 128, of small models 256."""
+    """Prompt tokens computed in one step, fewer let cancels in sooner; without it 128, of small models 256. A step
+    takes an eighth of `hang_s` at most."""
     decode_threads: Threads | None = None
     """Threads while generating; chosen for the board without it."""
     prefill_threads: Threads | None = None

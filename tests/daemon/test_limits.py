@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from configured import configured
 from device import WAIT_S
@@ -18,6 +19,7 @@ from edged.core.question import Message
 from edged.engine.client import EngineClient, EngineGone, EngineSaid
 from edged.engine.messages import (
     Cancel,
+    Configure,
     Ended,
     Piece,
     Prepared,
@@ -38,11 +40,11 @@ FREE = SetLimits(1024, 2, 2, 2)
 class Engine:
     """A running engine process, and everything it says."""
 
-    def __init__(self) -> None:
+    def __init__(self, setup: Configure = SETUP) -> None:
         self.said: list[Report] = []
         self._inbox: queue.SimpleQueue[EngineSaid | EngineGone] = queue.SimpleQueue()
         self.client = EngineClient(self._inbox.put, ENGINE)
-        self.client.start(SETUP)
+        self.client.start(setup)
         self.wait(lambda report: isinstance(report, Ready))
 
     def wait(self, test: Callable[[Report], object]) -> Report:
@@ -108,6 +110,19 @@ def test_pace_leaves_time(engine: Engine) -> None:
     engine.wait(lambda r: isinstance(r, Piece) and r.number == 2)
     engine.client.send(Cancel(2))
     assert engine.ended(2).outcome == "cancelled"
+
+
+def test_no_pass_looks_like_a_hang() -> None:
+    """However many tokens a pass may hold, it takes a share of `hang_s` at most, and pulses go on."""
+    setup = msgspec.structs.replace(SETUP, batch_tokens=4096, step_s=0.01, read_s=0.01, hang_s=4.0)
+    engine = Engine(setup)
+    engine.ask(1, "read_ms=10 tokens=3 " + "word " * 400)
+    at, gaps = time.monotonic(), [0.0]
+    while not isinstance(engine.wait(lambda _: True), Ended):
+        gaps.append(time.monotonic() - at)
+        at += gaps[-1]
+    engine.client.stop(5.0)
+    assert max(gaps) < setup.hang_s / 2
 
 
 def test_fewer_slots_and_less_context(engine: Engine) -> None:
