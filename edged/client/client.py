@@ -149,8 +149,7 @@ class Client(Watcher):
             raise ValueError(f"{node or pool!r}: {NAMES}")
         if not is_job_id(job_id):
             raise ValueError(f"{job_id!r}: ids have 1 to 128 characters A-Z a-z 0-9 _ . : -")
-        kind = "node" if node is not None else "pool"
-        topic = f"{self._prefix}/v1/{kind}/{node or pool}/ask/{self.name}"
+        topic = self._ask_topic("node" if node is not None else "pool", node or pool)
         if timeout_s == math.inf:
             timeout_s = None
         # Not as deadline_ms: a node refuses one that is longer than it lets any question wait.
@@ -165,9 +164,13 @@ class Client(Watcher):
             raise ValueError(f"the question is not UTF-8: see its character {error.start + 1}") from None
         if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
             raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
-        answer = Answer(
-            self, job_id, node, lambda: self._publish(answer, topic, payload, expiry_s), timeout_s, kept=kept
-        )
+
+        def publish() -> None:
+            # Asked again, a pool would deal the question to a second board, and the answer come from both.
+            at = topic if answer.node is None else self._ask_topic("node", answer.node)
+            self._publish(answer, at, payload, expiry_s)
+
+        answer = Answer(self, job_id, node, publish, timeout_s, kept=kept)
         self._waiting.add(answer)
         answer.ask()
         return answer
@@ -253,6 +256,9 @@ class Client(Watcher):
             )
         except ClientError:
             pass  # the answer's own time limit stands
+
+    def _ask_topic(self, kind: str, whom: str | None) -> str:
+        return f"{self._prefix}/v1/{kind}/{whom}/ask/{self.name}"
 
     def _control_topic(self, node: str) -> str:
         return Topics(self._prefix, node).control(self.name)

@@ -19,6 +19,10 @@ import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import TERMINAL, WAIT_S, Device, MakeDevice
+from faults.proxy import Proxy
+
+from edged.client import Client
+from edged.core.reply import Delta, Done, Reply
 
 POOL = "hall"
 LONG = "tokens=400 step_ms=20"
@@ -112,6 +116,29 @@ def test_a_node_dies_in_mid_answer(
         lambda: next((r for r in asking.answers()[job].terminals if r["node"] == victim.node), None)
     )
     assert again["text"] == done["text"]
+
+
+def test_a_client_that_comes_back_asks_who_has_its_question(broker: Mosquitto, daemon: MakeDaemon) -> None:
+    """Dealt once more it ran on two boards, and the answer shown was a mixture of both."""
+    nodes = [member(daemon, broker, name) for name in ("n1", "n2", "n3")]
+    proxy = Proxy(broker.port)
+    try:
+        with Client(port=proxy.port, pool=POOL) as client:
+            answer = client.ask("tokens=60 step_ms=50", timeout_s=WAIT_S)
+            told: list[Reply] = []
+            for reply in answer:
+                told.append(reply)
+                if len(told) == 5:
+                    proxy.set("refuse")
+                    proxy.set("pass")
+    finally:
+        proxy.close()
+    assert isinstance(told[-1], Done)
+    assert "".join(one.text for one in told if isinstance(one, Delta)) == told[-1].text
+    counts = [
+        node.wait_health(lambda h: h["active"] == 0, since=node.watcher.mark)["counts"] for node in nodes
+    ]
+    assert sum(one["accepted"] for one in counts) == 1
 
 
 def test_nodes_die_one_after_the_other(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
