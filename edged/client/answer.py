@@ -68,6 +68,9 @@ class Asker(Protocol):
     def alive(self) -> bool:
         """Whether replies can still come."""
 
+    def connected(self) -> bool:
+        """Whether there is a connection just now."""
+
 
 _Value_co = TypeVar("_Value_co", covariant=True)
 
@@ -277,7 +280,9 @@ class Answer:
         left_s = self._left_s()
         if left_s is not None and left_s <= 0:
             self._asker.give_up(self)
-            raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; ask again with more time")
+            near = self._asker.connected()
+            mend = "ask again with more time" if near else "the broker is away: ask again when it is back"
+            raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; {mend}")
         if self._ask_again:
             self._ask_again = False
             self.ask()

@@ -165,8 +165,8 @@ class Watcher:
             ClientError: the connection is gone for good.
         """
         listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._listeners.append(listener)
         self._line.subscribe(f"{self._prefix}/v1/node/{node or '+'}/event")
+        self._listeners.append(listener)
         try:
             while True:
                 try:
@@ -204,8 +204,8 @@ class Watcher:
             raise UnreachableError(f"the broker is away: {op} was not sent; order it again when it is back")
         transaction = secrets.token_hex(8)
         listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._listeners.append(listener)
         self._line.subscribe(f"{topic}/result")
+        self._listeners.append(listener)
         refused: list[str] = []
         end_s = time.monotonic() + timeout_s
         try:

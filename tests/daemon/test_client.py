@@ -254,7 +254,7 @@ def test_before_connecting_nothing_is_heard(ask: Callable[[Client], object]) -> 
     assert time.monotonic() - began < 1
 
 
-def test_forgetting_where_nobody_listens(broker: Mosquitto) -> None:
+def test_nobody_answers_and_why(broker: Mosquitto) -> None:
     """At once where the broker knows no such node; with a word on the broker where that is away."""
     with Client(port=broker.port, node="cellar") as one:
         with pytest.raises(UnreachableError, match="knows no node cellar"):
@@ -263,6 +263,8 @@ def test_forgetting_where_nobody_listens(broker: Mosquitto) -> None:
         assert until(lambda: not one.connected(), 10)
         with pytest.raises(AnswerTimeoutError, match="the broker is away"):
             one.forget_session("line-3", timeout_s=0.2)
+        with pytest.raises(AnswerTimeoutError, match=r"within 0\.2 s; the broker is away"):
+            one.ask("Hello?", timeout_s=0.2).text()
 
 
 def test_a_closed_client_leaves_no_files(shared_broker: Mosquitto) -> None:

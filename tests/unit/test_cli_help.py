@@ -91,6 +91,10 @@ class Nobody:
         """It lives as long as the test."""
         return True
 
+    def connected(self) -> bool:
+        """As long."""
+        return True
+
 
 def test_an_error_in_mid_answer_begins_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
     """What is said after half an answer does not stick to its last word."""
