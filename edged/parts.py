@@ -82,7 +82,8 @@ def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, 
 def _calibration(settings: Settings, reader: VitalsReader, choice: Choice) -> Calibration | None:
     """What `edged calibrate` measured, if it holds for this model, these cores and this llama.cpp."""
     model = settings.model
-    key = calibration_file.key(model.path, model.sha256, reader.topology().board, choice.engine)
+    board, layers = reader.topology().board, settings.engine.gpu_layers
+    key = calibration_file.key(model.path, model.sha256, board, choice.engine, layers)
     if key is None:
         return None
     found, reason = calibration_file.fitting(settings.paths.state, key)

@@ -63,7 +63,9 @@ def write(state: Path, made: Calibration) -> Path:
     return path
 
 
-def key(model: Path, sha256: str | None, board: str | None, cores: tuple[int, ...]) -> Key | None:
+def key(
+    model: Path, sha256: str | None, board: str | None, cores: tuple[int, ...], gpu_layers: int
+) -> Key | None:
     """What a calibration must have been made with to hold now; None where the model cannot be seen."""
     try:
         status = model.stat()
@@ -78,6 +80,7 @@ def key(model: Path, sha256: str | None, board: str | None, cores: tuple[int, ..
         board=None if board is None else board[:256],
         cores=cores,
         llama_cpp=llama_cpp_version(),
+        gpu_layers=gpu_layers,
     )
 
 

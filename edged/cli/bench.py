@@ -85,7 +85,11 @@ def _counts(site: Site, threads: int | None) -> tuple[int, int]:
     """Decode and prefill threads, as a daemon with these settings would have them."""
     engine, made = site.settings.engine, None
     key = calibration_file.key(
-        site.settings.model.path, site.settings.model.sha256, site.board.name, site.choice.engine
+        site.settings.model.path,
+        site.settings.model.sha256,
+        site.board.name,
+        site.choice.engine,
+        engine.gpu_layers,
     )
     if key is not None:
         made = calibration_file.fitting(site.state, key)[0]

@@ -61,6 +61,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         model_sha256: where the settings name it; else size and time of change stand for the file.
         llama_cpp: version of llama-cpp-python, which is one of llama.cpp.
+        gpu_layers: as the settings have it: with another share of the model on a GPU all rates are others.
     """
 
     model_bytes: Annotated[int, Meta(ge=1)]
@@ -69,6 +70,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     board: Text | None
     cores: Annotated[tuple[Index, ...], Meta(min_length=1, max_length=4096)]
     llama_cpp: Text
+    gpu_layers: Annotated[int, Meta(ge=0)] = 0
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -224,8 +226,9 @@ def misfit(found: Key, now: Key) -> str | None:
         return f"it was made on {found.board or 'a board without a name'}, this is {now.board or 'another'}"
     if found.cores != now.cores:
         return "it was made on other cores than the engine's"
+    if found.gpu_layers != now.gpu_layers:
+        return f"it was made with engine.gpu_layers = {found.gpu_layers}, this is {now.gpu_layers}"
     if found.model_sha256 and now.model_sha256:
         return None if found.model_sha256 == now.model_sha256 else "it was made with another model"
-    if (found.model_bytes, found.model_mtime_ns) != (now.model_bytes, now.model_mtime_ns):
-        return "it was made with another model, or the file was written anew"
-    return None
+    same = (found.model_bytes, found.model_mtime_ns) == (now.model_bytes, now.model_mtime_ns)
+    return None if same else "it was made with another model, or the file was written anew"

@@ -145,7 +145,7 @@ def _model(
     if context is not None:
         yield context
     if choice is not None:
-        key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine)
+        key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine, engine.gpu_layers)
         if key is not None:
             yield model_checks.calibration(*calibration_file.fitting(settings.paths.state, key))
 

@@ -35,7 +35,9 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         ModelError: the file went away.
     """
     settings, cores = site.settings, site.choice.engine
-    key = calibration_file.key(settings.model.path, settings.model.sha256, site.board.name, cores)
+    key = calibration_file.key(
+        settings.model.path, settings.model.sha256, site.board.name, cores, settings.engine.gpu_layers
+    )
     if key is None:
         raise ModelError(
             f"{settings.model.path}: the file is gone; put the model there or correct model.path"

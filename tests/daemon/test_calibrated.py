@@ -65,7 +65,7 @@ def calibrated(node: DaemonProcess, small_model: Path, **changes: Any) -> Calibr
     )
     from edged.adapters.vitals import VitalsReader  # noqa: PLC0415 - only here
 
-    key = calibration_file.key(small_model, None, VitalsReader().topology().board, cores)
+    key = calibration_file.key(small_model, None, VitalsReader().topology().board, cores, 0)
     assert key is not None
     made = Calibration(
         format=1,

@@ -197,6 +197,7 @@ def test_something_else_in_its_place(tmp_path: Path) -> None:
         ({"cores": (0, 1)}, "cores"),
         ({"model_mtime_ns": 2}, "model"),
         ({"model_bytes": 2}, "model"),
+        ({"gpu_layers": 99}, "gpu_layers = 0, this is 99"),
     ],
 )
 def test_a_stale_calibration_says_why(change: dict[str, object], word: str) -> None:
@@ -218,9 +219,9 @@ def test_a_hash_is_worth_more_than_a_date() -> None:
 def test_the_key_of_a_file(tmp_path: Path) -> None:
     """Size and time of the model as it lies there; none without a model."""
     model = tmp_path / "model.gguf"
-    assert calibration_file.key(model, None, "board", (0,)) is None
+    assert calibration_file.key(model, None, "board", (0,), 0) is None
     model.write_bytes(b"GGUF")
-    key = calibration_file.key(model, None, "b" * 1000, (0,))
+    key = calibration_file.key(model, None, "b" * 1000, (0,), 0)
     assert key is not None
     assert key.model_bytes == 4
     assert key.llama_cpp
