@@ -1,4 +1,4 @@
-"""Fixtures for all tests, the flags `--soak` and `--board`, and the rule that CI skips nothing unexpected."""
+"""Fixtures for all tests, the flags `--soak`, `--board`, `--gpu`, and the rule that CI skips nothing unexpected."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ pytest_plugins = ["broker", "smallmodel"]
 NEEDS_FLAG = {
     "soak": "long; runs with --soak only",
     "board": "needs a real board; runs with --board only",
+    "gpu": "needs llama.cpp built for a GPU, and one; runs with --gpu only",
 }
 """Markers whose tests are skipped without the flag of that name: the only skips that CI expects."""
 

@@ -23,7 +23,10 @@ SYSTEMD_S = 10.0
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex has 208 on 64-bit machines
-_PROPERTIES = "LoadState,ActiveState,SubState,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths,MainPID"
+_PROPERTIES = (
+    "LoadState,ActiveState,SubState,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths,MainPID"
+    ",PrivateDevices"
+)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _EXPOSURE = re.compile(r"exposure level for \S+: ([0-9.]+)")
 

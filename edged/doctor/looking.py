@@ -29,7 +29,7 @@ from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose, threads
 from edged.core.vitals import Vitals
 from edged.engine.environment import huge_pages
-from edged.engine.trial_client import library_sets
+from edged.engine.trial_client import describe, used_sets
 from edged.errors import EngineError, ModelError, SettingsError
 from edged.node.clocks import NOTE
 from edged.settings import Settings
@@ -55,7 +55,11 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     yield from _board(reader, found, choice, reason, settings)
     if not quick:
         tell("llama.cpp")
-        yield board_checks.instructions(found, _library())
+        library = _library()
+        yield board_checks.instructions(found, library)
+        gpu = board_checks.gpu(library, 0 if settings is None else settings.engine.gpu_layers)
+        if gpu is not None:
+            yield gpu
     yield from told
     tell("the service")
     unit = machine.unit()
@@ -69,7 +73,7 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     yield node_checks.clock(machine.clock_synchronised(), time.time())
     if settings is not None:
         yield node_checks.disk(machine.folder(settings.paths.state), settings.journal.max_bytes)
-    yield from node_checks.service(unit)
+    yield from node_checks.service(unit, gpu=settings is not None and settings.engine.gpu_layers > 0)
 
 
 def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | None, str]:
@@ -119,9 +123,11 @@ def _heat(vitals: Vitals, found: Board, settings: Settings | None) -> Iterator[V
 
 def _library() -> Library:
     try:
-        return Library(library_sets())
+        told = describe()
     except EngineError as error:
         return Library(None, str(error), illegal="SIGILL" in str(error))
+    sets = frozenset(used_sets(told.system_info))
+    return Library(sets, gpus=told.gpus, gpu_backends=frozenset(told.gpu_backends))
 
 
 def _model(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edged import small_file
 from edged.core.batching import rows_for
+from edged.core.gpu import why_unused
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate
 from edged.engine.messages import Configure, ModelInfo
@@ -63,6 +64,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
         raise ModelError(f"{error}{said}") from error
     loading = False
+    gpus = llama.gpus() if setup.gpu_layers else ()
     llama.give_back()  # what the loader and the tokenizer's making have freed: 2 MB with 49k tokens, 6 with 152k
     template = ChatTemplate(
         _template_source(setup, model), bos=model.special_text("bos"), eos=model.special_text("eos")
@@ -92,7 +94,16 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     def make_chooser(*, temperature: float, top_p: float, seed: int) -> Chooser:
         return llama.Sampler(context, temperature=temperature, top_p=top_p, seed=seed)
 
-    return LoadedModel(model, context, make_chooser, preparation, info, _state_key(setup, path))
+    return LoadedModel(
+        model,
+        context,
+        make_chooser,
+        preparation,
+        info,
+        _state_key(setup, path),
+        gpus,
+        "; ".join(why_unused(llama.gpu_backends())) if setup.gpu_layers and not gpus else "",
+    )
 
 
 def _make_constraints(model: llama.Model) -> Constraints:

@@ -168,6 +168,7 @@ class Ready(Frame, frozen=True, tag="ready"):
     Attributes:
         pid_cores: cores that the model thread is pinned to, read back from the kernel.
         prefill_tokens_per_s, decode_tokens_per_s: the first estimate for ETAs: as calibrated, else of the warm-up.
+        gpus: what computes layers beside the cores, where `gpu_layers` asks for it.
     """
 
     model: ModelInfo
@@ -177,6 +178,7 @@ class Ready(Frame, frozen=True, tag="ready"):
     prefill_tokens_per_s: float
     decode_tokens_per_s: float
     load_s: float
+    gpus: tuple[str, ...] = ()
 
 
 class LoadFailed(Frame, frozen=True, tag="load_failed"):

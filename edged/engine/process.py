@@ -24,6 +24,7 @@ from typing import Any, cast
 from edged.core.answer_text import AnswerText
 from edged.core.batching import CHUNK_MIN
 from edged.core.chunker import Chunker
+from edged.core.rates import Rates
 from edged.engine.channel import Channel
 from edged.engine.locked import ADVICE, lock_memory
 from edged.engine.messages import (
@@ -69,7 +70,13 @@ KEEP_AFTER_S, KEEP_TALKS_AFTER_S = 2.0, 20.0
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready for the scheduler; `state_key` names all that states of its cache depend on."""
+    """A model that is ready for the scheduler.
+
+    Attributes:
+        state_key: names all that states of its cache depend on.
+        gpus: what computes some of its layers, or all.
+        gpu_missed: why nothing does though the settings ask for it, and what to change; else empty.
+    """
 
     vocabulary: Vocabulary
     passes: Passes
@@ -77,6 +84,8 @@ class LoadedModel:
     preparation: Preparation
     info: ModelInfo
     state_key: str = ""
+    gpus: tuple[str, ...] = ()
+    gpu_missed: str = ""
 
 
 Load = Callable[[Configure, Callable[[str, str], None]], LoadedModel]
@@ -115,6 +124,8 @@ def _run(fd: int, load: Load) -> int:
     except ModelError as error:
         channel.send(LoadFailed(str(error)))
         return 0
+    if model.gpu_missed:
+        channel.send(Log("warning", "gpu_not_used", {"reason": model.gpu_missed}))
     engine = Engine(first, model, channel)
     engine.warm_up()
     if first.lock_memory and (reason := lock_memory()):
@@ -131,6 +142,7 @@ def _run(fd: int, load: Load) -> int:
             prefill_tokens_per_s=_inverse(rates.read_s),
             decode_tokens_per_s=_inverse(rates.step_s),
             load_s=round(time.monotonic() - started, 3),
+            gpus=model.gpus,
         )
     )
     intake = threading.Thread(target=engine.take_in, args=(orders,), name="intake", daemon=True)
@@ -259,16 +271,27 @@ class Engine:
     # model thread ---------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Touch the weights, build the graphs and take the first rates, before the node calls itself online."""
+        """Touch the weights, build the graphs and take the first rates, before the node calls itself online.
+
+        A GPU's driver compiles its code where a shape of pass first comes, which may take longer than the passes of
+        a whole answer: so the longest pass is run as well, and what both took counts for no rate.
+        """
+        if self._model.gpus:
+            for rows in (WARM_UP_TOKENS, self._model.passes.batch_tokens):
+                self._warm_up(min(rows, self._context_max - WARM_UP_STEPS))
+            self.scheduler.counters.rates = Rates()
+        self._warm_up(WARM_UP_TOKENS)
+
+    def _warm_up(self, rows: int) -> None:
         vocabulary, preparation = self._model.vocabulary, self._model.preparation
-        tokens = (vocabulary.tokenize("The quick brown fox. ", special=False) or [0]) * WARM_UP_TOKENS
+        tokens = (vocabulary.tokenize("The quick brown fox. ", special=False) or [0]) * rows
         order = Submit(
             0, "", (), "normal", None, None, 0.0, 1.0, 0, (), "hide", None, stream=False, reuse=False
         )
         sequence = Sequence(
             order=order,
-            tokens=tokens[:WARM_UP_TOKENS],
-            prompt_tokens=WARM_UP_TOKENS,
+            tokens=tokens[:rows],
+            prompt_tokens=rows,
             text=AnswerText(),
             closing=[],
             room=WARM_UP_STEPS,

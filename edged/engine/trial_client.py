@@ -130,11 +130,11 @@ def used_sets(system_info: str) -> tuple[str, ...]:
     return tuple(part[0].strip() for part in parts if len(part) == 2 and part[1].strip() == "1")  # noqa: PLR2004 - a pair
 
 
-def library_sets() -> frozenset[str]:
-    """What this build of llama.cpp uses of this processor.
+def describe() -> Loaded:
+    """What this build of llama.cpp uses of this processor, and of GPUs.
 
     Raises:
         EngineError: it cannot be loaded; `SIGILL` in the text where the processor lacks what it wants.
     """
     with Trials(Describe()) as trials:
-        return frozenset(used_sets(trials.loaded.system_info))
+        return trials.loaded

@@ -32,7 +32,7 @@ class LoadTrial(Frame, frozen=True, tag="load"):
 
 
 class Describe(Frame, frozen=True, tag="describe"):
-    """Load llama.cpp and no model; answered by `Loaded` with `system_info` alone."""
+    """Load llama.cpp and no model; answered by `Loaded` with `system_info` and what there is of GPUs."""
 
 
 class RunPasses(Frame, frozen=True, tag="passes"):
@@ -67,6 +67,7 @@ class Loaded(Frame, frozen=True, tag="loaded"):
     Attributes:
         description: architecture, size and quantisation, such as `llama 134M Q4_0`.
         system_info: instruction sets that llama.cpp uses, in its own words.
+        gpus, gpu_backends: the GPUs that it finds, and the kinds that it was built for.
     """
 
     description: str
@@ -74,6 +75,8 @@ class Loaded(Frame, frozen=True, tag="loaded"):
     file_bytes: int
     system_info: str
     load_s: float
+    gpus: tuple[str, ...] = ()
+    gpu_backends: tuple[str, ...] = ()
 
 
 class Ran(Frame, frozen=True, tag="ran"):

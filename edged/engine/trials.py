@@ -188,7 +188,9 @@ def run(fd: int) -> int:
                         )
                     case Describe():
                         llama.start(lambda _level, _text: None)
-                        channel.send(Loaded("", 0, 0, llama.system_info(), 0.0))
+                        channel.send(
+                            Loaded("", 0, 0, llama.system_info(), 0.0, llama.gpus(), llama.gpu_backends())
+                        )
                     case RunPasses() if bench is not None:
                         channel.send(bench.run(order))
                     case ReadMemory():

@@ -189,6 +189,7 @@ class Supervision:
             cores=list(report.cores),
             decode_threads=report.decode_threads,
             prefill_threads=report.prefill_threads,
+            **({"gpus": list(report.gpus)} if report.gpus else {}),
         )
 
     def load_failed(self, report: LoadFailed) -> None:

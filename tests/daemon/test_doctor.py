@@ -39,9 +39,9 @@ def doctor(*words: str, config: Path | None = None, **variables: str) -> subproc
     )
 
 
-def checks(*words: str, config: Path | None = None) -> dict[str, dict[str, Any]]:
+def checks(*words: str, config: Path | None = None, **variables: str) -> dict[str, dict[str, Any]]:
     """Its verdicts by name, the worst of each name; the exit code agrees with them."""
-    ended = doctor("--json", *words, config=config)
+    ended = doctor("--json", *words, config=config, **variables)
     told = json.loads(ended.stdout)
     assert ended.returncode == ["ok", "warning", "failure"].index(told["state"]), ended.stderr
     order = ["ok", "unknown", "warning", "failure"]
@@ -57,6 +57,18 @@ def node(broker: Mosquitto, daemon: MakeDaemon, small_model: Path) -> DaemonProc
     node = daemon(broker, {"model": {"path": str(small_model)}}, scripted=True)
     (node.config.parent / "state").mkdir()
     return node
+
+
+def test_layers_without_a_gpu(broker: Mosquitto, daemon: MakeDaemon, small_model: Path) -> None:
+    """Where the settings put layers on a GPU and llama.cpp finds none, it warns."""
+    engine = {"gpu_layers": 99}
+    node = daemon(broker, {"model": {"path": str(small_model)}, "engine": engine}, scripted=True)
+    found = checks(config=node.config, GGML_VK_VISIBLE_DEVICES="", CUDA_VISIBLE_DEVICES="")["gpu"]
+    assert found["state"] == "warning"
+    assert "the CPU computes all layers" in found["words"]
+    node = daemon(broker, {"model": {"path": str(small_model)}}, scripted=True)
+    hidden = checks(config=node.config, GGML_VK_VISIBLE_DEVICES="", CUDA_VISIBLE_DEVICES="")
+    assert "gpu" not in hidden
 
 
 def test_without_settings() -> None:

@@ -235,6 +235,30 @@ def test_instruction_sets(sets: tuple[str, ...], library: Library, state: State)
     assert verdict.state == state
 
 
+@pytest.mark.parametrize(
+    ("layers", "gpus", "backends", "state", "words"),
+    [
+        (0, (), (), None, ""),
+        (0, ("V3D 7.1",), ("vulkan",), "ok", "V3D 7.1: not used, engine.gpu_layers is 0"),
+        (99, ("V3D 7.1",), ("vulkan",), "ok", "V3D 7.1: engine.gpu_layers is 99"),
+        (99, (), (), "warning", "no code for a GPU"),
+        (99, (), ("cuda", "vulkan"), "warning", "built for cuda and vulkan and finds no GPU"),
+    ],
+)
+def test_a_gpu(
+    layers: int, gpus: tuple[str, ...], backends: tuple[str, ...], state: State | None, words: str
+) -> None:
+    """Layers that the settings put on a GPU have one, or it is said what is missing and what mends it."""
+    library = Library(frozenset({"NEON"}), gpus=gpus, gpu_backends=frozenset(backends))
+    verdict = board_checks.gpu(library, layers)
+    assert (None if verdict is None else verdict.state) == state
+    if verdict is not None:
+        assert words in verdict.words
+        assert ("gpu_layers" in (verdict.mend or "")) == (state == "warning" and not backends)
+        assert ("GGML_VK_VISIBLE_DEVICES" in (verdict.mend or "")) == (state == "warning" and bool(backends))
+    assert board_checks.gpu(Library(None, "no such module"), layers) is None
+
+
 # the model --------------------------------------------------------------------------------------------------
 
 
@@ -399,6 +423,15 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"
 def test_services(unit: Unit | None, states: list[State]) -> None:
     """Active, restarted, changed on disk, hardened."""
     assert [verdict.state for verdict in node_checks.service(unit)] == states
+
+
+def test_a_unit_that_keeps_gpus_away() -> None:
+    """The doctor sees the GPU, the service as shipped does not: said where layers shall be computed there."""
+    shipped, opened = (Unit({**RUNNING, "PrivateDevices": value}) for value in ("yes", "no"))
+    assert [verdict.state for verdict in node_checks.service(shipped)] == ["ok"]
+    [_, kept] = node_checks.service(shipped, gpu=True)
+    assert (kept.state, "edged.service.d/gpu.conf" in (kept.mend or "")) == ("warning", True)
+    assert [verdict.state for verdict in node_checks.service(opened, gpu=True)] == ["ok"]
 
 
 # readings ---------------------------------------------------------------------------------------------------

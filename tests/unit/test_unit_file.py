@@ -153,6 +153,25 @@ def test_exposure(tmp_path: Path) -> None:
     assert exposure(UNIT.read_text().replace("DynamicUser=yes", "DynamicUser=no"), tmp_path) > 1.5
 
 
+def with_drop_in(folder: Path) -> str:
+    """Lay the drop-in for GPUs beside a unit of this folder, as on a node; returns the unit's text."""
+    place = folder / "edged.service.d"
+    place.mkdir()
+    shutil.copy(UNIT.parent / "edged-gpu.conf", place / "gpu.conf")
+    return UNIT.read_text()
+
+
+def test_gpus_are_let_in_and_nothing_else(tmp_path: Path) -> None:
+    """The drop-in is accepted, costs little of the unit's exposure and lets no other device in."""
+    text = with_drop_in(tmp_path)
+    assert verify(text, tmp_path) == ""
+    assert exposure(text, tmp_path) <= 1.5
+    dropin = entries((UNIT.parent / "edged-gpu.conf").read_text())
+    assert dropin["Service.PrivateDevices"] == ["no"]
+    assert dropin["Service.DevicePolicy"] == ["closed"]
+    assert all(re.match("char-(drm|kfd|nvidia[a-z-]*) rw", value) for value in dropin["Service.DeviceAllow"])
+
+
 def test_memory_has_a_bound(unit: dict[str, list[str]]) -> None:
     """A share of the board's, so that the kernel chooses among edged's processes before the board runs short."""
     assert unit["Service.MemoryMax"] == ["85%"]

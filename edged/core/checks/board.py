@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edged.core.board import Board, Cluster, cores_in_words
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
+from edged.core.gpu import why_unused
 from edged.core.heat.clocks import Found
 from edged.core.heat.margins import Margins
 from edged.core.huge_pages import HugePages
@@ -42,11 +43,15 @@ class Library:
         sets: as llama.cpp names them; None where it could not be asked.
         reason: why not.
         illegal: the process died of an instruction that this processor does not have.
+        gpus: the devices that it finds.
+        gpu_backends: the kinds that it was built for.
     """
 
     sets: frozenset[str] | None
     reason: str = ""
     illegal: bool = False
+    gpus: tuple[str, ...] = ()
+    gpu_backends: frozenset[str] = frozenset()
 
 
 def board(found: Board) -> Verdict:
@@ -224,3 +229,16 @@ def instructions(found: Board, library: Library) -> Verdict:
     if not there:
         return warning(name, "neither dotprod nor AVX2: prompts are read slowly on this processor")
     return ok(name, f"uses {', '.join(there)}")
+
+
+def gpu(library: Library, layers: int) -> Verdict | None:
+    """Whether the layers that the settings put on a GPU find one; None where neither asks for the other."""
+    name = "gpu"
+    if library.sets is None or (layers == 0 and not library.gpus):
+        return None
+    devices = ", ".join(library.gpus)
+    if layers == 0:
+        return ok(name, f"{devices}: not used, engine.gpu_layers is 0")
+    if not library.gpus:
+        return warning(name, *why_unused(sorted(library.gpu_backends)))
+    return ok(name, f"{devices}: engine.gpu_layers is {layers}")

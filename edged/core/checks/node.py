@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
+from edged.core.gpu import GPU_DROP_IN
 
 DAY_S = 86_400.0
 SOON_S = 30 * DAY_S
@@ -162,8 +163,8 @@ def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
     return ok(name, words)
 
 
-def service(unit: Unit | None) -> list[Verdict]:
-    """Systemd's view: active, as on disk, hardened."""
+def service(unit: Unit | None, *, gpu: bool = False) -> list[Verdict]:
+    """Systemd's view: active, as on disk, hardened; with `gpu`, whether the unit lets the daemon at one."""
     name = "service"
     if unit is None:
         return [unknown(name, "systemd does not run here")]
@@ -189,6 +190,10 @@ def service(unit: Unit | None) -> list[Verdict]:
         )
     if drop_ins := told.get("DropInPaths"):
         verdicts.append(ok("unit", f"changed by {drop_ins}"))
+    if gpu and told.get("PrivateDevices") == "yes":
+        words = "PrivateDevices=yes keeps every GPU from the service"
+        mend = f"sudo install -D -m 644 systemd/edged-gpu.conf {GPU_DROP_IN}; sudo systemctl daemon-reload"
+        verdicts.append(warning("unit", words, f"{mend}; sudo systemctl restart edged"))
     if unit.exposure is not None:
         words = f"exposure {unit.exposure:g} of 10"
         if unit.exposure > EXPOSURE_MOST:

@@ -7,6 +7,7 @@ model thread. Nothing here knows of questions, slots or policy. Symbols named he
 
 from .bindings import give_back
 from .context import ABORTED, KV_TYPES, NO_SLOT, Context
+from .devices import gpu_backends, gpus
 from .library import LogLine, start, system_info, version
 from .model import Model, Token, read_tokens
 from .sampler import Sampler
@@ -21,6 +22,8 @@ __all__ = [
     "Sampler",
     "Token",
     "give_back",
+    "gpu_backends",
+    "gpus",
     "read_tokens",
     "start",
     "system_info",

@@ -105,7 +105,7 @@ class Context:
         return len(self._rows) - 1
 
     def decode(self, threads: int) -> int:
-        """Run one forward pass over the rows added since the last one, and empty the batch.
+        """Run one forward pass over the rows added since the last one to its end, and empty the batch.
 
         Returns:
             0, or `NO_SLOT`, or `ABORTED` (then some rows may stand in the cache: forget them), or a negative
@@ -154,7 +154,10 @@ class Context:
             batch.logits[index] = row.logits
 
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - a flag is what it is
-        """Make the running forward pass return `ABORTED`; may be called from any thread."""
+        """Make the running forward pass return `ABORTED`; may be called from any thread.
+
+        A pass on a GPU goes on to its end all the same: only llama.cpp's CPU code looks at the flag.
+        """
         self._stop_flag[0] = b"\1" if stop else b"\0"
 
     def forget(self, sequence: int, start: int = 0) -> bool:
