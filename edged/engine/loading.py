@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +61,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
             kv_type=setup.kv_type,
         )
     except ModelError as error:
-        said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
-        raise ModelError(f"{error}{said}") from error
+        raise ModelError(f"{error}{why(complaints, setup.gpu_layers)}") from error
     loading = False
     gpus = llama.gpus() if setup.gpu_layers else ()
     llama.give_back()  # what the loader and the tokenizer's making have freed: 2 MB with 49k tokens, 6 with 152k
@@ -112,6 +111,14 @@ def _make_constraints(model: llama.Model) -> Constraints:
     from edged.engine.llama.tables import grammar_tables  # noqa: PLC0415
 
     return Constraints(grammar_tables(model))
+
+
+def why(complaints: Sequence[str], gpu_layers: int) -> str:
+    """What llama.cpp said first of a load that failed, as the rest of a sentence, or ""."""
+    said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
+    if gpu_layers and any("allocate" in complaint for complaint in complaints):
+        said += "; where that is the GPU's memory, lower engine.gpu_layers"
+    return said
 
 
 def check_file(path: Path, sha256: str | None) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.channel import Channel
-from edged.engine.loading import check_file
+from edged.engine.loading import check_file, why
 from edged.engine.process import PR_SET_PDEATHSIG
 from edged.engine.trial_messages import (
     Describe,
@@ -64,8 +64,7 @@ class Bench:
                 kv_type=setup.kv_type,
             )
         except ModelError as error:
-            said = f" (llama.cpp: {complaints[0][:200]})" if complaints else ""
-            raise ModelError(f"{error}{said}") from error
+            raise ModelError(f"{error}{why(complaints, setup.gpu_layers)}") from error
         self._room = setup.context
         self._past = 0
         self.load_s = time.monotonic() - begun
