@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
-from ..core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta, Reply
+from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
+from ..core.transcript import Kind, Transcript
 from ..errors import EX_TEMPFAIL
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 
@@ -198,46 +199,55 @@ def printable(text: str) -> str:
 
 
 class _Column:
-    """Prints pieces as they come: thinking dimmed and apart from the answer, on a terminal alone."""
+    """Prints pieces as they come: thinking dimmed and apart from the answer, on a terminal alone.
+
+    Pieces may be lost on the way: after a gap nothing is printed until the end, which repeats the whole text.
+    """
 
     def __init__(self, out: Console) -> None:
         self._out = out
-        self._kind: type[Reply] | None = None
+        self._transcript = Transcript()
+        self._kind: Kind | None = None
         self._ends_line = True
 
     def show(self, reply: Reply) -> None:
         match reply:
-            case ReasoningDelta(text=text) if self._out.is_terminal:
-                self._put(ReasoningDelta, text, "dim")
-            case Delta(text=text):
-                self._put(Delta, text, "")
-            case Accepted(seq=0) if self._kind is not None:
-                self.close()
-                note("the node was restarted and answers anew")
-                self._kind = None
+            case Accepted(seq=0) if self._kind is not None and self._out.is_terminal:
+                self._void()
+                self._transcript = Transcript()
             case Accepted(seq=0, position=position, eta_ms=eta_ms) if position and sys.stderr.isatty():
                 others = "one question has" if position == 1 else f"{position} questions have"
                 note(f"{others} to end before it begins; the answer may be there in {eta_ms / 1000:.0f} s")
-            case Done(text=text) if self._kind is not Delta:
-                self._put(Delta, text, "")  # nothing was streamed
             case _:
                 pass
+        parts = self._transcript.feed(msgspec.to_builtins(reply))
+        if isinstance(reply, Done) and self._transcript.diverged:
+            self._void()
+            parts = [("text", reply.text)]
+        for kind, text in parts:
+            if kind == "text" or self._out.is_terminal:
+                self._put(kind, text)
 
     def close(self) -> None:
         if not self._ends_line:
             self._out.print()
         self._ends_line = True
 
-    def _put(self, kind: type[Reply], text: str, style: str) -> None:
+    def _void(self) -> None:
+        self.close()
+        note("the node was restarted and answers anew")
+        self._kind = None
+
+    def _put(self, kind: Kind, text: str) -> None:
         if self._kind not in {None, kind}:
             self.close()
             self._out.print()
-        if self._kind is not kind:
+        if self._kind != kind:
             text = text.lstrip("\n")
         self._kind = kind
         shown = printable(text) if self._out.is_terminal else text
         if shown:
-            self._out.print(Text(shown, style=style), end="")
+            self._out.print(Text(shown, style="dim" if kind == "reasoning" else ""), end="")
             self._out.file.flush()
             self._ends_line = shown.endswith("\n")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from certificates import Authority
+from faults.proxy import Proxy
 
 from edged.client import AnswerError, AnswerTimeoutError, Client, UnreachableError
 from edged.core.reply import Accepted, Delta, Done
@@ -345,6 +346,31 @@ def test_a_reader_that_goes_takes_the_question_back(broker: Mosquitto, node: Dae
     asking.stderr.close()
     assert asking.wait(WAIT_S) == 141
     node.wait_log("job_cancelled")
+
+
+def test_what_was_lost_on_the_way_is_printed_at_the_end(broker: Mosquitto, node: DaemonProcess) -> None:
+    """Deltas of a time without a connection never come: what stood there looked whole, and was half an answer."""
+    proxy = Proxy(broker.port)
+    asking = subprocess.Popen(
+        command("ask", "--node", "attic", "--port", str(proxy.port), "tokens=60 step_ms=30"),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert asking.stdout is not None
+    try:
+        said = os.read(asking.stdout.fileno(), 4096)
+        proxy.set("refuse")
+        node.wait_log("job_finished")
+        proxy.set("pass")
+        rest, told = asking.communicate(timeout=WAIT_S)
+    finally:
+        asking.kill()
+        asking.wait()
+        proxy.close()
+    assert asking.returncode == 0, told
+    assert (said + rest).decode().split() == [f"w{n}" for n in range(60)]
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from typer.core import TyperOption
 from typer.main import get_command
@@ -12,7 +13,7 @@ from edged import cli
 from edged.cli import app, load_commands, reflow
 from edged.cli.ask import follow
 from edged.client import Answer, ClientError
-from edged.core.reply import Accepted, Delta
+from edged.core.reply import Accepted, Delta, Done, Timings, Usage
 from edged.settings import Settings
 from edged.settings.leaves import leaves
 from edged.settings.source import OTHER_VARIABLES
@@ -74,6 +75,19 @@ def test_a_docstring_is_set_anew_for_the_terminal() -> None:
     assert reflow("One.\n\n    Two\n    three.\n    ") == "One.\n\nTwo three."
 
 
+DONE = Done(
+    id="1",
+    seq=9,
+    text="",
+    finish_reason="stop",
+    usage=Usage(),
+    timings=Timings(),
+    model="m",
+    node="shed",
+    attempt=1,
+)
+
+
 class Nobody:
     """Whom an answer tells that nobody waits for it any more."""
 
@@ -107,3 +121,27 @@ def test_an_error_in_mid_answer_begins_its_own_line(capsys: pytest.CaptureFixtur
     with pytest.raises(ClientError):
         follow(answer)
     assert capsys.readouterr().out == "The bearing\n"
+
+
+def test_what_was_lost_is_printed_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """Deltas may be lost: behind a gap nothing is shown before `done`, which has all of the text."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(Accepted(id="1", seq=0, node="shed", position=0, eta_ms=1))
+    for seq, text in ((1, "The "), (3, "is "), (4, "warm.")):
+        answer.put(Delta(id="1", seq=seq, text=text))
+    answer.put(msgspec.structs.replace(DONE, text="The bearing is warm."))
+    assert follow(answer) == 0
+    assert capsys.readouterr().out == "The bearing is warm.\n"
+
+
+@pytest.mark.parametrize(("second", "shown"), [("The bearing is warm.", ""), ("No.", "The bearing\n")])
+def test_an_answer_that_begins_anew(second: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe the second attempt goes on where the first broke off, if it says the same."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(Accepted(id="1", seq=0, node="shed", position=0, eta_ms=1))
+    answer.put(Delta(id="1", seq=1, text="The bearing"))
+    answer.put(Accepted(id="1", seq=0, node="shed", position=0, eta_ms=2))
+    answer.put(Delta(id="1", seq=1, text=second[:4]))
+    answer.put(msgspec.structs.replace(DONE, text=second))
+    assert follow(answer) == 0
+    assert capsys.readouterr().out == f"{shown}{second}\n"

@@ -51,6 +51,7 @@ def main() -> int:
 
     device.connect(options.broker, options.port)
     device.loop_start()
+    shown = ""
     try:
         while True:
             reply = replies.get(timeout=options.timeout)
@@ -58,8 +59,10 @@ def main() -> int:
                 print(f"[place {reply['position']}, about {reply['eta_ms'] / 1000:.0f} s]", file=sys.stderr)
             elif reply["type"] == "delta":
                 print(reply["text"], end="", flush=True)
+                shown += reply["text"]
             elif reply["type"] == "done":
-                print()
+                whole = reply["text"]  # deltas may have been lost: this has all of them
+                print(whole[len(shown) :] if whole.startswith(shown) else f"\n\n{whole}")
                 return 0
             elif reply["type"] == "error":
                 print(f"{reply['code']}: {reply['message']}", file=sys.stderr)
