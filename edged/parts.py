@@ -269,6 +269,7 @@ def configure(
         system_prompt=model.system_prompt,
         prefix_folder=str(settings.paths.state / "prefixes"),
         prefix_bytes=engine.prefix_store_bytes,
+        draft_max=engine.draft_max,
         step_s=speed.step_s,
         read_s=speed.read_s,
         hang_s=engine.hang_s,

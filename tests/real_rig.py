@@ -24,16 +24,17 @@ class RealRig:
     Args:
         model: GGUF file.
         slots, context: shape of the cache.
+        threads: that compute.
     """
 
-    def __init__(self, model: Path, *, slots: int = 4, context: int = 1024) -> None:
+    def __init__(self, model: Path, *, slots: int = 4, context: int = 1024, threads: int = THREADS) -> None:
         setup = configured(
             model_path=str(model),
             slots=slots,
             context=context,
             batch_tokens=256,
-            decode_threads=THREADS,
-            prefill_threads=THREADS,
+            decode_threads=threads,
+            prefill_threads=threads,
         )
         loaded = load(setup, lambda _level, _text: None)
         self.vocabulary = loaded.vocabulary
@@ -44,8 +45,8 @@ class RealRig:
             loaded.passes,
             loaded.make_chooser,
             slots=slots,
-            decode_threads=THREADS,
-            prefill_threads=THREADS,
+            decode_threads=threads,
+            prefill_threads=threads,
             emit=self.reports.extend,
         )
 

@@ -106,7 +106,7 @@ class ScriptedPasses:
         streams: how many sequences can run at once.
         context: tokens that one stream can hold.
         batch_tokens: rows of one pass.
-        can_cut: False imitates recurrent memory: cutting empties the stream.
+        cuts: False imitates recurrent memory: cutting empties the stream.
         abort: numbers of passes (from 0) that are aborted halfway.
         fail: numbers of passes and the code that they return.
         during: called inside each pass, where another thread could act.
@@ -117,7 +117,7 @@ class ScriptedPasses:
     streams: int
     context: int
     batch_tokens: int
-    can_cut: bool = True
+    cuts: bool = True
     abort: set[int] = field(default_factory=set)
     fail: dict[int, int] = field(default_factory=dict)
     during: Callable[[], None] = lambda: None
@@ -169,7 +169,7 @@ class ScriptedPasses:
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Cut a stream."""
         assert not self._pending, "rows wait for a pass"
-        if start and start < len(self.kv[sequence]) and not self.can_cut:
+        if start and start < len(self.kv[sequence]) and not self.cuts:
             self.kv[sequence].clear()
             return False
         del self.kv[sequence][start:]

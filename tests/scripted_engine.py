@@ -89,7 +89,12 @@ class WordVocabulary:
 
 
 class ScriptedPasses:
-    """A cache that holds tokens and nothing else, and passes that take the time they are told to."""
+    """A cache that holds tokens and nothing else, and passes that take the time they are told to.
+
+    A script counts passes as tokens: nothing is drafted.
+    """
+
+    cuts = False
 
     def __init__(self, vocabulary: WordVocabulary, slots: int, batch_tokens: int) -> None:
         self.batch_tokens = batch_tokens

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
-from edged.core.news import Board, Health, Heat, Info, Membership, Phase, PrefixStore, Upstream
+from edged.core.news import Board, Drafts, Health, Heat, Info, Membership, Phase, PrefixStore, Upstream
 from edged.core.reply import Timings
 from edged.core.topology import format_cores
 from edged.core.vitals import LEVELS
@@ -160,6 +160,9 @@ def _engine(health: Health) -> Iterable[Family]:
     store = health.prefix_store or PrefixStore()
     yield _one("edged_prefix_store_bytes", "Size of the prompts on disk.", store.bytes)
     yield _count("edged_prefix_store_loads", "Prompts that were read from disk.", store.loads)
+    drafts = health.drafts or Drafts()
+    yield _count("edged_draft_tokens", "Tokens that were guessed beside the next one.", drafts.tokens)
+    yield _count("edged_draft_tokens_right", "Guessed tokens that the model then chose.", drafts.right)
     yield _one("edged_decode_tokens_per_second", "Tokens written lately.", health.decode_tokens_per_s)
     yield _one(
         "edged_calibrated_decode_tokens_per_second",

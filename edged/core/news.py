@@ -165,6 +165,18 @@ class JournalDepth(Shape, frozen=True, omit_defaults=False):
     failing: str | None = None
 
 
+class Drafts(Shape, frozen=True, omit_defaults=False):
+    """Tokens that were guessed and computed beside the next one.
+
+    Attributes:
+        tokens: since the engine's start.
+        right: those of them that the model then chose.
+    """
+
+    tokens: int = 0
+    right: int = 0
+
+
 class PrefixStore(Shape, frozen=True, omit_defaults=False):
     """Prompts on disk as computed.
 
@@ -238,6 +250,7 @@ class Health(Shape, frozen=True):
         context: tokens of prompt and answer together that a question may have just now.
         kv_tokens: tokens in the key-value cache.
         prefix_store: prompts on disk as computed.
+        drafts: tokens that were guessed.
         decode_tokens_per_s: written lately, all answers together.
         prefill_tokens_per_s: read lately.
         calibrated_decode_tokens_per_s: of one question alone, as `edged calibrate` measured it.
@@ -259,6 +272,7 @@ class Health(Shape, frozen=True):
     context: int | None = None
     kv_tokens: int | None = None
     prefix_store: PrefixStore | None = None
+    drafts: Drafts | None = None
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
     calibrated_decode_tokens_per_s: float | None = None

@@ -27,6 +27,7 @@ class Rates:
         self.read_s = 0.0
         self.answer_tokens = 128.0
         self.written_per_s = 0.0
+        self._plain_per_s, self._plain = 0.0, False
 
     def expect(self, step_s: float, read_s: float) -> None:
         """Begin with figures that were measured before, in place of a few passes' own; they move on from there."""
@@ -36,9 +37,22 @@ class Rates:
         """Count a pass of `written` rows of answers and `read` rows of prompts."""
         if read == 0 and written > 0:
             self.step_s = _mix(self.step_s, seconds)
-            self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
+            rate = written / seconds if seconds > 0 else 0.0
+            self.written_per_s = _mix(self.written_per_s, rate)
+            self._plain_per_s, self._plain = _mix(self._plain_per_s, rate), True
         elif read >= 8:  # noqa: PLR2004 - shorter reads are dominated by the weights, as a written token is
             self.read_s = _mix(self.read_s, max(0.0, seconds - (self.step_s if written else 0.0)) / read)
+
+    def drafted(self, seconds: float, *, answers: int, written: int) -> None:
+        """Count a pass that wrote `written` tokens of `answers`, more than one of each where drafts came true."""
+        self.step_s = _mix(self.step_s, seconds * answers / written)
+        self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
+
+    def take_plain(self) -> float:
+        """Tokens a second of the last passes without drafts: what a calibration measures. 0.0 without a new one."""
+        rate = self._plain_per_s if self._plain else 0.0
+        self._plain = False
+        return rate
 
     def cores_changed(self, speed: float) -> None:
         """The cores are `speed` times as fast together from now on, by their number and clock.
@@ -59,12 +73,14 @@ class Rates:
 
 @dataclass(slots=True)
 class Counters:
-    """What the engine has done since its start: passes, aborted ones, tokens written and read."""
+    """What the engine has done since its start: passes, aborted ones, and tokens of each kind."""
 
     steps: int = 0
     aborted: int = 0
     written: int = 0
     read: int = 0
+    drafted: int = 0
+    drafted_right: int = 0
     rates: Rates = field(default_factory=Rates)
 
 

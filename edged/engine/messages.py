@@ -51,6 +51,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     system_prompt: str
     prefix_folder: str = ""
     prefix_bytes: int = 0
+    draft_max: int = 0
     step_s: float = 0.0
     read_s: float = 0.0
     hang_s: float = 120.0
@@ -256,6 +257,8 @@ class Pulse(Frame, frozen=True, tag="pulse"):
         slots, pace, paused: the limits that hold, see `SetLimits`.
         prefix_bytes, prefix_loads: size of the prompts kept on disk, and how often one was read since the start.
         decode_tokens_per_s, prefill_tokens_per_s: of the last seconds with work in them; 0.0 before any.
+        plain_tokens_per_s: the former without passes that had drafts; 0.0 where all since the last sign had.
+        drafted, drafted_right: tokens that were guessed since the start, and those of them that came true.
     """
 
     steps: int
@@ -271,6 +274,9 @@ class Pulse(Frame, frozen=True, tag="pulse"):
     paused: bool = False
     prefix_bytes: int = 0
     prefix_loads: int = 0
+    plain_tokens_per_s: float = 0.0
+    drafted: int = 0
+    drafted_right: int = 0
 
 
 class Log(Frame, frozen=True, tag="log"):

@@ -32,6 +32,8 @@ class Passes(Protocol):
     """KV cache and forward passes; `edged.engine.llama.Context` tells the details."""
 
     batch_tokens: int
+    cuts: bool
+    """Whether `forget` can take out again what the last pass put in."""
 
     def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
         """Append a row to the next pass."""

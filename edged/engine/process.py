@@ -128,6 +128,7 @@ def _run(fd: int, load: Load) -> int:
         channel.send(Log("warning", "gpu_not_used", {"reason": model.gpu_missed}))
     engine = Engine(first, model, channel)
     engine.warm_up()
+    engine.scheduler.draft_max = first.draft_max  # from here on: the first rates are those without
     if first.lock_memory and (reason := lock_memory()):
         channel.send(Log("warning", "memory_not_locked", {"reason": f"{reason}; {ADVICE}"}))
     rates = engine.scheduler.counters.rates
@@ -382,6 +383,9 @@ class Engine:
                 paused=scheduler.paused,
                 prefix_bytes=self._prefixes.size_bytes if self._prefixes else 0,
                 prefix_loads=self._prefixes.loads if self._prefixes else 0,
+                plain_tokens_per_s=round(counters.rates.take_plain(), 1),
+                drafted=counters.drafted,
+                drafted_right=counters.drafted_right,
             )
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Container
+from itertools import zip_longest
 
 import msgspec
 
@@ -18,6 +19,7 @@ from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.outlook import Capacity, Left
 from edged.core.pace import PACE_MIN, Pace
 from edged.core.rates import MEASURED_PASSES, Counters
+from edged.engine.drafts import Draft, Drafts
 from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
@@ -81,6 +83,7 @@ class Scheduler:
         self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
         self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
+        self._drafts = Drafts(passes, self._slots, self._writer, self._running, self.counters)
         self.slots = slots
         self.paused = False
 
@@ -88,6 +91,15 @@ class Scheduler:
     def pace(self) -> float:
         """Share of the time that passes may fill."""
         return self._pace.share
+
+    @property
+    def draft_max(self) -> int:
+        """Tokens that may be drafted for an answer."""
+        return self._drafts.most
+
+    @draft_max.setter
+    def draft_max(self, tokens: int) -> None:
+        self._drafts.most = tokens
 
     @property
     def rest_s(self) -> float:
@@ -250,7 +262,8 @@ class Scheduler:
         shares = [] if self.paused or self._pace.rest_s(now) > 0 else self._plan()
         if not shares:
             return False
-        rows, read = self._fill(shares)
+        drafts = self._drafts.make([sequence for sequence, _ in shares], self._decode_threads)
+        rows, read = self._fill(shares, drafts)
         begun = self._clock()
         reading = any(count > 1 for _, count, _ in rows)
         code = self._passes.decode(self._prefill_threads if reading else self._decode_threads)
@@ -266,21 +279,36 @@ class Scheduler:
             return True
         if code != 0:
             raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
-        written = sum(not sequence.reading for sequence, _, _ in rows)
         self.counters.steps += 1
         self.counters.read += read
-        rates = self.counters.rates
-        rates.passed(ended - begun, written=written, read=read)
-        self._count_turn(ended - begun, rows)
-        for sequence, count, row in rows:
-            self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
-            if sequence.answering:
-                self._ledger.add(sequence.order.client, count)
-            sequence.past += count
-            if row is not None:
-                self._writer.write(sequence, row, ended)
+        written = sum(not sequence.reading for sequence, _, _ in rows)
+        rates, seconds = self.counters.rates, ended - begun
+        if not drafts:
+            rates.passed(seconds, written=written, read=read)
+        self._count_turn(seconds, rows)
+        right = self._go_on(rows, drafts, ended)
+        if drafts:
+            rates.drafted(seconds, answers=written, written=written + right)
+        if written == len(rows):
+            self._drafts.passed(written, self._decode_threads, drafted=bool(drafts), seconds=seconds)
         self._flush()
         return True
+
+    def _go_on(self, rows: list[tuple[Sequence, int, int | None]], drafts: list[Draft], now: float) -> int:
+        """Have the next tokens written where a row has logits; returns how many of the drafts came true."""
+        right = 0
+        for (sequence, count, row), draft in zip_longest(rows, drafts):
+            answering = sequence.answering
+            self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
+            sequence.past += count
+            won = 0
+            if row is not None:
+                self._writer.write(sequence, row, now)
+                won = self._drafts.verify(sequence, draft, row, now) if draft is not None else 0
+            if answering:
+                self._ledger.add(sequence.order.client, count + won)
+            right += won
+        return right
 
     def _count_turn(self, seconds: float, rows: list[tuple[Sequence, int, int | None]]) -> None:
         """Whose turn a pass was; tokens forced upon an answer are the answer's."""
@@ -376,11 +404,13 @@ class Scheduler:
         chosen = [(self._running[share.slot], share.rows) for share in shares]
         return sorted(chosen, key=lambda each: each[0].slot)
 
-    def _fill(self, shares: list[tuple[Sequence, int]]) -> tuple[list[tuple[Sequence, int, int | None]], int]:
+    def _fill(
+        self, shares: list[tuple[Sequence, int]], drafts: list[Draft]
+    ) -> tuple[list[tuple[Sequence, int, int | None]], int]:
         """Put the rows into the batch; returns for each sequence its count and its row with logits."""
         rows: list[tuple[Sequence, int, int | None]] = []
         read = 0
-        for sequence, count in shares:
+        for (sequence, count), draft in zip_longest(shares, drafts):
             row = None
             last = len(sequence.tokens) - 1
             for position in range(sequence.past, sequence.past + count):
@@ -389,6 +419,8 @@ class Scheduler:
                 )
                 if position == last:
                     row = at
+            for position, token in enumerate(draft.tokens if draft else (), start=last + 1):
+                self._passes.add(token, position, sequence.slot, logits=True)
             read += count if sequence.reading else 0
             rows.append((sequence, count, row))
         if read >= LONG_PASS_ROWS and len(self._running) == 1:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
+from edged.core.drafting import Guesses
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call
 from edged.engine.calls import CallForm
@@ -49,6 +50,7 @@ class Sequence:
         cached: prompt tokens that were there already.
         closed: we wrote the end of the thinking for the model.
         tag_shown: the tag that ends an inline thinking stands in a delta.
+        guesses: what its drafts are made of; None before the first.
     """
 
     order: Submit
@@ -74,6 +76,7 @@ class Sequence:
     first: float = math.nan
     closed: bool = False
     tag_shown: bool = False
+    guesses: Guesses | None = None
 
     @property
     def number(self) -> int:

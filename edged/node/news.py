@@ -62,6 +62,7 @@ def work(desk: Desk, engine: Supervision) -> Json:
         told["context"] = pulse.context
         told["kv_tokens"] = pulse.kv_tokens
         told["prefix_store"] = {"bytes": pulse.prefix_bytes, "loads": pulse.prefix_loads}
+        told["drafts"] = {"tokens": pulse.drafted, "right": pulse.drafted_right}
         if pulse.decode_tokens_per_s:
             told["decode_tokens_per_s"] = pulse.decode_tokens_per_s
         if pulse.prefill_tokens_per_s:

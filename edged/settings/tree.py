@@ -87,6 +87,8 @@ class Engine(Section):
     """Type of the key-value cache; `q8_0` halves its memory."""
     prefix_store_bytes: Annotated[int, Field(strict=True, ge=0, le=65_536 * MIB)] = 256 * MIB
     """Prompts kept on disk as computed, for after a restart; a day's writing has the same bound; 0 turns it off."""
+    draft_max: Annotated[int, Field(strict=True, ge=0, le=3)] = 3
+    """Tokens guessed from the text so far and tried beside the next one, where that is faster; 0: none."""
     lock_memory: Flag = False
     """Keep the engine's memory, the weights first, from being swapped out (mlockall)."""
     gpu_layers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0

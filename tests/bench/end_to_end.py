@@ -47,7 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     path = model_path(options.model)
     tokens = options.tokens or (256 if options.model == "smollm" else 96)
-    engine: dict[str, Any] = {"slots": options.slots}
+    # The bare loop computes token by token as well: what guessing gains, `speculation.py` tells.
+    engine: dict[str, Any] = {"slots": options.slots, "draft_max": 0}
     if options.threads:
         engine |= {"decode_threads": options.threads, "prefill_threads": options.threads}
     if options.delta_interval_ms is not None:

@@ -4,9 +4,10 @@
 
 Same model, cores, threads, slots, context and greedy sampling, in turns; edged is measured from MQTT publish to
 MQTT delivery through a real Mosquitto, llama-server over HTTP on loopback with streaming, `Llama` in process (one
-question at a time: it knows no more). A ratio is the median over neighbouring runs. llama-server is built outside
-this repository from llama-cpp-python's source distribution, with the compiler's options of `deploy/llama.cmake`, so
-that both have the same llama.cpp:
+question at a time: it knows no more). Each computes token by token: edged guesses none here, what `--draft-max 3`
+brings back and `tests/bench/speculation.py` measures. A ratio is the median over neighbouring runs. llama-server is
+built outside this repository from llama-cpp-python's source distribution, with the compiler's options of
+`deploy/llama.cmake`, so that both have the same llama.cpp:
 
     export CFLAGS="-U__AMX_INT8__ -U__AVX512FP16__" CXXFLAGS="-U__AMX_INT8__ -U__AVX512FP16__"
     cmake -B build -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF vendor/llama.cpp
@@ -254,10 +255,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, help="of an answer; 128 for smollm, 48 otherwise")
+    parser.add_argument("--draft-max", type=int, default=0, help="of edged; 3 as it comes")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     path = end_to_end.model_path(options.model)
-    engine: dict[str, Any] = {"slots": max(CLIENTS)}
+    engine: dict[str, Any] = {"slots": max(CLIENTS), "draft_max": options.draft_max}
     if options.threads:
         engine |= {"decode_threads": options.threads, "prefill_threads": options.threads}
     sections = {"model": {"path": str(path)}, "engine": engine}
@@ -284,6 +286,7 @@ def main() -> None:
         "threads": [info["decode_threads"], info["prefill_threads"]],
         "slots": info["slots"],
         "tokens": tokens,
+        "draft_max": options.draft_max,
         "rounds": found,
         "ratio_to_llama_server": {
             name: round(rig.ratio(values["edged"], values["llama-server"]), 3)

@@ -1,40 +1,32 @@
-"""Would speculation pay? Drafts looked up in the prompt, their cost and their luck, measured apart.
+"""What drafts from the text so far are worth: the engine with and without them, in turn, over real answers.
 
-    python tests/bench/speculation.py [--threads N] [--rounds 15] [--json FILE]
+    python tests/bench/speculation.py [--threads 2] [--rounds 5] [--tokens 160] [--json FILE]
 
-A draft of k tokens makes a pass of k + 1 rows. What such a pass costs, against one of a single row, is measured on
-this machine for the small model and for the shape of R1-Distill-Qwen-1.5B. How many drafted tokens a greedy answer
-takes is measured on real answers of the small model: verification keeps the text, so the answer can be written
-once and every draft be looked up in it afterwards. Both together give the speed that speculation would reach, at
-best: its own bookkeeping costs nothing here. The engine has no speculation; this is why.
+The small model answers greedily four kinds of questions. The shape of R1-Distill-Qwen-1.5B, whose weights are
+random, computes the same answers: they are dictated to it token by token, in its own vocabulary, where it would
+choose. So its passes cost what they cost, and as many drafts come true as in a text that a model has written. One
+question at a time, and two of a kind together.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import rig  # noqa: E402 - found through the path above
 from r1model import bench_model  # noqa: E402
+from real_rig import RealRig, ask  # noqa: E402
 
-from edged.core.question import Message  # noqa: E402
+from edged.core.drafting import DRAFT_MAX  # noqa: E402
 from edged.demo_model import ensure_demo_model  # noqa: E402
-from edged.engine import llama  # noqa: E402
-from edged.engine.chat import ChatTemplate, to_tokens  # noqa: E402
+from edged.engine.messages import Ended  # noqa: E402
 
-DEPTH = 256
-"""Tokens in the cache when a pass is timed."""
-ROWS = (1, 2, 3, 4, 5, 6, 8)
-NGRAMS = (4, 3, 2)
-"""Lengths of the endings that are looked up, longest first; llama.cpp's lookup example tries 4 to 1."""
-ANSWER_TOKENS = 160
 READINGS = "pump 3: 61 C, 1480 rpm, 4.2 bar; pump 4: 74 C, 1475 rpm, 4.1 bar; pump 5: 58 C, 0 rpm, 0.0 bar"
 QUESTIONS = {
     "copying: repeat a log line by line": f"Repeat this log word for word, one pump a line: {READINGS}",
@@ -43,125 +35,93 @@ QUESTIONS = {
     "judging: which reading is odd": f"Here are readings: {READINGS}. Which pump needs attention, and why?",
     "answering: general knowledge": "Why do bearings get hot, and what should one do about it?",
 }
+WAYS = {"without": 0, "with": DRAFT_MAX}
+
+
+class Dictated:
+    """Chooses the tokens of a text, whatever the logits say."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens: Iterator[int] = iter(tokens)
+
+    def choose(self, row: int) -> int:
+        """The next one."""
+        del row
+        return next(self._tokens)
+
+    def choose_among(self, row: int, mask: bytes) -> int:
+        """The next one as well: nothing is held to a schema here."""
+        del mask
+        return self.choose(row)
+
+    def close(self) -> None:
+        """There is nothing to free."""
 
 
 def main() -> None:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    llama.start(lambda _level, _text: None)
-    costs = {
-        path.stem: pass_costs(path, options.threads, options.rounds)
-        for path in (ensure_demo_model(), bench_model())
-    }
-    answers = {name: answer(ensure_demo_model(), text, options.threads) for name, text in QUESTIONS.items()}
-    result = {
-        "machine": rig.machine(),
-        "threads": options.threads,
-        "cost_of_rows": costs,
-        "gain": {
-            kind: {
-                model: {str(rows - 1): gain(*tokens, cost, rows - 1) for rows in ROWS[1:]}
-                for model, cost in costs.items()
-            }
-            for kind, tokens in answers.items()
-        },
-    }
-    rows: list[tuple[str, ...]] = [("rows of a pass", *map(str, ROWS))]
-    rows += [(model, *(f"{cost[count]:.2f}" for count in ROWS)) for model, cost in costs.items()]
-    rig.show("time of a pass, against one row; medians", rows)
-    rows = [("answer", "model", *(f"{count - 1} drafted" for count in ROWS[1:]))]
-    for kind, models in result["gain"].items():
-        rows += [(kind, model, *(f"x {value:.2f}" for value in by.values())) for model, by in models.items()]
-    rig.show("decode speed with speculation, against without", rows)
-    rig.save(options.json, result)
+    small = RealRig(ensure_demo_model(), threads=options.threads)
+    shape = RealRig(bench_model(), threads=options.threads)
+    found: list[dict[str, Any]] = []
+    for kind, question in QUESTIONS.items():
+        text = write(small, question, options.tokens, 1)[0].text
+        for name, model in (("SmolLM2-135M", small), ("1.5B shape", shape)):
+            tokens = model.vocabulary.tokenize(text, special=False)[: options.tokens]
+            if model is shape:
+                shape.scheduler._make_chooser = lambda tokens=tokens, **_: Dictated(tokens)  # noqa: SLF001
+            for together in (1, 2):
+                about = {"kind": kind, "model": name, "together": together}
+                found.append(about | compare(model, question, len(tokens), together, options.rounds))
+    rows: list[tuple[str, ...]] = [
+        ("answer", "model", "at once", "tokens/s", "with drafts", "ratio", "came true")
+    ]
+    rows += [
+        (
+            each["kind"],
+            each["model"],
+            str(each["together"]),
+            *(f"{statistics.median(each['tokens_per_s'][way]):.1f}" for way in WAYS),
+            f"{each['ratio']:.2f}",
+            f"{100 * each['right'] / max(1, each['drafted']):.0f} % of {each['drafted']}",
+        )
+        for each in found
+    ]
+    rig.show(f"answers of up to {options.tokens} tokens, {options.threads} threads", rows)
+    rig.save(options.json, {"machine": rig.machine(), "threads": options.threads, "found": found})
 
 
-def pass_costs(path: Path, threads: int, rounds: int) -> dict[int, float]:
-    """Time of a pass for each count of rows, all with logits, in units of a pass of one row."""
-    model = llama.Model(path)
-    context = llama.Context(
-        model, sequences=1, context=DEPTH + max(ROWS), batch_tokens=DEPTH, threads=threads, kv_type="f16"
-    )
-    token = model.tokenize(" the", special=False)[0]
-    for position in range(DEPTH):
-        context.add(token, position, 0, logits=position == DEPTH - 1)
-    context.decode(threads)
-    times: dict[int, list[float]] = {count: [] for count in ROWS}
-    for _ in range(rounds):
-        for count in ROWS:
-            for position in range(DEPTH, DEPTH + count):
-                context.add(token, position, 0, logits=True)
-            begun = time.perf_counter()
-            context.decode(threads)
-            times[count].append(time.perf_counter() - begun)
-            context.forget(0, DEPTH)
-    context.close()
-    model.close()
-    alone = statistics.median(times[1])
-    return {count: round(statistics.median(each) / alone, 3) for count, each in times.items()}
+def write(model: RealRig, question: str, tokens: int, together: int) -> list[Ended]:
+    """Have a question answered, by as many devices at once."""
+    for number in range(1, together + 1):
+        model.submit(ask(number, question, max_tokens=tokens, temperature=0.0, reasoning_budget=0))
+    ends = [end for end in model.run().values() if isinstance(end, Ended)]
+    if len(ends) != together:
+        raise RuntimeError("a question was refused")
+    return ends
 
 
-def answer(path: Path, question: str, threads: int) -> tuple[list[int], list[int]]:
-    """Prompt and greedy answer of the small model, in tokens."""
-    model = llama.Model(path)
-    context = llama.Context(
-        model, sequences=1, context=1024, batch_tokens=512, threads=threads, kv_type="f16"
-    )
-    template = ChatTemplate(model.chat_template or "")
-    spans = template.render([Message("user", question)])
-    prompt = to_tokens(spans, lambda text, special: model.tokenize(text, special=special), model.begin)
-    sampler = llama.Sampler(context, temperature=0, top_p=1, seed=0)
-    row = 0
-    for position, token in enumerate(prompt):
-        row = context.add(token, position, 0, logits=position == len(prompt) - 1)
-    written: list[int] = []
-    while len(written) < ANSWER_TOKENS:
-        context.decode(threads)
-        token = sampler.choose(row)
-        if model.ends_answer(token):
-            break
-        row = context.add(token, len(prompt) + len(written), 0, logits=True)
-        written.append(token)
-    sampler.close()
-    context.close()
-    model.close()
-    return prompt, written
-
-
-def gain(prompt: Sequence[int], written: Sequence[int], cost: dict[int, float], drafted: int) -> float:
-    """Decode speed with drafts of at most so many tokens, against without."""
-    spent, at = 0.0, 0
-    while at < len(written):
-        draft = look_up([*prompt, *written[:at]], drafted)
-        right = 0
-        while right < len(draft) and at + right < len(written) and draft[right] == written[at + right]:
-            right += 1
-        spent += _between(cost, 1 + len(draft))
-        at += right + 1  # the pass itself chooses one more
-    return round(len(written) / spent, 3)
-
-
-def look_up(tokens: Sequence[int], count: int) -> list[int]:
-    """What followed the latest earlier occurrence of the text's ending; empty where there is none."""
-    for size in NGRAMS:
-        ending = list(tokens[-size:])
-        for start in range(len(tokens) - size - 1, -1, -1):
-            if list(tokens[start : start + size]) == ending:
-                return list(tokens[start + size : start + size + count])
-    return []
-
-
-def _between(cost: dict[int, float], rows: int) -> float:
-    known = sorted(cost)
-    above = next(count for count in known if count >= rows)
-    below = max(count for count in known if count <= rows)
-    if above == below:
-        return cost[above]
-    return cost[below] + (cost[above] - cost[below]) * (rows - below) / (above - below)
+def compare(model: RealRig, question: str, tokens: int, together: int, rounds: int) -> dict[str, Any]:
+    """Tokens a second of the writing, in turn; the first round warms up and is not counted."""
+    per_s: dict[str, list[float]] = {way: [] for way in WAYS}
+    counters = model.scheduler.counters
+    drafted = right = 0
+    for number in range(rounds + 1):
+        for way, most in WAYS.items():
+            model.scheduler.draft_max = most
+            before = counters.drafted, counters.drafted_right
+            ends = write(model, question, tokens, together)
+            if number:
+                per_s[way].append(sum(end.timings.decode_tokens_per_s for end in ends))
+                drafted += counters.drafted - before[0]
+                right += counters.drafted_right - before[1]
+    ratio = statistics.median(a / b for a, b in zip(per_s["with"], per_s["without"], strict=True))
+    return {"tokens_per_s": per_s, "ratio": ratio, "drafted": drafted, "right": right}
 
 
 if __name__ == "__main__":

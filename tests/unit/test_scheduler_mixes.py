@@ -108,8 +108,10 @@ class Mix:
             "batch_tokens": rng.randint(slots, 48),
         }
         self.rig = self.fresh()
-        self.rig.model.passes.can_cut = rng.random() < 0.9
+        self.rig.model.passes.cuts = rng.random() < 0.9
         self.rig.model.passes.abort = set(rng.sample(range(60), rng.randrange(5)))
+        self.rig.flat = seed % 2 == 0
+        self.rig.scheduler.draft_max = rng.choice([0, 1, 3])
         self.asked: dict[int, Asked] = {}
         self.talks: dict[str, list[Message]] = {}
         self.sampled: dict[str, dict[int, tuple[int, ...]]] = {}
@@ -357,7 +359,7 @@ def check_alone(asked: Asked, ended: Ended, alone: Ended) -> None:
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_mixes(group: int, tmp_path: Path) -> None:
     """Arrivals, cancels, deadlines, aborts, budgets, stops, sizes, priorities, limits: one sound end each."""
-    seen, loads, lines = set(), 0, list[Any]()
+    seen, loads, drafted, lines = set(), 0, 0, list[Any]()
     clock = Clock(0.0)
     for seed in range(group * MIXES, (group + 1) * MIXES):
         # A new engine a day later, the disk as the last one left it.
@@ -384,6 +386,7 @@ def test_mixes(group: int, tmp_path: Path) -> None:
                     check_alone(asked, ended, alone)
             check_no_slot_lost(mix)
             loads += prefixes.loads
+            drafted += mix.rig.scheduler.counters.drafted_right
             assert prefixes.size_bytes <= STORE_BYTES
         except AssertionError as error:
             error.add_note(f"seed {seed}")
@@ -391,6 +394,7 @@ def test_mixes(group: int, tmp_path: Path) -> None:
     ends = {"expired", "refused", "stop", "length", "tool_calls", "cancelled", "deadline"}
     assert seen | {"refused"} == ends  # so rare that a group may have none
     assert loads > 0
+    assert drafted > 0
     removed = {fields["reason"] for _, event, fields in lines if event == "prefix_removed"}
     assert removed <= {"llama.cpp does not take it"}  # a longer one than this mix's streams
     assert "prefix_written" in {event for _, event, _ in lines}

@@ -22,8 +22,8 @@ class Streams:
         count: streams.
     """
 
-    def __init__(self, count: int = 2, *, can_cut: bool = True) -> None:
-        self.passes = ScriptedPasses(count, context=300, batch_tokens=300, can_cut=can_cut)
+    def __init__(self, count: int = 2, *, cuts: bool = True) -> None:
+        self.passes = ScriptedPasses(count, context=300, batch_tokens=300, cuts=cuts)
         self.slots = Slots(self.passes, count)
         self.running: dict[int, list[int]] = {}
 
@@ -193,17 +193,17 @@ def test_no_reuse_by_others() -> None:
 
 def test_memory_that_cannot_be_cut() -> None:
     """Where a stream cannot be cut a prompt that differs is read anew, and one that continues is not."""
-    streams = Streams(1, can_cut=False)
+    streams = Streams(1, cuts=False)
     streams.ask(LONG)
     assert streams.ask([*LONG, 9]) == (0, len(LONG))
     assert streams.take([*LONG[:-1], 99]) == (0, 0)
     streams.check()
 
 
-@pytest.mark.parametrize(("can_cut", "left"), [(True, LONG), (False, [])])
-def test_aborted_pass(can_cut: bool, left: list[int]) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize(("cuts", "left"), [(True, LONG), (False, [])])
+def test_aborted_pass(cuts: bool, left: list[int]) -> None:  # noqa: FBT001 - a table
     """After an aborted pass the stream holds what it held before, or nothing where it cannot be cut."""
-    streams = Streams(1, can_cut=can_cut)
+    streams = Streams(1, cuts=cuts)
     streams.take(LONG)
     streams.compute(0, [1, 2, 3, 4], abort=True)
     assert streams.passes.kv[0] == left
@@ -288,16 +288,16 @@ def test_a_conversation_is_worth_keeping_after_a_while(told: bool) -> None:  # n
     assert [tokens for _, tokens in streams.slots.worthwhile(talks=True)] == [[*LONG, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("can_cut", [True, False])
-def test_the_state_of_a_beginning(can_cut: bool) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize("cuts", [True, False])
+def test_the_state_of_a_beginning(cuts: bool) -> None:  # noqa: FBT001 - a table
     """It holds those tokens and no more, and the stream is as it was; where it cannot be cut there is none."""
-    streams = Streams(1, can_cut=can_cut)
+    streams = Streams(1, cuts=cuts)
     streams.ask([*LONG, 1, 2, 3])
     assert streams.slots.state(0, len(LONG) + 3) == streams.passes.save(0)
     state = streams.slots.state(0, len(LONG))
     assert streams.passes.kv[0] == [*LONG, 1, 2, 3]
     streams.check()
-    if not can_cut:
+    if not cuts:
         assert state is None
         return
     assert state is not None
@@ -349,13 +349,13 @@ ACTS = st.lists(
     ),
     max_size=30,
 )
-SHAPES = st.builds(lambda count, can_cut: (count, can_cut), st.integers(1, 4), st.booleans())
+SHAPES = st.builds(lambda count, cuts: (count, cuts), st.integers(1, 4), st.booleans())
 
 
 @given(SHAPES, ACTS)
 def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, int]]) -> None:
     """Whatever comes and goes, each stream holds exactly what its question believes."""
-    streams = Streams(shape[0], can_cut=shape[1])
+    streams = Streams(shape[0], cuts=shape[1])
     for act, tokens, flag, whose in acts:
         running = sorted(streams.running)
         if act in {"take", "rest"} and streams.slots.free:

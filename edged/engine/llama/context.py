@@ -81,7 +81,7 @@ class Context:
         self._sequences, self._room = sequences, context
         self._padding = padding or Padding()
         # Idle rows must be taken out again, as nothing recurrent can be, and a window might make room for them.
-        self._pads = self._window == 0 and not (
+        self.cuts = self._window == 0 and not (
             C.llama_model_is_recurrent(model.pointer) or C.llama_model_is_hybrid(model.pointer)
         )
         self._rows: list[Row] = []
@@ -135,7 +135,7 @@ class Context:
         return code
 
     def _idle_rows(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
-        count = missing(len(rows)) if self._pads else 0
+        count = missing(len(rows)) if self.cuts else 0
         if not count or len(rows) + count > self.batch_tokens:
             return [], []
         return idle_rows(rows, count, sequences=self._sequences, room=self._room, end=self._end)
