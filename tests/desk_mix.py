@@ -153,6 +153,11 @@ class Asked:
     listens: str | None = None
 
 
+def is_final(end: dict[str, Any]) -> bool:
+    """Whether this is the question's last word; an error that says when to ask again is not."""
+    return end["type"] in ENDS and "retry_after_ms" not in end
+
+
 def key_of(topic: str) -> Key:
     """Whose topic it is, and of which question."""
     _, _, _, client, _, name = topic.split("/")
@@ -483,7 +488,7 @@ class Mix:
             self.told_at(message.topic)
         if isinstance(message.token, Answered):
             asked.refusals += 1
-            known = asked.ends and not (self.shape.full or self.shape.forgets)
+            known = any(map(is_final, asked.ends)) and not (self.shape.full or self.shape.forgets)
             assert not known, f"{key} was answered, and is refused: {body}"
             return
         assert asked.stored, f"{body['type']} of {key} is told before it is stored"

@@ -61,9 +61,16 @@ class Journal:
     def clear(self, outbox_id: int) -> None:
         """Forget a message."""
 
-    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
+    def finish(
+        self,
+        number: int,
+        publishes: tuple[Publish, ...],
+        turn: SessionTurn | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
         """Keep the last message of a question."""
-        del turn
+        del turn, again
         self.finished[number] = msgspec.json.decode(publishes[0].payload)
 
 

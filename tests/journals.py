@@ -97,9 +97,9 @@ class Desk:
         self.journal.attempt(number)
         return self.next(AttemptCounted).attempts
 
-    def finish(self, number: int, publishes: tuple[Publish, ...]) -> Finished:
+    def finish(self, number: int, publishes: tuple[Publish, ...], *, again: bool = False) -> Finished:
         """Finish a question."""
-        self.journal.finish(number, publishes)
+        self.journal.finish(number, publishes, again=again)
         return self.next(Finished)
 
     def forget(self, name: str, client: str = "c1") -> bool:

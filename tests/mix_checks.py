@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import Any
 
 import msgspec
-from desk_mix import ENDS, Asked, Key, Mix
+from desk_mix import ENDS, Asked, Key, Mix, is_final
 from random_engine import answer_to, as_json
 
 from edged.core.records import Publish
@@ -66,6 +66,8 @@ def stored(mix: Mix) -> list[tuple[int, Key, dict[str, Any]]]:
         "SELECT number, client, id, finished_s, terminal FROM jobs ORDER BY number"
     ):
         assert finished_s is not None, f"{name} has no end"
+        if terminal is None:  # it was to be asked again
+            continue
         publishes = msgspec.msgpack.decode(terminal, type=tuple[Publish, ...])
         found.append((number, (client, name), json.loads(publishes[0].payload)))
     return found
@@ -77,10 +79,12 @@ def check_ends(mix: Mix) -> None:
     kept = {key: end for _, key, end in stored(mix)}
     for key, asked in mix.asked.items():
         if key not in kept:
-            assert asked.refusals or key[0].startswith(HTTP), f"{key} is lost"
+            again = asked.refusals or (asked.ends and not any(map(is_final, asked.ends)))
+            assert again or key[0].startswith(HTTP), f"{key} is lost"
         elif not key[0].startswith(HTTP):
             assert asked.ends, f"{key} is never told"
-            assert all(end == kept[key] for end in asked.ends), f"{key} has two ends"
+            finals = [end for end in asked.ends if is_final(end)]
+            assert all(end == kept[key] for end in finals), f"{key} has two ends"
             assert asked.cancelled or kept[key]["type"] != "cancelled", f"nobody has taken {key} back"
 
 
@@ -120,12 +124,16 @@ def check_sessions(mix: Mix) -> None:
 def check_order(asked: Asked) -> None:
     """`seq` has no gaps: it goes on, begins anew with an attempt, or repeats deltas for who asked to resume."""
     last, over, first = -1, False, asked.told[0][0] if asked.told else 0
+    refused: list[dict[str, Any]] = []
     for life, body in asked.told:
         seq, ends = body["seq"], body["type"] in ENDS
         if over:
             assert ends, asked.told
             continue
-        over = ends
-        again = (seq <= last and body["type"] == "delta") or (ends and life > first)
+        over = is_final(body)
+        again = (seq <= last and body["type"] == "delta") or (ends and (life > first or body in refused))
         assert seq in {0, last + 1} or again, (seq, last, asked.told)
         last = seq if seq in {0, last + 1} else last
+        if ends and not over:  # it may be said again, or the question be asked anew
+            refused.append(body)
+            last = -1

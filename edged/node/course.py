@@ -30,8 +30,15 @@ class Journal(Protocol):
     def attempt(self, number: int) -> None:
         """Count a run."""
 
-    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
-        """Store the terminal messages, and what the answer adds to its session."""
+    def finish(
+        self,
+        number: int,
+        publishes: tuple[Publish, ...],
+        turn: SessionTurn | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Store the terminal messages, and what the answer adds to its session; `again`: its id is free then."""
 
 
 def _nothing(_job: Job) -> None:
@@ -151,5 +158,7 @@ class Course:
             self.running -= 1
         self.leaves(job)
         job.move(Happening.ENDED)
-        self.journal.finish(job.number, self.replies.last(job, last, plain_text), turn)
+        # A device that is told to ask again later does so under the same id.
+        again = isinstance(last, reply.Failed) and last.retry_after_ms is not None
+        self.journal.finish(job.number, self.replies.last(job, last, plain_text), turn, again=again)
         self.over(job)

@@ -47,6 +47,27 @@ def test_too_long(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> 
     assert node.wait_health(lambda h: h["counts"]["errors"] == 1)
 
 
+def test_busy_is_not_the_last_word(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """Who is told to ask again later, because others go first, is answered then under the same id."""
+    daemon(broker, {"engine": {"slots": 1}}, scripted=True).start()
+    asking, other = device(broker, "d28"), device(broker, "d29")
+    for _ in range(2):  # from then on the rates are measured ones
+        other.answer(other.ask("tokens=40 step_ms=20"))
+    first = [other.ask(LONG) for _ in range(4)]
+    for job in first:
+        other.wait_reply(job, "accepted")
+    job = asking.ask("tokens=3", id="patient", deadline_ms=300)
+    refused = asking.answer(job)
+    assert (refused.last["code"], refused.last["retry_after_ms"] > 0) == ("busy", True)
+    for each in first:
+        other.control("cancel", each)
+        other.answer(each)
+    asking.ask("tokens=3", id="patient", deadline_ms=30_000)
+    assert asking.wait_reply("patient", "done")["text"] == "w0 w1 w2 "
+    asking.ask("tokens=3", id="patient")
+    assert asking.wait_reply("patient", "done", count=2)["text"] == "w0 w1 w2 "
+
+
 def test_trimmed_history(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
     """`trim_history` drops the oldest turns, says how many messages, and keeps the last question."""
     sections = {"engine": {"context_max": 256, "context_min": 256}}

@@ -134,6 +134,23 @@ def test_recall_stores_nothing(path: Path) -> None:
         d.accepted(row("b"))
 
 
+def test_who_is_told_to_ask_again_may_do_so_under_the_same_id(path: Path) -> None:
+    """Until the broker has that word a copy hears it again; then it is a new question, even a changed one."""
+    with desk(path) as d:
+        number = d.accepted(row("a"))
+        outbox = d.finish(number, answer("later"), again=True).outbox
+        assert d.accept(row("a")) == Duplicate("ticket", number, "finished", outbox)
+    with desk(path) as d:
+        assert d.recovered.outbox == outbox
+        for outbox_id, _ in outbox:
+            d.journal.clear(outbox_id)
+        assert d.status("a").state == "finished"
+        asked = d.accepted(row("a", text="cold?"))
+        assert asked > number
+        assert d.finish(asked, answer("yes")).outbox[0][1].payload == b"yes"
+        assert isinstance(d.accept(row("a")), Conflict)
+
+
 def test_first_finish_counts(path: Path) -> None:
     """A second finish publishes nothing and leaves the stored answer alone."""
     with desk(path) as d:

@@ -34,12 +34,16 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """Store terminal messages, and what the answer adds to its session; `terminal` is the messages' stored form."""
+    """Store terminal messages, and what the answer adds to its session; `terminal` is the messages' stored form.
+
+    `again`: once the broker has them, the question's id is free.
+    """
 
     number: int
     publishes: tuple[Publish, ...]
     terminal: bytes
     turn: SessionTurn | None = None
+    again: bool = False
 
 
 class Clear(msgspec.Struct, frozen=True):

@@ -134,11 +134,19 @@ class Journal:
         """Count a run before it begins: `AttemptCounted` follows, however long the disk refuses."""
         self._put(Attempt(number))
 
-    def finish(self, number: int, publishes: tuple[Publish, ...], turn: SessionTurn | None = None) -> None:
+    def finish(
+        self,
+        number: int,
+        publishes: tuple[Publish, ...],
+        turn: SessionTurn | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
         """Store the terminal messages and owe them to the broker: `Finished` follows, however long it takes.
 
         The first finish of a question counts; a second one changes nothing. `turn` goes to its session in
-        the same commit.
+        the same commit. `again`: the messages say to ask again; who does so under its id once the broker has
+        them is accepted as new.
 
         Raises:
             ValueError: more than PUBLISHES_MAX messages.
@@ -146,7 +154,7 @@ class Journal:
         """
         if len(publishes) > PUBLISHES_MAX:
             raise ValueError(f"at most {PUBLISHES_MAX} messages finish a question")
-        self._put(Finish(number, publishes, encoded(publishes), turn))
+        self._put(Finish(number, publishes, encoded(publishes), turn, again))
 
     def clear(self, outbox_id: int) -> None:
         """Forget a message that the broker has acknowledged; no event; durable within 0.2 s."""

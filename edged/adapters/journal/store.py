@@ -26,7 +26,6 @@ from edged.core.records import (
     Recovered,
     RecoveredJob,
     SessionForgotten,
-    SessionTurn,
     StatusFound,
     StoredSession,
     recorded,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from .commands import Finish
+
 _decode = msgspec.msgpack.Decoder(tuple[Publish, ...]).decode
 
 _SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_unix_s,
@@ -45,7 +46,8 @@ _SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_uni
 
 
 _FORGOTTEN_S = -1.0
-"""`finished_s` of a question that goes as soon as it can; the journal's time begins at 0."""
+"""`finished_s` of a question that goes as soon as it can, and whose id is free when the broker has its answer; the
+journal's time begins at 0."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -119,21 +121,29 @@ class Store:
         found = self.recall(ticket, row.client, row.id, row.digest)
         if not isinstance(found, NotKnown):
             return found
-        if found.unreadable:  # as if it had been pruned
+        next_number = None
+        if (
+            found.unreadable
+        ):  # as if it had been pruned; its number is not given again, though it was the newest
+            next_number = self._sql.execute("SELECT max(number) + 1 FROM jobs").fetchone()[0]
             self._forget(found.unreadable)
-        return Accepted(ticket=ticket, number=self._insert(row, attempts), session=self._session(row, time_s))
+        number = self._insert(row, attempts, next_number)
+        return Accepted(ticket=ticket, number=number, session=self._session(row, time_s))
 
     def recall(
         self, ticket: object, client: str, job_id: str, digest: bytes
     ) -> Duplicate | Conflict | NotKnown:
         """Owe the answer to a question again, if it stands there."""
         found = self._sql.execute(
-            "SELECT number, digest, finished_s IS NOT NULL FROM jobs WHERE client = ? AND id = ?",
-            (client, job_id),
+            "SELECT number, digest, finished_s IS NOT NULL, finished_s IS ? AND terminal IS NULL FROM jobs "
+            "WHERE client = ? AND id = ?",
+            (_FORGOTTEN_S, client, job_id),
         ).fetchone()
         if found is None:
             return NotKnown(ticket=ticket)
-        number, stored, finished = found
+        number, stored, finished, forgotten = found
+        if forgotten:
+            return NotKnown(ticket=ticket, unreadable=number)
         if stored != digest:
             return Conflict(ticket=ticket)
         if not finished:
@@ -155,31 +165,25 @@ class Store:
         self._record_deadline(number, recorded(_row(*columns), now))
         return AttemptCounted(number=number, attempts=found[0][0])
 
-    def finish(
-        self,
-        number: int,
-        publishes: tuple[Publish, ...],
-        terminal: bytes,
-        turn: SessionTurn | None,
-        finished_s: float,
-    ) -> Finished:
+    def finish(self, command: Finish, time_s: float) -> Finished:
         """Store the terminal messages and owe them to the broker; the question's text is not needed any more.
 
         What the answer adds to its session stands on disk with it, or neither does.
 
-        `terminal` is `encoded(publishes)`; `finished_s` is the journal's time, see `upkeep`.
+        `time_s` is the journal's time, see `upkeep`.
         """
+        number, turn = command.number, command.turn
         changed = self._sql.execute(
             """UPDATE jobs SET finished_s = ?, terminal = ?, body = x''
             WHERE number = ? AND finished_s IS NULL""",
-            (finished_s, terminal, number),
+            (_FORGOTTEN_S if command.again else time_s, command.terminal, number),
         ).rowcount
         if not changed:
             return Finished(number=number, outbox=())
         self._count(unfinished=-1)
         if turn is not None:
-            self.sessions.add(number, turn, finished_s)
-        return Finished(number=number, outbox=self._owe(number, publishes))
+            self.sessions.add(number, turn, time_s)
+        return Finished(number=number, outbox=self._owe(number, command.publishes))
 
     def clear(self, outbox_id: int) -> None:
         """Forget a message that the broker has acknowledged, and the answer with it if it is to be forgotten."""
@@ -244,19 +248,20 @@ class Store:
     def _session(self, row: JobRow, time_s: float) -> StoredSession | None:
         return None if row.session is None else self.sessions.read(row.client, row.session, time_s)
 
-    def _insert(self, row: JobRow, attempts: int) -> int:
+    def _insert(self, row: JobRow, attempts: int, number: int | None) -> int:
         deadline = row.deadline
         columns = (
             (deadline.boot_id, deadline.monotonic_s, deadline.remaining_s) if deadline else (None, None, None)
         )
-        number = self._sql.execute(
-            """INSERT INTO jobs (client, id, digest, body, received_unix_s, attempts,
+        question = (row.client, row.id, row.digest, row.body, row.received_unix_s, attempts)
+        given = self._sql.execute(
+            """INSERT INTO jobs (number, client, id, digest, body, received_unix_s, attempts,
             deadline_boot_id, deadline_monotonic_s, deadline_remaining_s, session)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            (row.client, row.id, row.digest, row.body, row.received_unix_s, attempts, *columns, row.session),
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (number, *question, *columns, row.session),
         ).lastrowid
         self._count(unfinished=1)
-        return int(number or 0)
+        return int(given or 0)
 
     def _record_deadline(self, number: int, row: JobRow) -> None:
         if row.deadline is not None:

@@ -181,8 +181,8 @@ class Writer:
                 return self._store.forget(ticket, client, name)
             case Attempt(number):
                 return self._store.attempt(number, now)
-            case Finish(number, publishes, terminal, turn):
-                return self._store.finish(number, publishes, terminal, turn, self._upkeep.time_s(now))
+            case Finish():
+                return self._store.finish(command, self._upkeep.time_s(now))
             case Clear(outbox_id):
                 self._store.clear(outbox_id)
                 return None
