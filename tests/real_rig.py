@@ -12,6 +12,7 @@ from configured import configured
 from edged.core.question import Message
 from edged.engine.loading import load
 from edged.engine.messages import Ended, Refused, Report, Submit
+from edged.engine.ports import Chooser
 from edged.engine.scheduler import Scheduler
 
 THREADS = 1
@@ -25,9 +26,18 @@ class RealRig:
         model: GGUF file.
         slots, context: shape of the cache.
         threads: that compute.
+        fixed_seed: of all questions.
     """
 
-    def __init__(self, model: Path, *, slots: int = 4, context: int = 1024, threads: int = THREADS) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        slots: int = 4,
+        context: int = 1024,
+        threads: int = THREADS,
+        fixed_seed: int | None = None,
+    ) -> None:
         setup = configured(
             model_path=str(model),
             slots=slots,
@@ -40,10 +50,14 @@ class RealRig:
         self.vocabulary = loaded.vocabulary
         self.preparation = loaded.preparation
         self.reports: list[Report] = []
+
+        def make_chooser(*, temperature: float, top_p: float, seed: int) -> Chooser:
+            return loaded.make_chooser(temperature=temperature, top_p=top_p, seed=fixed_seed or seed)
+
         self.scheduler = Scheduler(
             loaded.vocabulary,
             loaded.passes,
-            loaded.make_chooser,
+            make_chooser,
             slots=slots,
             decode_threads=threads,
             prefill_threads=threads,

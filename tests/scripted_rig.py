@@ -92,6 +92,10 @@ class Rig:
         """Numbers of the questions that got a slot, in order."""
         return [report.number for report in self.reports if isinstance(report, Started)]
 
+    def check_books(self) -> None:
+        """Each stream holds what the books say, token by token."""
+        assert [slot.held for slot in self.scheduler._slots._slots] == self.model.passes.kv  # noqa: SLF001
+
     def check_idle(self) -> None:
         """Nothing runs, nothing is leaked, the books agree with the cache."""
         assert self.scheduler.running == 0

@@ -24,8 +24,8 @@ TRIALS = 5
 KEPT = 9
 LUCK_WEIGHT, SHARED_WEIGHT = 0.2, 0.05
 """Share of the newest draft in what is expected of an answer's next, and of the next answer's first."""
-HOPE = 1.0
-"""Tokens expected to come true of the very first drafts."""
+HOPE, HOPE_WEIGHT = 1.0, 0.01
+"""Tokens expected to come true of the very first drafts; and how fast that comes back where none is tried."""
 GAIN_MIN = 0.03
 """Share of its time that a draft must be expected to save."""
 ASK_AGAIN = 32
@@ -95,11 +95,19 @@ class Luck:
 
     def came_true(self, kind: Kind, tokens: int) -> None:
         """Count a draft."""
-        weight = SHARED_WEIGHT if self.shared is None else LUCK_WEIGHT
-        before = self.expected(kind)
-        self.known[kind] = before + weight * (tokens - before)
+        self._learn(kind, tokens, SHARED_WEIGHT if self.shared is None else LUCK_WEIGHT)
         if self.shared is not None:
             self.shared.came_true(kind, tokens)
+
+    def passed_over(self, kind: Kind) -> None:
+        """Count one that was not tried: the hope comes back, little by little, or it never would be again."""
+        self._learn(kind, min(HOPE, kind[1]), HOPE_WEIGHT)
+        if self.shared is not None:
+            self.shared.passed_over(kind)
+
+    def _learn(self, kind: Kind, tokens: float, weight: float) -> None:
+        before = self.expected(kind)
+        self.known[kind] = before + weight * (tokens - before)
 
 
 @dataclass(slots=True)
@@ -139,9 +147,16 @@ class Drafting:
         cost = self._costs.setdefault((len(won), threads), _Cost())
         if len(cost.plain_s) < TRIALS or len(cost.drafted_s) < TRIALS:
             return len(cost.drafted_s) < len(cost.plain_s)
-        ratio = statistics.median(cost.drafted_s) / max(1e-9, statistics.median(cost.plain_s))
-        better = 1 + sum(won) / len(won) > (1 + GAIN_MIN) * ratio
+        better = 1 + sum(won) / len(won) > (1 + GAIN_MIN) * self.cost(len(won), threads)
         return better != (cost.one_way >= ASK_AGAIN and cost.drafted == better)
+
+    def cost(self, answers: int, threads: int) -> float:
+        """What a pass with drafts takes, in passes without: at least 1.0, which it is before both were seen."""
+        cost = self._costs.get((answers, threads))
+        if cost is None or not cost.plain_s or not cost.drafted_s:
+            return 1.0
+        # A speed that has just changed shows in one kind of pass first: more rows are never faster for that.
+        return max(1.0, statistics.median(cost.drafted_s) / max(1e-9, statistics.median(cost.plain_s)))
 
     def passed(self, answers: int, threads: int, *, drafted: bool, seconds: float) -> None:
         """Count a pass of as many answers, each with a draft or none with one."""

@@ -27,7 +27,8 @@ class Rates:
         self.read_s = 0.0
         self.answer_tokens = 128.0
         self.written_per_s = 0.0
-        self._plain_per_s, self._plain = 0.0, False
+        self._plain_s = 0.0
+        self._alone_s, self._alone = 0.0, False
 
     def expect(self, step_s: float, read_s: float) -> None:
         """Begin with figures that were measured before, in place of a few passes' own; they move on from there."""
@@ -37,21 +38,30 @@ class Rates:
         """Count a pass of `written` rows of answers and `read` rows of prompts."""
         if read == 0 and written > 0:
             self.step_s = _mix(self.step_s, seconds)
-            rate = written / seconds if seconds > 0 else 0.0
-            self.written_per_s = _mix(self.written_per_s, rate)
-            self._plain_per_s, self._plain = _mix(self._plain_per_s, rate), True
+            self._plain_s = _mix(self._plain_s, seconds)
+            self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
         elif read >= 8:  # noqa: PLR2004 - shorter reads are dominated by the weights, as a written token is
-            self.read_s = _mix(self.read_s, max(0.0, seconds - (self.step_s if written else 0.0)) / read)
+            # What the answers in it took, of which passes with prompts have no drafts.
+            beside_s = (self._plain_s or self.step_s) if written else 0.0
+            self.read_s = _mix(self.read_s, max(0.0, seconds - beside_s) / read)
 
     def drafted(self, seconds: float, *, answers: int, written: int) -> None:
         """Count a pass that wrote `written` tokens of `answers`, more than one of each where drafts came true."""
         self.step_s = _mix(self.step_s, seconds * answers / written)
         self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
 
-    def take_plain(self) -> float:
-        """Tokens a second of the last passes without drafts: what a calibration measures. 0.0 without a new one."""
-        rate = self._plain_per_s if self._plain else 0.0
-        self._plain = False
+    def alone(self, seconds: float) -> None:
+        """Count a pass of one answer alone: what it took, or would have taken, without a draft."""
+        self._alone_s, self._alone = _mix(self._alone_s, seconds), True
+
+    def together(self) -> None:
+        """Count a pass of anything else: what was alone before it is no measure of what comes after."""
+        self._alone_s, self._alone = 0.0, False
+
+    def take_alone(self) -> float:
+        """Tokens a second of an answer alone, without drafts, as a calibration measures; 0.0 without a new pass."""
+        rate = 1 / self._alone_s if self._alone and self._alone_s > 0 else 0.0
+        self._alone = False
         return rate
 
     def cores_changed(self, speed: float) -> None:

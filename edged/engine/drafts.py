@@ -1,7 +1,9 @@
 """Drafts of running answers: put beside the row that is due, and compared with what the model then chooses.
 
-Belongs to the model thread. The choice is the sequence's own, made from the same logits and in the same order as
-without a draft: a text is the same with and without. When to draft is `core.drafting`'s.
+Belongs to the model thread. The choice is the sequence's own, made from the model's logits and in the same order as
+without a draft: a text is the same with and without, but for rounding. From 256 tokens on llama.cpp attends to a
+lone row in another order than to four, and what is drafted hangs on measured times: a question that names a seed,
+which is to repeat, is written without. When to draft is `core.drafting`'s.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class Drafts:
             return []
         if not all(each.answering and each.rows == 1 and each.room > count for each in sequences):
             return []
+        if any(each.order.seed is not None for each in sequences):
+            return []
         drafts, won = [], []
         for sequence in sequences:
             if sequence.guesses is None:
@@ -64,9 +68,14 @@ class Drafts:
             won.append(sequence.guesses.luck.expected(kind) if kind else 0.0)
             # llama.cpp computes sequences together that have as many rows, see `core.batching.plan`.
             drafts.append(Draft(tokens or sequence.tokens[-1:] * count, kind))
-        if not any(draft.kind for draft in drafts) or not self._drafting.pays(won, threads):
+        if not any(draft.kind for draft in drafts):
             return []
-        return drafts
+        if self._drafting.pays(won, threads):
+            return drafts
+        for sequence, draft in zip(sequences, drafts, strict=True):
+            if sequence.guesses is not None and draft.kind is not None:
+                sequence.guesses.luck.passed_over(draft.kind)
+        return []
 
     def verify(self, sequence: Sequence, draft: Draft, row: int, now: float) -> int:
         """Go on with a sequence whose next token was just chosen from `row`; the rows after it are its draft's.
@@ -93,6 +102,10 @@ class Drafts:
             self._counters.drafted += len(draft.tokens)
             self._counters.drafted_right += right
         return right
+
+    def cost(self, answers: int, threads: int) -> float:
+        """What a pass with drafts takes, in passes without."""
+        return self._drafting.cost(answers, threads)
 
     def passed(self, answers: int, threads: int, *, drafted: bool, seconds: float) -> None:
         """Count a pass that only wrote."""

@@ -257,7 +257,7 @@ class Pulse(Frame, frozen=True, tag="pulse"):
         slots, pace, paused: the limits that hold, see `SetLimits`.
         prefix_bytes, prefix_loads: size of the prompts kept on disk, and how often one was read since the start.
         decode_tokens_per_s, prefill_tokens_per_s: of the last seconds with work in them; 0.0 before any.
-        plain_tokens_per_s: the former without passes that had drafts; 0.0 where all since the last sign had.
+        alone_tokens_per_s: of an answer that runs alone, were nothing drafted; 0.0 without a pass since the last.
         drafted, drafted_right: tokens that were guessed since the start, and those of them that came true.
     """
 
@@ -274,7 +274,7 @@ class Pulse(Frame, frozen=True, tag="pulse"):
     paused: bool = False
     prefix_bytes: int = 0
     prefix_loads: int = 0
-    plain_tokens_per_s: float = 0.0
+    alone_tokens_per_s: float = 0.0
     drafted: int = 0
     drafted_right: int = 0
 

@@ -383,7 +383,7 @@ class Engine:
                 paused=scheduler.paused,
                 prefix_bytes=self._prefixes.size_bytes if self._prefixes else 0,
                 prefix_loads=self._prefixes.loads if self._prefixes else 0,
-                plain_tokens_per_s=round(counters.rates.take_plain(), 1),
+                alone_tokens_per_s=round(counters.rates.take_alone(), 1),
                 drafted=counters.drafted,
                 drafted_right=counters.drafted_right,
             )

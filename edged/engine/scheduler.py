@@ -291,6 +291,10 @@ class Scheduler:
             rates.drafted(seconds, answers=written, written=written + right)
         if written == len(rows):
             self._drafts.passed(written, self._decode_threads, drafted=bool(drafts), seconds=seconds)
+        if written == len(rows) == 1:
+            rates.alone(seconds / (self._drafts.cost(1, self._decode_threads) if drafts else 1.0))
+        else:
+            rates.together()
         self._flush()
         return True
 

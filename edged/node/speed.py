@@ -79,7 +79,7 @@ class Speed:
         if self.state.slow == before.slow:
             return
         figures = {
-            "decode_tokens_per_s": pulse.plain_tokens_per_s,
+            "decode_tokens_per_s": pulse.alone_tokens_per_s,
             "calibrated_tokens_per_s": round(self._expected(pulse), 1),
             "share": round(self.state.share or 0.0, 2),
         }
@@ -107,9 +107,9 @@ class Speed:
         """Share of the calibrated rate; None where this work does not compare with the calibration's."""
         alone = pulse.running == 1 and pulse.waiting == 0 and pulse.busy
         free = limits is None or (limits.decode_threads == self.decode_threads and not limits.paused)
-        if not alone or not usual or not free or pulse.plain_tokens_per_s <= 0:
+        if not alone or not usual or not free or pulse.alone_tokens_per_s <= 0:
             return None
-        return pulse.plain_tokens_per_s / self._expected(pulse)
+        return pulse.alone_tokens_per_s / self._expected(pulse)
 
     def _expected(self, pulse: Pulse) -> float:
         """What to expect now; the whole cache counts as this question's, which expects rather too little."""

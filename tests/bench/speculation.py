@@ -99,7 +99,7 @@ def main() -> None:
 def write(model: RealRig, question: str, tokens: int, together: int) -> list[Ended]:
     """Have a question answered, by as many devices at once."""
     for number in range(1, together + 1):
-        model.submit(ask(number, question, max_tokens=tokens, temperature=0.0, reasoning_budget=0))
+        model.submit(ask(number, question, max_tokens=tokens, temperature=0.0, reasoning_budget=0, seed=None))
     ends = [end for end in model.run().values() if isinstance(end, Ended)]
     if len(ends) != together:
         raise RuntimeError("a question was refused")

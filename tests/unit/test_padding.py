@@ -13,9 +13,9 @@ from fixed_padding import FixedPadding
 from edged.core.padding import AGAIN_AFTER, TRIALS, Padding, missing
 from edged.engine import llama
 from edged.engine.llama.bindings import C
-from edged.engine.llama.rows import Row, idle_rows
+from edged.engine.llama.rows import CELLS, Row, idle_rows
 
-STREAMS, CONTEXT = 5, 256
+STREAMS, CONTEXT = 5, 512
 TEXT = "The hall has presses, pumps and fans; each has a number, a load, a temperature and a bearing at either end."
 
 
@@ -74,9 +74,9 @@ def placed(rows: list[Row], ends: list[int]) -> list[list[tuple[int, int]]]:
     return [[(row.sequence, row.position) for row in each] for each in found]
 
 
-def answers(*sequences: int) -> list[Row]:
+def answers(*sequences: int, at: int = 10) -> list[Row]:
     """A row of each."""
-    return [Row(7, 10, sequence, logits=True) for sequence in sequences]
+    return [Row(7, at, sequence, logits=True) for sequence in sequences]
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,14 @@ def answers(*sequences: int) -> list[Row]:
     [
         (answers(0, 1, 2), [10, 10, 10, 0], [[], [(3, 0)]]),
         (answers(0, 1, 2), [10, 10, 10, 200, 0], [[], [(3, 200)]]),
+        (answers(1, 2, 3), [7, 10, 10, 10, CELLS], [[(0, 7)], []]),  # one that holds more would cost more
         (answers(1, 2, 3), [5, 10, 10, 10], [[(0, 5)], []]),
         (answers(1, 2), [5, 10, 10, 4], [[(0, 5)], [(3, 4)]]),
         (answers(0, 1), [10, 10, 3, 4, 5], [[], [(2, 3), (3, 4)]]),
         (answers(2, 3), [3, 4, 10, 10], [[(0, 3), (1, 4)], []]),
         (answers(0, 1), [10, 10, 3], [[], [(0, 11), (1, 11)]]),
         (answers(0, 1), [10, 10], [[], [(0, 11), (1, 11)]]),
+        (answers(0, 1, at=CELLS - 1), [CELLS, CELLS], [[], []]),  # two rows of one would be rounded otherwise
         (answers(0, 1, 2), [10, 10, 10], [[], []]),  # no neighbour, and six rows are no group
         (answers(0, 1, 2), [10, 10, 10, CONTEXT], [[], []]),  # its neighbour is full
         (answers(0, 2, 3), [10, 0, 10, 10, 0], [[], []]),  # not side by side: computed in parts

@@ -162,6 +162,7 @@ class Mix:
             stream=rng.random() < 0.8,
             overflow=rng.choice(["error", "trim_history"]),
             reuse=rng.random() < 0.9,
+            seed=rng.choice([None, None, 1]),
             **held,
             **{key: value for key, value in optional.items() if rng.random() < 0.3},
         )
@@ -184,6 +185,7 @@ class Mix:
                 self.ask(number)
             self.disturb(last + 1)
             resting = not rig.scheduler.step()
+            rig.check_books()
             if resting and (rig.scheduler.paused or rig.scheduler.rest_s):
                 resting = False
                 rig.clock.advance(0.01)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+
+CELLS = 256
+"""Cells by which llama.cpp lengthens what a pass looks over (`n_pad`, llama-kv-cache.cpp). With more than so many
+it attends to a lone row of a sequence in another order than to two, and rounds otherwise (`nek1 >= 512` in
+ggml-cpu/ops.cpp): a text shall not hang on how fast passes were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +28,9 @@ def idle_rows(
     """Idle rows that llama.cpp computes together with `rows`, which see nothing of them.
 
     Rows of one sequence are followed by idle ones of it. Rows of sequences side by side get neighbours on either
-    side, or each is followed by one: llama.cpp computes together what has as many rows in each sequence, and whose
-    sequences follow each other (`llama_batch_allocr::split_equal`).
+    side that hold no more than they do, or each is followed by one: llama.cpp computes together what has as many
+    rows in each sequence, and whose sequences follow each other (`llama_batch_allocr::split_equal`); each row then
+    looks over as many cells as the longest holds, in steps of 256 (`get_n_kv`).
 
     Args:
         rows: of one pass, at least one.
@@ -41,15 +48,21 @@ def idle_rows(
         return [], [replace(last, position=last.position + 1 + n) for n in range(count)] if fits else []
     if [row.sequence for row in rows] != list(range(first.sequence, last.sequence + 1)):
         return [], []
-    above = list(range(last.sequence + 1, sequences))[:count]
-    below = list(range(first.sequence))[first.sequence - (count - len(above)) :] if len(above) < count else []
-    free = {sequence: end(sequence) for sequence in below + above}
-    if len(free) == count and max(free.values()) < room:
-        before, after = (
-            [replace(first, sequence=sequence, position=free[sequence]) for sequence in each]
-            for each in (below, above)
-        )
+    longest = max(row.position for row in rows) + 1
+    limit = min(room, -(-longest // CELLS) * CELLS)
+
+    def neighbours(candidates: Iterable[int], most: int) -> list[Row]:
+        found = []
+        for sequence in islice(candidates, most):
+            if (position := end(sequence)) >= limit:
+                break
+            found.append(replace(first, sequence=sequence, position=position))
+        return found
+
+    after = neighbours(range(last.sequence + 1, sequences), count)
+    before = neighbours(range(first.sequence - 1, -1, -1), count - len(after))[::-1]
+    if len(before) + len(after) == count:
         return before, after
-    if count == len(rows) and max(row.position for row in rows) + 1 < room:
+    if count == len(rows) and longest < min(room, CELLS):
         return [], [replace(row, position=row.position + 1) for row in rows]
     return [], []
