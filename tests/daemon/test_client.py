@@ -130,7 +130,7 @@ def test_pool(client: Client) -> None:
 
 def test_cancel(client: Client) -> None:
     """A cancelled question ends soon, with what there was of an answer."""
-    answer = client.ask(LONG, max_tokens=1500)
+    answer = client.ask(LONG, temperature=0, max_tokens=1500)
     for count, _reply in enumerate(answer):
         if count == 3:
             answer.cancel()
@@ -153,7 +153,9 @@ def test_timeout(client: Client) -> None:
     """An answer that takes too long is a TimeoutError, and the node stops computing it."""
     endless = {"type": "string", "minLength": 9000}
     with pytest.raises(AnswerTimeoutError):
-        client.ask(LONG, max_tokens=1900, timeout_s=0.5, deadline_ms=60_000, schema=endless).text()
+        client.ask(
+            LONG, temperature=0, max_tokens=1900, timeout_s=0.5, deadline_ms=60_000, schema=endless
+        ).text()
     assert until(lambda: (client.health(fresh=True) or {}).get("active") == 0, 10)
 
 
@@ -168,14 +170,17 @@ def counts(client: Client) -> dict[str, int]:
 def test_leaving_takes_the_question_back(client: Client, target: dict[str, Any]) -> None:
     """`with` around an answer: by `break`, by an exception, before anybody has accepted it; not once it is over."""
     before = counts(client)["cancelled"]
-    with client.ask(LONG, max_tokens=1500, **target) as answer:
+    with client.ask(LONG, temperature=0, max_tokens=1500, **target) as answer:
         for reply in answer:
             if isinstance(reply, Delta):
                 break
-    with contextlib.suppress(ZeroDivisionError), client.ask(LONG, max_tokens=1500, **target) as failing:
+    with (
+        contextlib.suppress(ZeroDivisionError),
+        client.ask(LONG, temperature=0, max_tokens=1500, **target) as failing,
+    ):
         next(iter(failing))
         raise ZeroDivisionError
-    with client.ask(LONG, max_tokens=1500, **target) as hasty:
+    with client.ask(LONG, temperature=0, max_tokens=1500, **target) as hasty:
         pass
     for left in (answer, failing, hasty):
         with pytest.raises(ClientError, match="was closed"):
@@ -192,7 +197,7 @@ def test_a_task_that_is_cancelled_takes_the_question_back(client: Client) -> Non
     before = counts(client)["cancelled"]
 
     async def hear() -> None:
-        async with asyncio.timeout(1), client.ask(LONG, max_tokens=1500) as answer:
+        async with asyncio.timeout(1), client.ask(LONG, temperature=0, max_tokens=1500) as answer:
             async for _reply in answer:
                 pass
 
@@ -330,7 +335,7 @@ def test_without_a_connection_nothing_is_asked(client: Client) -> None:
     """Before and after it the asker is told at once what to call; then it works, and old questions stay ended."""
     with pytest.raises(ClientError, match=r"call connect\(\)"):
         Client(node=NODE).ask("Hello?").text()
-    left = client.ask(LONG, max_tokens=1500)
+    left = client.ask(LONG, temperature=0, max_tokens=1500)
     client.close()
     with pytest.raises(ClientError, match=r"call connect\(\)"):
         client.ask("Hello?").text()
@@ -422,7 +427,7 @@ def test_broker_dies_while_an_answer_streams(broker: Mosquitto, small_model: Pat
     try:
         with Client(port=broker.port, node=NODE) as client:
             daemon.wait_online(client)
-            answer = client.ask(LONG, max_tokens=120, timeout_s=60)
+            answer = client.ask(LONG, max_tokens=120, temperature=0, timeout_s=60)
             seqs: list[int] = []
             pieces: list[str] = []
             for reply in answer:
@@ -547,7 +552,7 @@ def test_order_begins_anew() -> None:
 
 def test_closing_ends_open_answers(client: Client) -> None:
     """Closing the client ends a waiting asker with an error, not never."""
-    answer = client.ask(LONG, max_tokens=1500)
+    answer = client.ask(LONG, temperature=0, max_tokens=1500)
     next(iter(answer))
     threading.Timer(0.1, client.close).start()
     began = time.monotonic()
