@@ -12,7 +12,7 @@ from configured import configured
 from edged.core.question import Message
 from edged.engine.loading import load
 from edged.engine.messages import Ended, Refused, Report, Submit
-from edged.engine.ports import Chooser
+from edged.engine.ports import Chooser, MakeChooser
 from edged.engine.scheduler import Scheduler
 
 THREADS = 1
@@ -27,6 +27,9 @@ class RealRig:
         slots, context: shape of the cache.
         threads: that compute.
         fixed_seed: of all questions.
+
+    Attributes:
+        make_chooser: makes what chooses the tokens of the questions that begin.
     """
 
     def __init__(
@@ -47,12 +50,13 @@ class RealRig:
             prefill_threads=threads,
         )
         loaded = load(setup, lambda _level, _text: None)
+        self.make_chooser: MakeChooser = loaded.make_chooser
         self.vocabulary = loaded.vocabulary
         self.preparation = loaded.preparation
         self.reports: list[Report] = []
 
         def make_chooser(*, temperature: float, top_p: float, seed: int) -> Chooser:
-            return loaded.make_chooser(temperature=temperature, top_p=top_p, seed=fixed_seed or seed)
+            return self.make_chooser(temperature=temperature, top_p=top_p, seed=fixed_seed or seed)
 
         self.scheduler = Scheduler(
             loaded.vocabulary,

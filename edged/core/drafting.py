@@ -41,9 +41,8 @@ class Lookup:
     """Finds what followed the latest earlier occurrence of a text's ending."""
 
     def __init__(self) -> None:
-        self._follows: dict[
-            int, int
-        ] = {}  # hash of an ending to where it ended: one that collides drafts nonsense
+        # From an ending's hash to where it ended: hashes take less room, and one that collides drafts nonsense.
+        self._follows: dict[int, int] = {}
         self._known = 0
 
     def follow(self, tokens: Sequence[int], count: int) -> tuple[int, list[int]]:

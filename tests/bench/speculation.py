@@ -74,7 +74,7 @@ def main() -> None:
         for name, model in (("SmolLM2-135M", small), ("1.5B shape", shape)):
             tokens = model.vocabulary.tokenize(text, special=False)[: options.tokens]
             if model is shape:
-                shape.scheduler._make_chooser = lambda tokens=tokens, **_: Dictated(tokens)  # noqa: SLF001
+                shape.make_chooser = lambda tokens=tokens, **_: Dictated(tokens)
             for together in (1, 2):
                 about = {"kind": kind, "model": name, "together": together}
                 found.append(about | compare(model, question, len(tokens), together, options.rounds))
