@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,14 +69,19 @@ def test_services_stay_off_while_packages_are_installed(tmp_path: Path) -> None:
 def test_an_interrupted_installation(tmp_path: Path, name: str) -> None:
     """Ctrl-C, a closed terminal: what forbids services goes, else no package would start its own from then on."""
     begun = tmp_path / "begun"
-    machine = Machine(tmp_path, f"touch {begun}; sleep 60")
+    # Without a child: one that dash is about to start while the signal comes does not get it, and would sleep on.
+    machine = Machine(tmp_path, f": >{begun}; exec sleep 60")
     running = machine.start()
-    wait_until(begun.exists)
-    assert machine.policy.exists()
-    os.killpg(running.pid, signal.Signals[name])
-    running.communicate(timeout=WAIT_S)
-    assert running.returncode != 0
-    wait_until(lambda: not machine.policy.exists())  # bash may be gone before the shell that it started
+    try:
+        wait_until(begun.exists)
+        assert machine.policy.exists()
+        os.killpg(running.pid, signal.Signals[name])
+        running.communicate(timeout=WAIT_S)
+        assert running.returncode != 0
+        wait_until(lambda: not machine.policy.exists())  # bash may be gone before the shell that it started
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("ours", [False, True])
