@@ -17,9 +17,9 @@ import msgspec
 from edged.core.batching import CHUNK_MIN, Need, Turns, plan
 from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.outlook import Capacity, Left
-from edged.core.pace import PACE_MIN, Pace
 from edged.core.rates import MEASURED_PASSES, Counters
 from edged.engine.drafts import Draft, Drafts
+from edged.engine.limits import Limits
 from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
@@ -30,7 +30,6 @@ from edged.errors import EngineError, Refusal
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
 ABORTED = 2  # llama_decode: stopped by the abort callback
-CLOCK_SHARE_MIN = 0.1
 LONG_PASS_ROWS = 16
 """A cancelled question's pass is aborted only when it reads that much, for a shorter one is over as soon, and when
 nobody else runs: who asks and takes back without a pause would keep all others from ever getting on."""
@@ -45,10 +44,13 @@ class Scheduler:
 
     Args:
         vocabulary, passes, make_chooser: the model.
-        slots: how many questions run at once; `limit` may allow fewer.
+        slots: how many questions run at once; `limits` may allow fewer.
         decode_threads, prefill_threads: threads for passes that write, and for passes that read a prompt.
         emit: takes what is to be told, in order; called once at the end of each step.
         clock: monotonic seconds.
+
+    Attributes:
+        limits: what heat leaves of all this.
     """
 
     def __init__(
@@ -66,12 +68,6 @@ class Scheduler:
         self._passes = passes
         self._make_chooser = make_chooser
         self._slots = Slots(passes, slots)
-        self._slot_count = slots
-        self._threads_max = decode_threads, prefill_threads
-        self._decode_threads = decode_threads
-        self._prefill_threads = prefill_threads
-        self._clock_share = 1.0
-        self._pace = Pace()
         self._turns = Turns()
         self._emit = emit
         self._clock = clock
@@ -84,13 +80,7 @@ class Scheduler:
         self.counters = Counters()
         self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
         self._drafts = Drafts(passes, self._slots, self._writer, self._running, self.counters)
-        self.slots = slots
-        self.paused = False
-
-    @property
-    def pace(self) -> float:
-        """Share of the time that passes may fill."""
-        return self._pace.share
+        self.limits = Limits(slots=slots, decode_threads=decode_threads, prefill_threads=prefill_threads)
 
     @property
     def draft_max(self) -> int:
@@ -104,7 +94,7 @@ class Scheduler:
     @property
     def rest_s(self) -> float:
         """Seconds until the next pass is due by the pace; 0.0 when it is."""
-        return self._pace.rest_s(self._clock())
+        return self.limits.pace.rest_s(self._clock())
 
     @property
     def running(self) -> int:
@@ -160,15 +150,7 @@ class Scheduler:
 
     def limit(self, limits: SetLimits) -> None:
         """Obey new limits from the next step on; what runs keeps its slot."""
-        self.slots = min(self._slot_count, max(1, limits.slots))
-        most_decode, most_prefill = self._threads_max
-        before = self._prefill_threads * self._clock_share
-        self._decode_threads = min(most_decode, max(1, limits.decode_threads))
-        self._prefill_threads = min(most_prefill, max(1, limits.prefill_threads))
-        self._clock_share = min(1.0, max(CLOCK_SHARE_MIN, limits.clock))
-        self.counters.rates.cores_changed(self._prefill_threads * self._clock_share / before)
-        self._pace.share = min(1.0, max(PACE_MIN, limits.pace))
-        self.paused = limits.paused
+        self.counters.rates.cores_changed(self.limits.obey(limits))
 
     def forget_prompts(self) -> None:
         """Empty the streams in which nothing runs."""
@@ -187,11 +169,11 @@ class Scheduler:
         line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
         ahead = (*line, *tuple(self._running.values()))
         own = Left(sequence.prompt_tokens - self._known(sequence), sequence.room)
-        in_line = max(0, len(ahead) + 1 - self.slots)
+        in_line = max(0, len(ahead) + 1 - self.limits.slots)
         return in_line, self._capacity().eta_s(map(_left, ahead), own)
 
     def _capacity(self) -> Capacity:
-        return Capacity(self.counters.rates, self.slots, self._pace.share)
+        return Capacity(self.counters.rates, self.limits.slots, self.limits.pace.share)
 
     def _known(self, sequence: Sequence, without: Container[int] = ()) -> int:
         """How many tokens of a prompt need not be computed, as things stand; some streams left out."""
@@ -214,7 +196,7 @@ class Scheduler:
         if sequence.stored is not None:
             known = max(known, len(sequence.stored.tokens))
         own = Left(sequence.prompt_tokens - known, sequence.room)
-        first = [_left(other) for other in ahead] if len(ahead) >= self.slots else []
+        first = [_left(other) for other in ahead] if len(ahead) >= self.limits.slots else []
         refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
         if refusal is not None:
             refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
@@ -255,21 +237,21 @@ class Scheduler:
         self._passes.stop_pass(False)
         now = self._clock()
         self._expire(now)
-        if not self.paused:
+        if not self.limits.paused:
             self._close_up()
             self._admit(now)
         self._flush()
-        shares = [] if self.paused or self._pace.rest_s(now) > 0 else self._plan()
+        shares = [] if self.limits.paused or self.limits.pace.rest_s(now) > 0 else self._plan()
         if not shares:
             return False
-        drafts = self._drafts.make([sequence for sequence, _ in shares], self._decode_threads)
+        drafts = self._drafts.make([sequence for sequence, _ in shares], self.limits.decode_threads)
         rows, read = self._fill(shares, drafts)
         begun = self._clock()
         reading = any(count > 1 for _, count, _ in rows)
-        code = self._passes.decode(self._prefill_threads if reading else self._decode_threads)
+        code = self._passes.decode(self.limits.prefill_threads if reading else self.limits.decode_threads)
         self._reading_now = frozenset()
         ended = self._clock()
-        self._pace.worked(begun, ended)
+        self.limits.pace.worked(begun, ended)
         self._slots.passed()
         if code == ABORTED:
             self.counters.aborted += 1
@@ -290,9 +272,9 @@ class Scheduler:
         if drafts:
             rates.drafted(seconds, answers=written, written=written + right)
         if written == len(rows):
-            self._drafts.passed(written, self._decode_threads, drafted=bool(drafts), seconds=seconds)
+            self._drafts.passed(written, self.limits.decode_threads, drafted=bool(drafts), seconds=seconds)
         if written == len(rows) == 1:
-            rates.alone(seconds / (self._drafts.cost(1, self._decode_threads) if drafts else 1.0))
+            rates.alone(seconds / (self._drafts.cost(1, self.limits.decode_threads) if drafts else 1.0))
         else:
             rates.together()
         self._flush()
@@ -351,7 +333,7 @@ class Scheduler:
 
     def _admit(self, now: float) -> None:
         held_off: list[Sequence] = []
-        while self._slots.free > len(held_off) and len(self._running) + len(held_off) < self.slots:
+        while self._slots.free > len(held_off) and len(self._running) + len(held_off) < self.limits.slots:
             behind = {sequence.order.client for sequence in held_off}  # a client's order stays as it is
             line = [
                 Waiting(s.number, s.order.client, s.order.priority)
@@ -400,7 +382,9 @@ class Scheduler:
         hold = self._turns.hold(needs)
         shares = plan(
             needs,
-            batch_tokens=min(most, max(self._slot_count + 1, CHUNK_MIN, int(most * self._pace.share))),
+            batch_tokens=min(
+                most, max(self.limits.slots_max + 1, CHUNK_MIN, int(most * self.limits.pace.share))
+            ),
             chunk=self._turns.chunk(self.counters.rates.read_s, batch_tokens=most, hold=hold),
             hold=hold,
         )

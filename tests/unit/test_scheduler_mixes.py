@@ -186,7 +186,7 @@ class Mix:
             self.disturb(last + 1)
             resting = not rig.scheduler.step()
             rig.check_books()
-            if resting and (rig.scheduler.paused or rig.scheduler.rest_s):
+            if resting and (rig.scheduler.limits.paused or rig.scheduler.rest_s):
                 resting = False
                 rig.clock.advance(0.01)
             self.listen()
@@ -209,7 +209,7 @@ class Mix:
             self.hurry(rng.randint(1, highest))
         if rng.random() < 0.02:
             self.rig.preparation.context = rng.randint(60, self.shape["context"])
-        if rng.random() < (0.2 if self.rig.scheduler.paused else 0.04):
+        if rng.random() < (0.2 if self.rig.scheduler.limits.paused else 0.04):
             self.limit(rng.randint(1, 4), pace=rng.choice([0.3, 1.0]), paused=rng.random() < 0.2)
 
     def limit(self, slots: int, *, pace: float = 1.0, paused: bool = False) -> None:

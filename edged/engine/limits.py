@@ -1,0 +1,48 @@
+"""What heat leaves of the engine: slots, threads, the clock of the cores, and the share of the time for passes.
+
+Belongs to the model thread; `slots` and `pace.share` may be read from any, for estimates. What the daemon asks for is
+brought into the bounds that the engine was started with.
+"""
+
+from __future__ import annotations
+
+from edged.core.pace import PACE_MIN, Pace
+from edged.engine.messages import SetLimits
+
+CLOCK_SHARE_MIN = 0.1
+
+
+class Limits:
+    """What may be used, from the next step on; all of it at first.
+
+    Args:
+        slots: questions side by side, at most.
+        decode_threads, prefill_threads: for passes that write, and for passes that read a prompt, at most.
+
+    Attributes:
+        slots_max: as the engine was started.
+        paused: nothing is computed.
+    """
+
+    def __init__(self, *, slots: int, decode_threads: int, prefill_threads: int) -> None:
+        self.slots_max = self.slots = slots
+        self._decode_max = self.decode_threads = decode_threads
+        self._prefill_max = self.prefill_threads = prefill_threads
+        self._clock = 1.0
+        self.pace = Pace()
+        self.paused = False
+
+    def obey(self, told: SetLimits) -> float:
+        """Take on new ones; what runs keeps its slot.
+
+        Returns:
+            How many times as fast the cores are together as they were, by their number and clock.
+        """
+        before = self.prefill_threads * self._clock
+        self.slots = min(self.slots_max, max(1, told.slots))
+        self.decode_threads = min(self._decode_max, max(1, told.decode_threads))
+        self.prefill_threads = min(self._prefill_max, max(1, told.prefill_threads))
+        self._clock = min(1.0, max(CLOCK_SHARE_MIN, told.clock))
+        self.pace.share = min(1.0, max(PACE_MIN, told.pace))
+        self.paused = told.paused
+        return self.prefill_threads * self._clock / before
