@@ -1,7 +1,7 @@
 """What heat leaves of the engine: slots, threads, the clock of the cores, and the share of the time for passes.
 
-Belongs to the model thread; `slots` and `pace.share` may be read from any, for estimates. What the daemon asks for is
-brought into the bounds that the engine was started with.
+Belongs to the model thread; `slots` and `pace.share` may be read from any, for estimates. What the daemon asks for
+is brought into the bounds that the engine was started with.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from itertools import zip_longest
 import msgspec
 
 from edged.core.batching import CHUNK_MIN, Need, Turns, plan
-from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.outlook import Capacity, Left
 from edged.core.rates import MEASURED_PASSES, Counters
 from edged.engine.drafts import Draft, Drafts
 from edged.engine.limits import Limits
+from edged.engine.line import Line
 from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
 from edged.engine.sequence import NO_SLOT, Sequence
@@ -71,15 +71,12 @@ class Scheduler:
         self._turns = Turns()
         self._emit = emit
         self._clock = clock
-        self._announced: dict[int, Sequence] = {}
-        self._waiting: dict[int, Sequence] = {}
-        self._running: dict[int, Sequence] = {}
-        self._ledger = TokenLedger()
+        self._line = Line()
         self._reports: list[Report] = []
         self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
         self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
-        self._drafts = Drafts(passes, self._slots, self._writer, self._running, self.counters)
+        self._drafts = Drafts(passes, self._slots, self._writer, self._line.running, self.counters)
         self.limits = Limits(slots=slots, decode_threads=decode_threads, prefill_threads=prefill_threads)
 
     @property
@@ -99,12 +96,12 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Questions in a slot."""
-        return len(self._running)
+        return len(self._line.running)
 
     @property
     def waiting(self) -> int:
         """Questions that were submitted and have no slot yet."""
-        return len(self._waiting)
+        return len(self._line.waiting)
 
     @property
     def kv_tokens(self) -> int:
@@ -120,29 +117,28 @@ class Scheduler:
 
     def announce(self, sequence: Sequence) -> None:
         """Count a question that is about to be submitted. From any thread."""
-        self._announced[sequence.number] = sequence
+        self._line.announce(sequence)
 
     def submit(self, sequence: Sequence) -> None:
         """Put a measured question in line."""
-        self._announced.pop(sequence.number, None)
-        self._waiting[sequence.number] = sequence
+        self._line.submit(sequence)
 
     def cancel(self, number: int) -> None:
         """End a question wherever it stands; one that is over already is none of ours."""
-        sequence = self._running.get(number) or self._waiting.get(number)
+        sequence = self._line.find(number)
         if sequence is not None:
             self._writer.end(sequence, "cancelled", self._clock())
             self._flush()
 
     def set_deadline(self, number: int, deadline: float | None) -> None:
         """Go on for longer, where it is not over."""
-        sequence = self._running.get(number) or self._waiting.get(number)
+        sequence = self._line.find(number)
         if sequence is not None:
             sequence.order = msgspec.structs.replace(sequence.order, deadline=deadline)
 
     def end_reasoning(self, number: int) -> None:
         """Spend the rest of a question's budget for thinking at once."""
-        sequence = self._running.get(number) or self._waiting.get(number)
+        sequence = self._line.find(number)
         if sequence is not None:
             sequence.budget = 0
             if sequence.slot != NO_SLOT and not sequence.reading and sequence.text.thinking:
@@ -166,8 +162,7 @@ class Scheduler:
 
         From any thread: it reads copies, and an estimate may be a step old.
         """
-        line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
-        ahead = (*line, *tuple(self._running.values()))
+        ahead = self._line.everyone()
         own = Left(sequence.prompt_tokens - self._known(sequence), sequence.room)
         in_line = max(0, len(ahead) + 1 - self.limits.slots)
         return in_line, self._capacity().eta_s(map(_left, ahead), own)
@@ -190,8 +185,7 @@ class Scheduler:
         deadline, rates = sequence.order.deadline, self.counters.rates
         if deadline is None or self.counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
             return None
-        line = (*tuple(self._waiting.values()), *tuple(self._announced.values()))
-        ahead = [*tuple(self._running.values()), *(s for s in line if self._goes_before(s, sequence))]
+        ahead = self._line.before(sequence)
         known = self.holds(sequence.tokens)
         if sequence.stored is not None:
             known = max(known, len(sequence.stored.tokens))
@@ -201,13 +195,6 @@ class Scheduler:
         if refusal is not None:
             refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
         return refusal
-
-    def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
-        rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
-        if rank != own:
-            return rank < own
-        served = self._ledger.served
-        return served.get(other.order.client, 0.0) <= served.get(sequence.order.client, 0.0)
 
     # at rest --------------------------------------------------------------------------------------------
 
@@ -292,7 +279,7 @@ class Scheduler:
                 self._writer.write(sequence, row, now)
                 won = self._drafts.verify(sequence, draft, row, now) if draft is not None else 0
             if answering:
-                self._ledger.add(sequence.order.client, count + won)
+                self._line.ledger.add(sequence.order.client, count + won)
             right += won
         return right
 
@@ -300,17 +287,17 @@ class Scheduler:
         """Whose turn a pass was; tokens forced upon an answer are the answer's."""
         prompts = sum(count for sequence, count, _ in rows if not sequence.answering)
         written = sum(sequence.answering for sequence, _, _ in rows)
-        held = 0 if written else sum(sequence.answering for sequence in self._running.values())
+        held = 0 if written else sum(sequence.answering for sequence in self._line.running.values())
         step_s = self.counters.rates.step_s
         self._turns.passed(seconds, step_s, written=written, read=prompts, held=held)
 
     def _expire(self, now: float) -> None:
-        for sequence in [*self._running.values(), *self._waiting.values()]:
+        for sequence in [*self._line.running.values(), *self._line.waiting.values()]:
             deadline = sequence.order.deadline
             if deadline is None or now < deadline:
                 continue
             if sequence.slot == NO_SLOT:
-                del self._waiting[sequence.number]
+                del self._line.waiting[sequence.number]
                 self._reports.append(
                     Refused(
                         sequence.number, "expired", "the deadline passed before the question's turn came", {}
@@ -321,32 +308,29 @@ class Scheduler:
 
     def _close_up(self) -> None:
         """Bring running answers side by side in the cache, where enough is still to come to be worth it."""
-        if len(self._running) < 2:  # noqa: PLR2004 - one alone has no neighbour
+        if len(self._line.running) < 2:  # noqa: PLR2004 - one alone has no neighbour
             return
-        if sorted(sequence.room for sequence in self._running.values())[-2] < MOVE_MIN:
+        if sorted(sequence.room for sequence in self._line.running.values())[-2] < MOVE_MIN:
             return
         moved = self._slots.close_up()
-        for sequence in self._running.values():
+        for sequence in self._line.running.values():
             if sequence.slot in moved:
                 sequence.slot = moved[sequence.slot]
                 sequence.past = self._slots.length(sequence.slot)
 
     def _admit(self, now: float) -> None:
         held_off: list[Sequence] = []
-        while self._slots.free > len(held_off) and len(self._running) + len(held_off) < self.limits.slots:
+        while (
+            self._slots.free > len(held_off) and len(self._line.running) + len(held_off) < self.limits.slots
+        ):
             behind = {sequence.order.client for sequence in held_off}  # a client's order stays as it is
-            line = [
-                Waiting(s.number, s.order.client, s.order.priority)
-                for s in self._waiting.values()
-                if s.order.client not in behind
-            ]
-            chosen = choose(line, self._ledger.served)
-            if chosen is None:
+            sequence = self._line.next(behind)
+            if sequence is None:
                 return
-            if self._awaits(self._waiting[chosen.number]):
-                held_off.append(self._waiting[chosen.number])  # its place is kept
+            if self._awaits(sequence):
+                held_off.append(sequence)  # its place is kept
                 continue
-            sequence = self._waiting.pop(chosen.number)
+            del self._line.waiting[sequence.number]
             order = sequence.order
             # Told before llama.cpp moves what it holds: should that crash the process, it must be known for whom.
             self._reports.append(Started(sequence.number))
@@ -357,18 +341,18 @@ class Scheduler:
             sequence.stored = None
             sequence.cached = sequence.past
             # Charged now, not as it is read: else one client could take every slot that comes free at once.
-            self._ledger.add(order.client, sequence.prompt_tokens - sequence.cached)
+            self._line.ledger.add(order.client, sequence.prompt_tokens - sequence.cached)
             sequence.started = now
             sequence.chooser = self._make_chooser(
                 temperature=TEMPERATURE if order.temperature is None else order.temperature,
                 top_p=TOP_P if order.top_p is None else order.top_p,
                 seed=secrets.randbits(31) if order.seed is None else order.seed,
             )
-            self._running[sequence.number] = sequence
+            self._line.running[sequence.number] = sequence
 
     def _awaits(self, sequence: Sequence) -> bool:
         """Whether a running question is just reading the same beginning: it is computed once, then copied."""
-        reading = [s for s in self._running.values() if s.past < s.prompt_tokens and s.order.reuse]
+        reading = [s for s in self._line.running.values() if s.past < s.prompt_tokens and s.order.reuse]
         if not reading or not sequence.order.reuse:
             return False
         known = self._known(sequence, {other.slot for other in reading})
@@ -378,7 +362,7 @@ class Scheduler:
     def _plan(self) -> list[tuple[Sequence, int]]:
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
-        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._running.values()]
+        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._line.running.values()]
         hold = self._turns.hold(needs)
         shares = plan(
             needs,
@@ -389,7 +373,7 @@ class Scheduler:
             hold=hold,
         )
         # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
-        chosen = [(self._running[share.slot], share.rows) for share in shares]
+        chosen = [(self._line.running[share.slot], share.rows) for share in shares]
         return sorted(chosen, key=lambda each: each[0].slot)
 
     def _fill(
@@ -411,13 +395,13 @@ class Scheduler:
                 self._passes.add(token, position, sequence.slot, logits=True)
             read += count if sequence.reading else 0
             rows.append((sequence, count, row))
-        if read >= LONG_PASS_ROWS and len(self._running) == 1:
-            self._reading_now = frozenset(self._running)
+        if read >= LONG_PASS_ROWS and len(self._line.running) == 1:
+            self._reading_now = frozenset(self._line.running)
         return rows, read
 
     def _forget(self, sequence: Sequence) -> None:
-        self._waiting.pop(sequence.number, None)
-        if self._running.pop(sequence.number, None) is not None:
+        self._line.waiting.pop(sequence.number, None)
+        if self._line.running.pop(sequence.number, None) is not None:
             self._slots.release(sequence.slot)
         if sequence.chooser is not None:
             sequence.chooser.close()

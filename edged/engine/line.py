@@ -1,0 +1,70 @@
+"""The questions inside the engine: about to be submitted, in line, in a slot; and whose turn it is.
+
+Belongs to the model thread. `announce`, `everyone` and `before` are for any thread: the latter two read copies, and
+may be a step old. Who goes first is decided in `core.fairness`; what a slot holds is `slots`' to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from edged.core.fairness import RANK, TokenLedger, Waiting, choose
+from edged.engine.sequence import Sequence
+
+
+class Line:
+    """Who is where.
+
+    Attributes:
+        running: questions in a slot, by number.
+        waiting: questions that were submitted and have no slot yet, in order of arrival.
+        ledger: what each client was served, by which turns are taken.
+    """
+
+    def __init__(self) -> None:
+        self._announced: dict[int, Sequence] = {}
+        self.waiting: dict[int, Sequence] = {}
+        self.running: dict[int, Sequence] = {}
+        self.ledger = TokenLedger()
+
+    def announce(self, sequence: Sequence) -> None:
+        """Count a question that is about to be submitted."""
+        self._announced[sequence.number] = sequence
+
+    def submit(self, sequence: Sequence) -> None:
+        """Put a measured question in line."""
+        self._announced.pop(sequence.number, None)
+        self.waiting[sequence.number] = sequence
+
+    def find(self, number: int) -> Sequence | None:
+        """A question that was submitted and is not over."""
+        return self.running.get(number) or self.waiting.get(number)
+
+    def next(self, behind: Container[str]) -> Sequence | None:
+        """Whose turn it is, of clients other than these; it stays in line."""
+        line = [
+            Waiting(one.number, one.order.client, one.order.priority)
+            for one in self.waiting.values()
+            if one.order.client not in behind
+        ]
+        chosen = choose(line, self.ledger.served)
+        return None if chosen is None else self.waiting[chosen.number]
+
+    def everyone(self) -> tuple[Sequence, ...]:
+        """All questions, announced ones too."""
+        return (*self._without_slot(), *tuple(self.running.values()))
+
+    def before(self, sequence: Sequence) -> list[Sequence]:
+        """The questions that run already, and those whose turn comes before this one's."""
+        line = self._without_slot()
+        return [*tuple(self.running.values()), *(one for one in line if self._goes_before(one, sequence))]
+
+    def _without_slot(self) -> tuple[Sequence, ...]:
+        return (*tuple(self.waiting.values()), *tuple(self._announced.values()))
+
+    def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
+        rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
+        if rank != own:
+            return rank < own
+        served = self.ledger.served
+        return served.get(other.order.client, 0.0) <= served.get(sequence.order.client, 0.0)
