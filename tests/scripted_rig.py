@@ -94,11 +94,11 @@ class Rig:
 
     def check_books(self) -> None:
         """Each stream holds what the books say, token by token."""
-        assert [slot.held for slot in self.scheduler._slots._slots] == self.model.passes.kv  # noqa: SLF001
+        assert [slot.held for slot in self.scheduler.slots._slots] == self.model.passes.kv  # noqa: SLF001
 
     def check_idle(self) -> None:
         """Nothing runs, nothing is leaked, the books agree with the cache."""
         assert self.scheduler.running == 0
         assert self.scheduler.waiting == 0
         assert self.model.open_choosers == 0
-        assert self.scheduler.kv_tokens == sum(map(len, self.model.passes.kv))
+        assert self.scheduler.slots.held_tokens == sum(map(len, self.model.passes.kv))

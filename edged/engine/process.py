@@ -128,7 +128,7 @@ def _run(fd: int, load: Load) -> int:
         channel.send(Log("warning", "gpu_not_used", {"reason": model.gpu_missed}))
     engine = Engine(first, model, channel)
     engine.warm_up()
-    engine.scheduler.draft_max = first.draft_max  # from here on: the first rates are those without
+    engine.scheduler.drafts.most = first.draft_max  # from here on: the first rates are those without
     if first.lock_memory and (reason := lock_memory()):
         channel.send(Log("warning", "memory_not_locked", {"reason": f"{reason}; {ADVICE}"}))
     rates = engine.scheduler.counters.rates
@@ -251,13 +251,13 @@ class Engine:
         if self._prefixes is not None and order.reuse:
             read_s = self.scheduler.counters.rates.read_s
             sequence.stored = self._prefixes.fetch(
-                sequence.tokens, self.scheduler.holds(sequence.tokens), read_s
+                sequence.tokens, self.scheduler.slots.longest(sequence.tokens), read_s
             )
-        hopeless = self.scheduler.outlook(sequence, time.monotonic())
+        hopeless = self.scheduler.promises.refusal(sequence, time.monotonic())
         if hopeless is not None:
             self._refuse(order.number, hopeless)
             return
-        ahead, eta_s = self.scheduler.estimate(sequence)
+        ahead, eta_s = self.scheduler.promises.estimate(sequence)
         self.scheduler.announce(sequence)
         self._channel.send(
             Prepared(order.number, sequence.prompt_tokens, sequence.context, ahead, round(eta_s, 3))
@@ -334,8 +334,11 @@ class Engine:
         prefixes = self._prefixes
         if prefixes is None or rests_s < KEEP_AFTER_S or prefixes.writing:
             return
-        for index, tokens in self.scheduler.worthwhile(talks=rests_s >= KEEP_TALKS_AFTER_S):
-            if prefixes.wants(tokens) and (state := self.scheduler.state(index, len(tokens))) is not None:
+        for index, tokens in self.scheduler.slots.worthwhile(talks=rests_s >= KEEP_TALKS_AFTER_S):
+            if (
+                prefixes.wants(tokens)
+                and (state := self.scheduler.slots.state(index, len(tokens))) is not None
+            ):
                 prefixes.put(tokens, state)
                 return
 
@@ -355,7 +358,7 @@ class Engine:
                     case SetLimits():
                         self.scheduler.limit(item)
                     case ForgetPrompts():
-                        self.scheduler.forget_prompts()
+                        self.scheduler.slots.forget_idle()
                         if self._prefixes is None or self._prefixes.clear():
                             self._channel.send(PromptsForgotten())
                 item = self._inbox.get_nowait()
@@ -376,7 +379,7 @@ class Engine:
                 busy=busy,
                 decode_tokens_per_s=round(counters.rates.written_per_s, 1),
                 prefill_tokens_per_s=_inverse(counters.rates.read_s),
-                kv_tokens=scheduler.kv_tokens,
+                kv_tokens=scheduler.slots.held_tokens,
                 context=self._model.preparation.context,
                 slots=scheduler.limits.slots,
                 pace=scheduler.limits.pace.share,

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from itertools import zip_longest
 
 import msgspec
 
 from edged.core.batching import CHUNK_MIN, Need, Turns, plan
-from edged.core.outlook import Capacity, Left
-from edged.core.rates import MEASURED_PASSES, Counters
+from edged.core.rates import Counters
 from edged.engine.drafts import Draft, Drafts
 from edged.engine.limits import Limits
 from edged.engine.line import Line
 from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
+from edged.engine.promises import Promises
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import COPY_MIN, Slots, common
 from edged.engine.writer import Writer
-from edged.errors import EngineError, Refusal
+from edged.errors import EngineError
 
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
@@ -50,7 +50,11 @@ class Scheduler:
         clock: monotonic seconds.
 
     Attributes:
+        slots: what the cache holds.
         limits: what heat leaves of all this.
+        drafts: of running answers.
+        promises: what a question may be told before it is submitted.
+        counters: what was done so far.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class Scheduler:
     ) -> None:
         self._passes = passes
         self._make_chooser = make_chooser
-        self._slots = Slots(passes, slots)
+        self.slots = Slots(passes, slots)
         self._turns = Turns()
         self._emit = emit
         self._clock = clock
@@ -76,17 +80,9 @@ class Scheduler:
         self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
         self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
-        self._drafts = Drafts(passes, self._slots, self._writer, self._line.running, self.counters)
+        self.drafts = Drafts(passes, self.slots, self._writer, self._line.running, self.counters)
         self.limits = Limits(slots=slots, decode_threads=decode_threads, prefill_threads=prefill_threads)
-
-    @property
-    def draft_max(self) -> int:
-        """Tokens that may be drafted for an answer."""
-        return self._drafts.most
-
-    @draft_max.setter
-    def draft_max(self, tokens: int) -> None:
-        self._drafts.most = tokens
+        self.promises = Promises(self._line, self.slots, self.limits, self.counters)
 
     @property
     def rest_s(self) -> float:
@@ -102,11 +98,6 @@ class Scheduler:
     def waiting(self) -> int:
         """Questions that were submitted and have no slot yet."""
         return len(self._line.waiting)
-
-    @property
-    def kv_tokens(self) -> int:
-        """Tokens in the KV cache."""
-        return self._slots.held_tokens
 
     def replace_emit(self, emit: Callable[[list[Report]], None]) -> Callable[[list[Report]], None]:
         """Send reports elsewhere from now on; returns where they went before."""
@@ -148,67 +139,10 @@ class Scheduler:
         """Obey new limits from the next step on; what runs keeps its slot."""
         self.counters.rates.cores_changed(self.limits.obey(limits))
 
-    def forget_prompts(self) -> None:
-        """Empty the streams in which nothing runs."""
-        self._slots.forget_idle()
-
     def interrupt(self, number: int) -> None:
         """Abort the running pass if it reads this prompt, and no other question runs. From any thread."""
         if number in self._reading_now:
             self._passes.stop_pass()
-
-    def estimate(self, sequence: Sequence) -> tuple[int, float]:
-        """How many questions must end before this one begins, and in how many seconds its answer may be there.
-
-        From any thread: it reads copies, and an estimate may be a step old.
-        """
-        ahead = self._line.everyone()
-        own = Left(sequence.prompt_tokens - self._known(sequence), sequence.room)
-        in_line = max(0, len(ahead) + 1 - self.limits.slots)
-        return in_line, self._capacity().eta_s(map(_left, ahead), own)
-
-    def _capacity(self) -> Capacity:
-        return Capacity(self.counters.rates, self.limits.slots, self.limits.pace.share)
-
-    def _known(self, sequence: Sequence, without: Container[int] = ()) -> int:
-        """How many tokens of a prompt need not be computed, as things stand; some streams left out."""
-        if not sequence.order.reuse:
-            return 0
-        stored = common(sequence.stored.tokens, sequence.tokens) if sequence.stored is not None else 0
-        return max(stored, self._slots.longest(sequence.tokens, without))
-
-    def outlook(self, sequence: Sequence, now: float) -> Refusal | None:
-        """The refusal of a question that cannot begin its answer before its deadline; None where it may.
-
-        From any thread. It errs on the question's side: answers ahead may be short, prompts in the cache.
-        """
-        deadline, rates = sequence.order.deadline, self.counters.rates
-        if deadline is None or self.counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
-            return None
-        ahead = self._line.before(sequence)
-        known = self.holds(sequence.tokens)
-        if sequence.stored is not None:
-            known = max(known, len(sequence.stored.tokens))
-        own = Left(sequence.prompt_tokens - known, sequence.room)
-        first = [_left(other) for other in ahead] if len(ahead) >= self.limits.slots else []
-        refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
-        if refusal is not None:
-            refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
-        return refusal
-
-    # at rest --------------------------------------------------------------------------------------------
-
-    def holds(self, tokens: list[int]) -> int:
-        """How many tokens of a prompt stand in the cache. From any thread, where it may be a step old."""
-        return self._slots.longest(tokens)
-
-    def worthwhile(self, *, talks: bool) -> list[tuple[int, list[int]]]:
-        """What may well be wanted again, see `Slots.worthwhile`."""
-        return self._slots.worthwhile(talks=talks)
-
-    def state(self, index: int, count: int) -> bytearray | None:
-        """The state of a stream at rest with its first `count` tokens in it, where it can be had just now."""
-        return self._slots.state(index, count)
 
     # the step -------------------------------------------------------------------------------------------
 
@@ -231,7 +165,7 @@ class Scheduler:
         shares = [] if self.limits.paused or self.limits.pace.rest_s(now) > 0 else self._plan()
         if not shares:
             return False
-        drafts = self._drafts.make([sequence for sequence, _ in shares], self.limits.decode_threads)
+        drafts = self.drafts.make([sequence for sequence, _ in shares], self.limits.decode_threads)
         rows, read = self._fill(shares, drafts)
         begun = self._clock()
         reading = any(count > 1 for _, count, _ in rows)
@@ -239,12 +173,12 @@ class Scheduler:
         self._reading_now = frozenset()
         ended = self._clock()
         self.limits.pace.worked(begun, ended)
-        self._slots.passed()
+        self.slots.passed()
         if code == ABORTED:
             self.counters.aborted += 1
             for sequence, _, _ in rows:
-                self._slots.restore(sequence.slot)
-                sequence.past = self._slots.length(sequence.slot)
+                self.slots.restore(sequence.slot)
+                sequence.past = self.slots.length(sequence.slot)
             return True
         if code != 0:
             raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
@@ -259,9 +193,9 @@ class Scheduler:
         if drafts:
             rates.drafted(seconds, answers=written, written=written + right)
         if written == len(rows):
-            self._drafts.passed(written, self.limits.decode_threads, drafted=bool(drafts), seconds=seconds)
+            self.drafts.passed(written, self.limits.decode_threads, drafted=bool(drafts), seconds=seconds)
         if written == len(rows) == 1:
-            rates.alone(seconds / (self._drafts.cost(1, self.limits.decode_threads) if drafts else 1.0))
+            rates.alone(seconds / (self.drafts.cost(1, self.limits.decode_threads) if drafts else 1.0))
         else:
             rates.together()
         self._flush()
@@ -272,12 +206,12 @@ class Scheduler:
         right = 0
         for (sequence, count, row), draft in zip_longest(rows, drafts):
             answering = sequence.answering
-            self._slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
+            self.slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
             sequence.past += count
             won = 0
             if row is not None:
                 self._writer.write(sequence, row, now)
-                won = self._drafts.verify(sequence, draft, row, now) if draft is not None else 0
+                won = self.drafts.verify(sequence, draft, row, now) if draft is not None else 0
             if answering:
                 self._line.ledger.add(sequence.order.client, count + won)
             right += won
@@ -312,17 +246,15 @@ class Scheduler:
             return
         if sorted(sequence.room for sequence in self._line.running.values())[-2] < MOVE_MIN:
             return
-        moved = self._slots.close_up()
+        moved = self.slots.close_up()
         for sequence in self._line.running.values():
             if sequence.slot in moved:
                 sequence.slot = moved[sequence.slot]
-                sequence.past = self._slots.length(sequence.slot)
+                sequence.past = self.slots.length(sequence.slot)
 
     def _admit(self, now: float) -> None:
         held_off: list[Sequence] = []
-        while (
-            self._slots.free > len(held_off) and len(self._line.running) + len(held_off) < self.limits.slots
-        ):
+        while self.slots.free > len(held_off) and len(self._line.running) + len(held_off) < self.limits.slots:
             behind = {sequence.order.client for sequence in held_off}  # a client's order stays as it is
             sequence = self._line.next(behind)
             if sequence is None:
@@ -335,7 +267,7 @@ class Scheduler:
             # Told before llama.cpp moves what it holds: should that crash the process, it must be known for whom.
             self._reports.append(Started(sequence.number))
             self._flush()
-            sequence.slot, sequence.past = self._slots.take(
+            sequence.slot, sequence.past = self.slots.take(
                 sequence.tokens, reuse=order.reuse, talk=order.session, stored=sequence.stored
             )
             sequence.stored = None
@@ -355,7 +287,7 @@ class Scheduler:
         reading = [s for s in self._line.running.values() if s.past < s.prompt_tokens and s.order.reuse]
         if not reading or not sequence.order.reuse:
             return False
-        known = self._known(sequence, {other.slot for other in reading})
+        known = sequence.known(self.slots, {other.slot for other in reading})
         shared = [(common(s.tokens[: s.prompt_tokens], sequence.tokens), s.past) for s in reading]
         return any(past < count >= known + COPY_MIN for count, past in shared)
 
@@ -402,7 +334,7 @@ class Scheduler:
     def _forget(self, sequence: Sequence) -> None:
         self._line.waiting.pop(sequence.number, None)
         if self._line.running.pop(sequence.number, None) is not None:
-            self._slots.release(sequence.slot)
+            self.slots.release(sequence.slot)
         if sequence.chooser is not None:
             sequence.chooser.close()
             sequence.chooser = None
@@ -412,8 +344,3 @@ class Scheduler:
             reports = self._reports.copy()
             self._reports.clear()
             self._emit(reports)
-
-
-def _left(sequence: Sequence) -> Left:
-    """What a question has still before it."""
-    return Left(sequence.prompt_tokens - sequence.past, sequence.room, sequence.written)

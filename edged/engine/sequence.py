@@ -8,19 +8,20 @@ closed by us. Belongs to the model thread once it is submitted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.drafting import Guesses
+from edged.core.outlook import Left
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call
 from edged.engine.calls import CallForm
 from edged.engine.messages import Ended, Piece, Said, Submit
 from edged.engine.ports import Chooser
-from edged.engine.slots import Stored
+from edged.engine.slots import Slots, Stored, common
 from edged.errors import Refusal
 
 if TYPE_CHECKING:
@@ -107,6 +108,18 @@ class Sequence:
     def fresh(self) -> bool:
         """True while nothing of the answer was computed: its first token came with the prompt."""
         return self.past == self.prompt_tokens
+
+    @property
+    def left(self) -> Left:
+        """What it has still before it."""
+        return Left(self.prompt_tokens - self.past, self.room, self.written)
+
+    def known(self, slots: Slots, without: Container[int] = ()) -> int:
+        """How many tokens of its prompt need not be computed, as things stand; some streams left out."""
+        if not self.order.reuse:
+            return 0
+        stored = common(self.stored.tokens, self.tokens) if self.stored is not None else 0
+        return max(stored, slots.longest(self.tokens, without))
 
     @property
     def broken(self) -> bool:

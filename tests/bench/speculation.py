@@ -113,7 +113,7 @@ def compare(model: RealRig, question: str, tokens: int, together: int, rounds: i
     drafted = right = 0
     for number in range(rounds + 1):
         for way, most in WAYS.items():
-            model.scheduler.draft_max = most
+            model.scheduler.drafts.most = most
             before = counters.drafted, counters.drafted_right
             ends = write(model, question, tokens, together)
             if number:

@@ -158,7 +158,7 @@ def told(model: ScriptedModel, most: int, texts: Sequence[str], **asked: object)
     """How questions end with drafts of at most so many tokens."""
     rig = Rig(model)
     rig.flat = True
-    rig.scheduler.draft_max = most
+    rig.scheduler.drafts.most = most
     for number, text in enumerate(texts, start=1):
         rig.ask(number, text, **{"seed": None, **asked})
     rig.run()
@@ -273,7 +273,7 @@ def test_the_real_model_says_the_same(small_model: Path) -> None:
     counters = []
     for most in (0, 3):
         rig = RealRig(small_model, fixed_seed=5)
-        rig.scheduler.draft_max = most
+        rig.scheduler.drafts.most = most
         texts = []
         for group in orders:
             for order in group:

@@ -105,7 +105,7 @@ class Node:
         except Refusal:
             return False
         if order.reuse:
-            known = self.scheduler.holds(sequence.tokens)
+            known = self.scheduler.slots.longest(sequence.tokens)
             sequence.stored = self.prefixes.fetch(sequence.tokens, known, SLOW_S)
         self.scheduler.submit(sequence)
         return True
@@ -117,10 +117,10 @@ class Node:
 
     def keep(self) -> None:
         """Write what may be wanted again."""
-        for index, tokens in self.scheduler.worthwhile(talks=True):
+        for index, tokens in self.scheduler.slots.worthwhile(talks=True):
             if (
                 self.prefixes.wants(tokens)
-                and (state := self.scheduler.state(index, len(tokens))) is not None
+                and (state := self.scheduler.slots.state(index, len(tokens))) is not None
             ):
                 self.prefixes.put(tokens, state)
                 self.prefixes.settle()
@@ -129,7 +129,7 @@ class Node:
         """The cache holds what the books say, no more and no less, in no more room than it has."""
         memory = C.llama_get_memory(self.context.pointer)
         cells = [C.llama_memory_seq_pos_max(memory, stream) + 1 for stream in range(STREAMS)]
-        assert sum(cells) == self.scheduler.kv_tokens
+        assert sum(cells) == self.scheduler.slots.held_tokens
         assert max(cells) <= CONTEXT
 
 

@@ -512,7 +512,7 @@ def test_estimate() -> None:
     ]
     seen = []
     for sequence in measured:
-        seen.append(one.scheduler.estimate(sequence))
+        seen.append(one.scheduler.promises.estimate(sequence))
         one.scheduler.announce(sequence)
     assert [ahead for ahead, _ in seen] == [0, 0, 1, 2]
     times = [eta_s for _, eta_s in seen]
@@ -521,7 +521,7 @@ def test_estimate() -> None:
     for sequence in measured:
         one.scheduler.submit(sequence)
     one.run()
-    assert one.scheduler.estimate(measured[0])[0] == 0
+    assert one.scheduler.promises.estimate(measured[0])[0] == 0
 
 
 # schema ---------------------------------------------------------------------------------------------------
@@ -725,12 +725,12 @@ def test_estimate_knows_pace_and_slots() -> None:
     one.run()
     one.ask(2)
     two = one.preparation.prepare(submit(3, Message("user", "hi")), one.clock())
-    ahead, eta_s = one.scheduler.estimate(two)
+    ahead, eta_s = one.scheduler.promises.estimate(two)
     assert ahead == 0
     one.scheduler.limit(limits(pace=0.5))
-    assert one.scheduler.estimate(two)[1] == pytest.approx(2 * eta_s)
+    assert one.scheduler.promises.estimate(two)[1] == pytest.approx(2 * eta_s)
     one.scheduler.limit(limits(slots=1))
-    assert one.scheduler.estimate(two)[0] == 1
+    assert one.scheduler.promises.estimate(two)[0] == 1
 
 
 def test_estimate_knows_threads_and_clock() -> None:
@@ -943,7 +943,7 @@ def test_nothing_is_kept_of_a_question_that_bypasses_the_cache() -> None:
     one.run()
     assert one.ended(2).usage.cached_tokens == 0
     one.check_idle()
-    assert one.scheduler.kv_tokens == len(HALL + "a") + 2 + len("yes")
+    assert one.scheduler.slots.held_tokens == len(HALL + "a") + 2 + len("yes")
 
 
 def test_who_is_waited_for_may_be_cancelled() -> None:
@@ -992,13 +992,18 @@ def test_nothing_is_saved_before_its_copy_is_made() -> None:
     one = copied_in_a_rest()
     for number in (1, 2, 3):
         one.scheduler.cancel(number)
-    worthwhile = one.scheduler.worthwhile(talks=True)
+    worthwhile = one.scheduler.slots.worthwhile(talks=True)
     assert worthwhile
-    assert [one.scheduler.state(at, len(tokens)) for at, tokens in worthwhile] == [None] * len(worthwhile)
+    assert [one.scheduler.slots.state(at, len(tokens)) for at, tokens in worthwhile] == [None] * len(
+        worthwhile
+    )
     one.scheduler.limit(limits())
     one.ask(4, "other")
     one.run()
-    assert any(one.scheduler.state(at, len(tokens)) for at, tokens in one.scheduler.worthwhile(talks=True))
+    assert any(
+        one.scheduler.slots.state(at, len(tokens))
+        for at, tokens in one.scheduler.slots.worthwhile(talks=True)
+    )
     one.check_idle()
 
 
@@ -1042,7 +1047,7 @@ def test_estimate_knows_what_is_known() -> None:
     one.ask(1, HALL + "a")
     one.run()
     expected = [
-        one.scheduler.estimate(one.measure(submit(number, Message("user", text), reuse=reuse)))[1]
+        one.scheduler.promises.estimate(one.measure(submit(number, Message("user", text), reuse=reuse)))[1]
         for number, text, reuse in (
             (2, HALL + "b", True),
             (3, HALL[::-1] + "b", True),
@@ -1070,12 +1075,12 @@ def test_an_idle_engine_refuses_no_sensible_deadline() -> None:
     for text in ("hi", "word " * 20):
         for left_s in (0.2, 1.0, 600.0):
             sequence = rig.preparation.prepare(submit(1, Message("user", text), deadline=now + left_s), now)
-            assert rig.scheduler.outlook(sequence, now) is None
+            assert rig.scheduler.promises.refusal(sequence, now) is None
     sequence = rig.preparation.prepare(submit(1, Message("user", "x"), deadline=None), now)
-    assert rig.scheduler.outlook(sequence, now) is None
+    assert rig.scheduler.promises.refusal(sequence, now) is None
     fresh = Rig(ScriptedModel(say("yes")))
     sequence = fresh.preparation.prepare(submit(1, Message("user", "x"), deadline=now), now)
-    assert fresh.scheduler.outlook(sequence, now) is None
+    assert fresh.scheduler.promises.refusal(sequence, now) is None
 
 
 def test_a_prompt_too_long_for_its_deadline() -> None:
@@ -1083,7 +1088,7 @@ def test_a_prompt_too_long_for_its_deadline() -> None:
     rig = measured()
     now = rig.clock()
     asked = submit(1, Message("user", "y" * 300), deadline=now + 0.05)
-    refusal = rig.scheduler.outlook(rig.preparation.prepare(asked, now), now)
+    refusal = rig.scheduler.promises.refusal(rig.preparation.prepare(asked, now), now)
     assert refusal is not None
     assert (refusal.code, refusal.retry_after_ms) == ("expired", None)
     assert refusal.details["eta_ms"] > 300
@@ -1100,7 +1105,7 @@ def test_a_line_too_long_for_its_deadline() -> None:
 
     def outlook(left_s: float, priority: str) -> str | None:
         asked = submit(50, Message("user", "hi"), deadline=now + left_s, priority=priority, client="same")
-        refusal = rig.scheduler.outlook(rig.preparation.prepare(asked, now), now)
+        refusal = rig.scheduler.promises.refusal(rig.preparation.prepare(asked, now), now)
         if refusal is not None:
             assert refusal.retry_after_ms
             assert refusal.details["eta_ms"] > 1000 * left_s

@@ -111,7 +111,7 @@ class Mix:
         self.rig.model.passes.cuts = rng.random() < 0.9
         self.rig.model.passes.abort = set(rng.sample(range(60), rng.randrange(5)))
         self.rig.flat = seed % 2 == 0
-        self.rig.scheduler.draft_max = rng.choice([0, 1, 3])
+        self.rig.scheduler.drafts.most = rng.choice([0, 1, 3])
         self.asked: dict[int, Asked] = {}
         self.talks: dict[str, list[Message]] = {}
         self.sampled: dict[str, dict[int, tuple[int, ...]]] = {}
@@ -226,7 +226,7 @@ class Mix:
                 raise
             return
         if order.reuse:
-            known = self.rig.scheduler.holds(sequence.tokens)
+            known = self.rig.scheduler.slots.longest(sequence.tokens)
             sequence.stored = self.prefixes.fetch(sequence.tokens, known, SLOW_S)
         self.rig.put_in_line(sequence)
         self.asked[number] = Asked(sequence, list(sequence.tokens), sequence.room, len(sequence.closing))
@@ -251,8 +251,11 @@ class Mix:
     def keep(self) -> None:
         """Have written what may be wanted again, as the engine does when it rests; here also while others run."""
         scheduler = self.rig.scheduler
-        for index, tokens in scheduler.worthwhile(talks=self.rng.random() < 0.5):
-            if self.prefixes.wants(tokens) and (state := scheduler.state(index, len(tokens))) is not None:
+        for index, tokens in scheduler.slots.worthwhile(talks=self.rng.random() < 0.5):
+            if (
+                self.prefixes.wants(tokens)
+                and (state := scheduler.slots.state(index, len(tokens))) is not None
+            ):
                 assert len(tokens) >= TOKENS_MIN
                 self.prefixes.put(tokens, state)
                 self.prefixes.settle()

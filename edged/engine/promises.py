@@ -1,0 +1,58 @@
+"""What a question is told before it is in line: its place, when its answer may be there, or that it comes too late.
+
+For any thread: the intake thread asks while the model thread steps, so what is said may be a step old. Nothing is
+changed from here; the arithmetic is `core.outlook`'s.
+"""
+
+from __future__ import annotations
+
+from edged.core.outlook import Capacity, Left
+from edged.core.rates import MEASURED_PASSES, Counters
+from edged.engine.limits import Limits
+from edged.engine.line import Line
+from edged.engine.sequence import Sequence
+from edged.engine.slots import Slots
+from edged.errors import Refusal
+
+
+class Promises:
+    """What may be promised.
+
+    Args:
+        line, slots, limits, counters: the scheduler's.
+    """
+
+    def __init__(self, line: Line, slots: Slots, limits: Limits, counters: Counters) -> None:
+        self._line = line
+        self._slots = slots
+        self._limits = limits
+        self._counters = counters
+
+    def estimate(self, sequence: Sequence) -> tuple[int, float]:
+        """How many questions must end before this one begins, and in how many seconds its answer may be there."""
+        ahead = self._line.everyone()
+        own = Left(sequence.prompt_tokens - sequence.known(self._slots), sequence.room)
+        in_line = max(0, len(ahead) + 1 - self._limits.slots)
+        return in_line, self._capacity().eta_s((other.left for other in ahead), own)
+
+    def refusal(self, sequence: Sequence, now: float) -> Refusal | None:
+        """The refusal of a question that cannot begin its answer before its deadline; None where it may.
+
+        It errs on the question's side: answers ahead may be short, prompts in the cache.
+        """
+        deadline, rates = sequence.order.deadline, self._counters.rates
+        if deadline is None or self._counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
+            return None
+        ahead = self._line.before(sequence)
+        held = self._slots.longest(sequence.tokens)
+        if sequence.stored is not None:
+            held = max(held, len(sequence.stored.tokens))
+        own = Left(sequence.prompt_tokens - held, sequence.room)
+        first = [other.left for other in ahead] if len(ahead) >= self._limits.slots else []
+        refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
+        if refusal is not None:
+            refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
+        return refusal
+
+    def _capacity(self) -> Capacity:
+        return Capacity(self._counters.rates, self._limits.slots, self._limits.pace.share)
