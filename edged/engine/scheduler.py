@@ -1,8 +1,8 @@
-"""Many questions, one model: `step()` plans a pass, runs it, has tokens chosen and says what came of it.
+"""Many questions, one model: `step()` lets in whose turn it is, has a pass run and the next tokens written.
 
-Belongs to the model thread; where a method may be called from another one, it says so. What a pass holds
-is decided in `core.batching`, who is next in `core.fairness`; this file carries it out. What becomes of a row of
-logits is `writer`'s.
+Belongs to the model thread; where a method may be called from another one, it says so. Whose turn it is stands in
+`line`, what a pass holds and takes in `runner`, what the cache holds in `slots`; what becomes of a row of logits is
+`writer`'s.
 """
 
 from __future__ import annotations
@@ -10,30 +10,23 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from itertools import zip_longest
 
 import msgspec
 
-from edged.core.batching import CHUNK_MIN, Need, Turns, plan
 from edged.core.rates import Counters
-from edged.engine.drafts import Draft, Drafts
+from edged.engine.drafts import Drafts
 from edged.engine.limits import Limits
 from edged.engine.line import Line
 from edged.engine.messages import Refused, Report, SetLimits, Started
 from edged.engine.ports import MakeChooser, Passes, Vocabulary
 from edged.engine.promises import Promises
+from edged.engine.runner import Passed, Runner
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import COPY_MIN, Slots, common
 from edged.engine.writer import Writer
-from edged.errors import EngineError
 
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
-ABORTED = 2  # llama_decode: stopped by the abort callback
-LONG_PASS_ROWS = 16
-"""A cancelled question's pass is aborted only when it reads that much, for a shorter one is over as soon, and when
-nobody else runs: who asks and takes back without a pause would keep all others from ever getting on."""
-
 MOVE_MIN = 16
 """Answers that two questions must still have before them for one of them to be moved beside the other: a move
 costs as much as some passes."""
@@ -69,20 +62,26 @@ class Scheduler:
         emit: Callable[[list[Report]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._passes = passes
         self._make_chooser = make_chooser
         self.slots = Slots(passes, slots)
-        self._turns = Turns()
         self._emit = emit
         self._clock = clock
         self._line = Line()
         self._reports: list[Report] = []
-        self._reading_now: frozenset[int] = frozenset()
         self.counters = Counters()
         self._writer = Writer(vocabulary, self.counters, self._reports, self._forget)
         self.drafts = Drafts(passes, self.slots, self._writer, self._line.running, self.counters)
         self.limits = Limits(slots=slots, decode_threads=decode_threads, prefill_threads=prefill_threads)
         self.promises = Promises(self._line, self.slots, self.limits, self.counters)
+        self._runner = Runner(
+            passes,
+            self.slots,
+            self.drafts,
+            self.limits,
+            self.counters,
+            running=self._line.running,
+            clock=clock,
+        )
 
     @property
     def rest_s(self) -> float:
@@ -141,8 +140,7 @@ class Scheduler:
 
     def interrupt(self, number: int) -> None:
         """Abort the running pass if it reads this prompt, and no other question runs. From any thread."""
-        if number in self._reading_now:
-            self._passes.stop_pass()
+        self._runner.interrupt(number)
 
     # the step -------------------------------------------------------------------------------------------
 
@@ -155,75 +153,39 @@ class Scheduler:
         Raises:
             EngineError: llama.cpp failed in a way that another pass will not mend.
         """
-        self._passes.stop_pass(False)
         now = self._clock()
         self._expire(now)
         if not self.limits.paused:
             self._close_up()
             self._admit(now)
         self._flush()
-        shares = [] if self.limits.paused or self.limits.pace.rest_s(now) > 0 else self._plan()
+        shares = [] if self.limits.paused or self.limits.pace.rest_s(now) > 0 else self._runner.plan()
         if not shares:
             return False
-        drafts = self.drafts.make([sequence for sequence, _ in shares], self.limits.decode_threads)
-        rows, read = self._fill(shares, drafts)
-        begun = self._clock()
-        reading = any(count > 1 for _, count, _ in rows)
-        code = self._passes.decode(self.limits.prefill_threads if reading else self.limits.decode_threads)
-        self._reading_now = frozenset()
-        ended = self._clock()
-        self.limits.pace.worked(begun, ended)
-        self.slots.passed()
-        if code == ABORTED:
-            self.counters.aborted += 1
-            for sequence, _, _ in rows:
-                self.slots.restore(sequence.slot)
-                sequence.past = self.slots.length(sequence.slot)
-            return True
-        if code != 0:
-            raise EngineError(f"llama_decode returned {code} for {sum(count for _, count, _ in rows)} rows")
-        self.counters.steps += 1
-        self.counters.read += read
-        written = sum(not sequence.reading for sequence, _, _ in rows)
-        rates, seconds = self.counters.rates, ended - begun
-        if not drafts:
-            rates.passed(seconds, written=written, read=read)
-        self._count_turn(seconds, rows)
-        right = self._go_on(rows, drafts, ended)
-        if drafts:
-            rates.drafted(seconds, answers=written, written=written + right)
-        if written == len(rows):
-            self.drafts.passed(written, self.limits.decode_threads, drafted=bool(drafts), seconds=seconds)
-        if written == len(rows) == 1:
-            rates.alone(seconds / (self.drafts.cost(1, self.limits.decode_threads) if drafts else 1.0))
-        else:
-            rates.together()
-        self._flush()
+        passed = self._runner.run(shares)
+        if passed is not None:
+            right = self._go_on(passed)
+            self._runner.count(passed, right)
+            self._flush()
         return True
 
-    def _go_on(self, rows: list[tuple[Sequence, int, int | None]], drafts: list[Draft], now: float) -> int:
+    def _go_on(self, passed: Passed) -> int:
         """Have the next tokens written where a row has logits; returns how many of the drafts came true."""
         right = 0
-        for (sequence, count, row), draft in zip_longest(rows, drafts):
+        for part in passed.parts:
+            sequence, count = part.sequence, part.count
             answering = sequence.answering
             self.slots.extend(sequence.slot, sequence.tokens[sequence.past : sequence.past + count])
             sequence.past += count
             won = 0
-            if row is not None:
-                self._writer.write(sequence, row, now)
-                won = self.drafts.verify(sequence, draft, row, now) if draft is not None else 0
+            if part.row is not None:
+                self._writer.write(sequence, part.row, passed.ended)
+                if part.draft is not None:
+                    won = self.drafts.verify(sequence, part.draft, part.row, passed.ended)
             if answering:
                 self._line.ledger.add(sequence.order.client, count + won)
             right += won
         return right
-
-    def _count_turn(self, seconds: float, rows: list[tuple[Sequence, int, int | None]]) -> None:
-        """Whose turn a pass was; tokens forced upon an answer are the answer's."""
-        prompts = sum(count for sequence, count, _ in rows if not sequence.answering)
-        written = sum(sequence.answering for sequence, _, _ in rows)
-        held = 0 if written else sum(sequence.answering for sequence in self._line.running.values())
-        step_s = self.counters.rates.step_s
-        self._turns.passed(seconds, step_s, written=written, read=prompts, held=held)
 
     def _expire(self, now: float) -> None:
         for sequence in [*self._line.running.values(), *self._line.waiting.values()]:
@@ -290,46 +252,6 @@ class Scheduler:
         known = sequence.known(self.slots, {other.slot for other in reading})
         shared = [(common(s.tokens[: s.prompt_tokens], sequence.tokens), s.past) for s in reading]
         return any(past < count >= known + COPY_MIN for count, past in shared)
-
-    def _plan(self) -> list[tuple[Sequence, int]]:
-        # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
-        most = self._passes.batch_tokens
-        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._line.running.values()]
-        hold = self._turns.hold(needs)
-        shares = plan(
-            needs,
-            batch_tokens=min(
-                most, max(self.limits.slots_max + 1, CHUNK_MIN, int(most * self.limits.pace.share))
-            ),
-            chunk=self._turns.chunk(self.counters.rates.read_s, batch_tokens=most, hold=hold),
-            hold=hold,
-        )
-        # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
-        chosen = [(self._line.running[share.slot], share.rows) for share in shares]
-        return sorted(chosen, key=lambda each: each[0].slot)
-
-    def _fill(
-        self, shares: list[tuple[Sequence, int]], drafts: list[Draft]
-    ) -> tuple[list[tuple[Sequence, int, int | None]], int]:
-        """Put the rows into the batch; returns for each sequence its count and its row with logits."""
-        rows: list[tuple[Sequence, int, int | None]] = []
-        read = 0
-        for (sequence, count), draft in zip_longest(shares, drafts):
-            row = None
-            last = len(sequence.tokens) - 1
-            for position in range(sequence.past, sequence.past + count):
-                at = self._passes.add(
-                    sequence.tokens[position], position, sequence.slot, logits=position == last
-                )
-                if position == last:
-                    row = at
-            for position, token in enumerate(draft.tokens if draft else (), start=last + 1):
-                self._passes.add(token, position, sequence.slot, logits=True)
-            read += count if sequence.reading else 0
-            rows.append((sequence, count, row))
-        if read >= LONG_PASS_ROWS and len(self._line.running) == 1:
-            self._reading_now = frozenset(self._line.running)
-        return rows, read
 
     def _forget(self, sequence: Sequence) -> None:
         self._line.waiting.pop(sequence.number, None)

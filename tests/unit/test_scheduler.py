@@ -14,7 +14,8 @@ from edged.core.tools import Call, Tool
 from edged.engine.calls import OURS
 from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Refused, SetLimits, Started
-from edged.engine.scheduler import LONG_PASS_ROWS, TEMPERATURE, TOP_P
+from edged.engine.runner import LONG_PASS_ROWS
+from edged.engine.scheduler import TEMPERATURE, TOP_P
 from edged.errors import EngineError, Refusal
 
 
