@@ -8,10 +8,11 @@ and PUBACK never says that nobody listens. For anything that lasts use Mosquitto
 """
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
-from edged.demo.child import end_with_parent
+from edged.child import end_with_parent
 
 CONFIG = """\
 id = 0
@@ -38,7 +39,7 @@ dynamic_filters = true
 
 def main(folder: Path, port: int) -> None:
     """Serve until the process is ended."""
-    end_with_parent()
+    end_with_parent(signal.SIGTERM)
     try:
         from iotcore.iotcore import IotCoreBroker  # noqa: PLC0415 - an extra: its absence has a remedy
     except ImportError:

@@ -7,7 +7,6 @@ worker threads inherit the mask of the thread that makes them.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import signal
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from edged.child import end_with_parent, offer_to_oom_killer
 from edged.core.answer_text import AnswerText
 from edged.core.batching import CHUNK_MIN
 from edged.core.chunker import Chunker
@@ -58,9 +58,6 @@ from edged.errors import EngineError, ModelError, Refusal
 PULSE_S = 0.5
 """Least time between two signs of life; the daemon's watchdog counts on them."""
 OOM_SCORE_ADJ = 500
-"""When memory runs out the kernel shall end this process and leave the daemon (proc(5))."""
-PR_SET_PDEATHSIG = 1
-"""prctl(2), linux/prctl.h. The parent it watches is the thread that started us: the daemon's main thread."""
 WARM_UP_TOKENS, WARM_UP_STEPS = 64, 4
 PASS_SHARE = 1 / 8
 """Share of `hang_s` that a pass may take, by the measured rate: heat and other programs may slow it down."""
@@ -105,8 +102,8 @@ def run(fd: int, load: Load) -> int:
 def _run(fd: int, load: Load) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C is the daemon's to deal with
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd signals the whole group; the daemon ends us
-    _end_with_the_daemon()
-    _offer_to_oom_killer()
+    end_with_parent()  # while the model is loaded nobody reads the socket to see that the daemon was killed
+    offer_to_oom_killer(OOM_SCORE_ADJ)
     channel: Channel[Frame, Frame] = Channel(socket.socket(fileno=fd), cast("Any", Order))
     orders = channel.receive()
     first = next(orders, None)
@@ -395,16 +392,3 @@ class Engine:
 
 def _inverse(seconds: float) -> float:
     return round(1 / seconds, 1) if seconds > 0 else 0.0
-
-
-def _end_with_the_daemon() -> None:
-    """While the model is loaded nobody reads the socket: a daemon that is killed then takes us along by this."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _offer_to_oom_killer() -> None:
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - one number to the kernel
-            file.write(str(OOM_SCORE_ADJ))
-    except OSError:
-        pass  # without /proc, or a sandbox's rule: the kernel then goes by size, which is us as well

@@ -6,7 +6,6 @@ share a context with questions. Orders come through the socket `FD` one by one; 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -19,11 +18,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from edged.child import end_with_parent
 from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.channel import Channel
 from edged.engine.loading import check_file, why
-from edged.engine.process import PR_SET_PDEATHSIG
 from edged.engine.trial_messages import (
     Describe,
     Failed,
@@ -167,7 +166,7 @@ def _run_on(cores: tuple[int, ...]) -> None:
 def run(fd: int) -> int:
     """Carry out orders until the other end closes; returns the exit code of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's ctrl-C is for whoever started us
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     channel: Channel[Frame, Frame] = Channel(socket.socket(fileno=fd), cast("Any", TrialOrder))
     bench: Bench | None = None
     try:

@@ -5,34 +5,29 @@ Ends with the daemon, and is the first to go when memory runs out.
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import socket
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from edged.child import end_with_parent, offer_to_oom_killer
 from edged.core.tools import described
 from edged.engine.channel import Channel
 from edged.tools import GROUP, LocalTool, Surroundings
 from edged.tools.messages import RESULT_BYTES_MAX, Ask, Frame, Loaded, Told
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
-OOM_SCORE_ADJ = "1000"
+OOM_SCORE_ADJ = 1000
 
 
 def main() -> int:
     """Load the tools, then run what is asked until the daemon's end closes."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ, "ascii")
-    except OSError:
-        pass  # without /proc the kernel goes by size
+    offer_to_oom_killer(OOM_SCORE_ADJ)
     channel: Channel[Frame, Ask] = Channel(socket.socket(fileno=int(sys.argv[1])), Ask)
     try:
         tools = {name: _load(name) for name in sys.argv[2:]}
