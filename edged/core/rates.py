@@ -60,7 +60,7 @@ class Rates:
 
     def take_alone(self) -> float:
         """Tokens a second of an answer alone, without drafts, as a calibration measures; 0.0 without a new pass."""
-        rate = 1 / self._alone_s if self._alone and self._alone_s > 0 else 0.0
+        rate = per_s(self._alone_s) if self._alone else 0.0
         self._alone = False
         return rate
 
@@ -105,6 +105,11 @@ def hopeless(left_s: float, *, wait_s: float, read_s: float) -> bool:
     An answer ahead may end early, and a rate may be a poor one: only what is off by more than twice is refused.
     """
     return left_s < HOPELESS * (wait_s + read_s)
+
+
+def per_s(seconds: float) -> float:
+    """How many a second, where each takes so long; 0.0 where that is not known."""
+    return 1 / seconds if seconds > 0 else 0.0
 
 
 def _mix(old: float, new: float) -> float:
