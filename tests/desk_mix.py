@@ -154,8 +154,8 @@ class Asked:
 
 
 def is_final(end: dict[str, Any]) -> bool:
-    """Whether this is the question's last word; an error that says when to ask again is not."""
-    return end["type"] in ENDS and "retry_after_ms" not in end
+    """Whether this is the question's last word; an error is not that says when to ask again, or for how long."""
+    return end["type"] in ENDS and end.get("code") != "expired" and "retry_after_ms" not in end
 
 
 def key_of(topic: str) -> Key:

@@ -158,7 +158,8 @@ class Course:
             self.running -= 1
         self.leaves(job)
         job.move(Happening.ENDED)
-        # A device that is told to ask again later does so under the same id.
-        again = isinstance(last, reply.Failed) and last.retry_after_ms is not None
+        # A device that is told to ask again later, or to give it longer, does so under the same id: the deadline is
+        # no part of what it asks (`Question.digest`).
+        again = isinstance(last, reply.Failed) and (last.code == "expired" or last.retry_after_ms is not None)
         self.journal.finish(job.number, self.replies.last(job, last, plain_text), turn, again=again)
         self.over(job)

@@ -248,7 +248,10 @@ def test_resume(broker: Mosquitto, node: Node, device: MakeDevice) -> None:
 
 
 def test_deadlines(broker: Mosquitto, node: Node, device: MakeDevice) -> None:
-    """A deadline ends a running answer with `deadline` and a waiting question with `expired`, in time."""
+    """A deadline ends a running answer with `deadline` and a waiting question with `expired`, in time.
+
+    Who was told `expired` may give the same question longer: it is answered then.
+    """
     asking = device(broker, "d16")
     begun = time.monotonic()
     running = asking.ask(LONG, deadline_ms=1500)
@@ -259,6 +262,8 @@ def test_deadlines(broker: Mosquitto, node: Node, device: MakeDevice) -> None:
     assert answer.last["finish_reason"] == "deadline"
     assert answer.text.startswith("w0 ")
     assert 1.4 < time.monotonic() - begun < 5
+    asking.ask("x", id=waiting, deadline_ms=30_000)
+    assert asking.wait_reply(waiting, "done")
     assert node.running
 
 
