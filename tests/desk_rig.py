@@ -40,13 +40,15 @@ class Line:
 
     connected: bool = True
     published: list[Outgoing] = field(default_factory=list)
+    acknowledged: list[Delivery] = field(default_factory=list)
 
     def publish(self, message: Outgoing) -> None:
         """Take a message."""
         self.published.append(message)
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Nothing waits for it."""
+        """Take note of it."""
+        self.acknowledged.append(delivery)
 
 
 @dataclass

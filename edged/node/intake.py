@@ -79,7 +79,7 @@ class Intake:
     ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
     refusing: Refusing = field(init=False)
-    _parked: list[Arrived] = field(default_factory=list)
+    _parked: dict[tuple[str, str], Arrived] = field(default_factory=dict)
     _unstored: list[Job] = field(default_factory=list)
     _retry_at: float = 0.0
 
@@ -133,7 +133,7 @@ class Intake:
         digest = question.digest()
         job = desk.roster.named.get((client, question.id))
         if job is not None and job.state is State.FINISHING and digest == job.digest:
-            self._parked.append(event)  # in a moment the journal can answer it
+            self._park(job, event)
             return
         if job is not None:
             self._again(job, question, digest, event.delivery)
@@ -199,7 +199,8 @@ class Intake:
             job.question, reply_to=question.reply_to, correlation=question.correlation
         )
         if job.state is State.STORING:
-            job.deliveries.append(delivery)
+            if delivery.qos:  # of the others any number may come, and one refusal tells the device of all
+                job.deliveries.append(delivery)
             return
         desk.replies.line.acknowledge(delivery)
         away = desk.giving.away
@@ -209,10 +210,21 @@ class Intake:
                 job, position=0, eta_s=desk.hearing.service_s, upstream=upstream, duplicate=True
             )
 
+    def _park(self, job: Job, event: Arrived) -> None:
+        """A copy of a question that is over: in a moment the journal can answer it, the latest for all of them.
+
+        A disk that takes nothing makes that moment long, and with QoS 0 any number may come.
+        """
+        earlier = self._parked.get(job.key)
+        if earlier is not None:
+            self.desk.replies.counts.duplicates += 1
+            self.desk.replies.line.acknowledge(earlier.delivery)
+        self._parked[job.key] = event
+
     def unpark(self) -> None:
         """A job is over: look again at the copies of questions that came while it was being finished."""
-        parked, self._parked = self._parked, []
-        for event in parked:
+        parked, self._parked = self._parked, {}
+        for event in parked.values():
             self.arrived(event)
 
     # the journal's answers --------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""Copies of a question that come while the disk takes nothing: however many, few are kept, and each is settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from desk_rig import TOPICS, Rig, ended
+
+from edged.core.admission import Bound, Load
+from edged.core.link import Arrived, Delivery
+from edged.core.parsing import Bounds
+from edged.core.question import Properties
+from edged.core.records import Accepted, Failed, Finished, Instant, JobRow
+from edged.engine.messages import Started
+from edged.node.controls import Controls
+from edged.node.intake import JOURNAL_RETRY_S, Intake
+
+COPIES = 500
+DEADLINE_S = 5.0
+
+
+@dataclass
+class Disk:
+    """A journal that writes down what it is asked, and answers when a test says so."""
+
+    asked: list[object] = field(default_factory=list)
+
+    def accept(self, ticket: object, _row: JobRow, *, begun: bool = False) -> None:
+        """Store a question."""
+        del begun
+        self.asked.append(ticket)
+
+    def recall(self, ticket: object, _client: str, _job_id: str, _digest: bytes) -> None:
+        """Look for an answer."""
+        self.asked.append(ticket)
+
+    def status(self, ticket: object, _client: str, _job_id: str) -> None:
+        """Look a question up."""
+        self.asked.append(ticket)
+
+    def forget(self, ticket: object, _client: str, _name: str) -> None:
+        """Forget a session."""
+        self.asked.append(ticket)
+
+
+class WayIn:
+    """The way in, before a desk."""
+
+    def __init__(self) -> None:
+        self.rig, self.disk = Rig(), Disk()
+        self.intake = Intake(
+            self.rig.desk,
+            Controls(self.rig.desk, self.disk),
+            self.disk,
+            Bounds(),
+            Bound(64, 1 << 20, 64),
+            lambda jobs: Load(0, 0, jobs, 1.0, 1, "ready"),
+            lambda: Instant("boot", self.rig.clock()),
+            DEADLINE_S,
+            slots=1,
+        )
+
+    def copies(self, *qos: int) -> None:
+        """The same question comes so often."""
+        for mid, one in enumerate(qos, start=1):
+            delivery = Delivery(mid, one, 1)
+            self.intake.arrived(
+                Arrived(TOPICS.ask("c"), b'{"id": "q", "prompt": "?"}', Properties(), False, delivery)
+            )
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_copies_while_the_question_is_not_stored(first: int) -> None:
+    """Of those with QoS 0 none is kept: one refusal goes for all of them when the deadline has passed."""
+    way = WayIn()
+    way.copies(first, *[0] * COPIES, 1, 1)
+    (job,) = way.disk.asked
+    way.intake.failed(Failed(job, "SQLITE_FULL"))
+    way.rig.clock.now += DEADLINE_S + JOURNAL_RETRY_S
+    way.intake.tick(way.rig.clock())
+    told = [msgspec.json.decode(message.payload)["code"] for message in way.rig.line.published]
+    assert told == ["expired"] * 3
+
+
+def test_copies_while_the_answer_is_not_stored() -> None:
+    """One waits for the answer, the others are acknowledged: their question stands in the journal."""
+    way = WayIn()
+    way.copies(1)
+    (job,) = way.disk.asked
+    way.intake.accepted(Accepted(job, 1))
+    way.rig.desk.hearing.engine_said(Started(1))
+    way.rig.desk.hearing.engine_said(ended(1, "an answer"))
+    way.rig.line.acknowledged.clear()
+    way.copies(*[0] * COPIES, 1, 1, 1)
+    assert [one.mid for one in way.rig.line.acknowledged if one.qos] == [COPIES + 1, COPIES + 2]
+    way.disk.asked.clear()
+    way.rig.desk.kept(Finished(1, ()))
+    way.intake.unpark()
+    assert len(way.disk.asked) == 1, "the latest asks for all"
