@@ -1,4 +1,4 @@
-"""Small files that settings name: a secret, a template. Read whole, in any process, and never more than fits.
+"""Small files that settings name: a secret, a template, a certificate. Read in any process, never more than fits.
 
 A pipe would wait for ever, and a device such as /dev/zero never ends: neither is opened.
 """
@@ -9,6 +9,22 @@ import errno
 import stat
 from pathlib import Path
 
+PEM_BYTES_MAX = 1 << 22
+"""Of certificates: Debian's bundle of all authorities has a quarter of a million bytes."""
+
+
+def check(path: Path, most_bytes: int) -> None:
+    """Look at a file that a library is to read by its name.
+
+    Raises:
+        OSError: it is not there, is no regular file, or is longer than `most_bytes`; `strerror` says so.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    if found.st_size > most_bytes:
+        raise _too_long(path, most_bytes)
+
 
 def read(path: Path, most_bytes: int) -> bytes:
     """The content of a file.
@@ -16,8 +32,7 @@ def read(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or is longer than `most_bytes`; `strerror` says so.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+    check(path, most_bytes)
     return read_open(path, most_bytes)
 
 
@@ -30,5 +45,9 @@ def read_open(path: Path, most_bytes: int) -> bytes:
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"longer than {most_bytes} bytes", str(path))
+        raise _too_long(path, most_bytes)
     return content
+
+
+def _too_long(path: Path, most_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"longer than {most_bytes} bytes", str(path))

@@ -14,11 +14,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from edged import small_file
 from edged.core import certificate
 from edged.core.checks.node import Certificate, Folder, Unit
 
 SERVICE = "edged.service"
-PEM_BYTES_MAX = 1 << 20
 SYSTEMD_S = 10.0
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
@@ -62,8 +62,7 @@ def folder(path: Path) -> Folder:
 def certificates(path: Path) -> list[Certificate]:
     """The certificates in a PEM file; of a bundle of many the one that ends first."""
     try:
-        with path.open("rb") as file:
-            text = file.read(PEM_BYTES_MAX).decode("ascii", "replace")
+        text = small_file.read(path, small_file.PEM_BYTES_MAX).decode("ascii", "replace")
     except OSError as error:
         return [Certificate(str(path), reason=error.strerror or "cannot be read")]
     found = []

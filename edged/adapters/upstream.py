@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from edged import small_file
 from edged.core.link import ThreadDied
 from edged.core.upstream import (
     Ask,
@@ -75,10 +76,13 @@ class Upstream:
         self._end = asyncio.Event()
         self._stopping = threading.Event()
         try:
+            if link.ca is not None:
+                small_file.check(link.ca, small_file.PEM_BYTES_MAX)
             context = ssl.create_default_context(cafile=link.ca)
         except OSError as error:  # SSLError too
+            reason = error if isinstance(error, ssl.SSLError) else error.strerror
             raise SettingsError(
-                f"upstream.ca: {link.ca}: {error}; accepted: a PEM file of certificates"
+                f"upstream.ca: {link.ca}: {reason}; accepted: a PEM file of certificates"
             ) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._client = httpx.AsyncClient(

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from edged import small_file
 from edged.core.link import ThreadDied
 from edged.errors import NotNowError, SettingsError
 
@@ -36,6 +37,7 @@ OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 PASSES = frozenset({errno.EADDRINUSE, socket.EAI_AGAIN})
 """What may be over at the next start: another program has the port, no name server can be reached after a boot."""
+PEM = "PEM files that belong together, the key without a passphrase"
 
 log = structlog.get_logger()
 
@@ -79,6 +81,16 @@ def bind(listening: Listening) -> socket.socket:
     return sock
 
 
+def _check(listening: Listening) -> None:
+    """Look at the files for TLS, of which OpenSSL would wait for a pipe."""
+    for key, path in (("http.tls.cert", listening.cert), ("http.tls.key", listening.key)):
+        try:
+            if path is not None:
+                small_file.check(path, small_file.PEM_BYTES_MAX)
+        except OSError as error:
+            raise SettingsError(f"{key}: {path}: {error.strerror}; accepted: {PEM}") from error
+
+
 class Server:
     """Serves until told to end.
 
@@ -100,6 +112,7 @@ class Server:
     ) -> None:
         self._sock = sock
         self._emit = emit
+        _check(listening)
         self._routes = Routes(node, key)
         config = uvicorn.Config(
             self._routes.application(),
@@ -125,8 +138,7 @@ class Server:
             config.load()
         except OSError as error:  # SSLError too
             raise SettingsError(
-                f"http.tls: {listening.cert} and {listening.key}: {error}; accepted: PEM files that belong "
-                "together, the key without a passphrase"
+                f"http.tls: {listening.cert} and {listening.key}: {error}; accepted: {PEM}"
             ) from error
         if config.ssl is not None:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged import small_file
 from edged.core import link_advice
 from edged.errors import SettingsError
 
@@ -48,21 +49,25 @@ class Link:
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
     """What is demanded of the broker: TLS 1.2 or newer, a certificate of our authority, in the host's name."""
-    key = "ca"
+    files = {"mqtt.tls.ca": tls.ca, "mqtt.tls.cert": tls.cert, "mqtt.tls.key": tls.key}
+    given = {key: path for key, path in files.items() if path is not None}
+    looked_at: list[str] = []
     try:
+        for key, path in given.items():
+            looked_at = [key]
+            small_file.check(path, small_file.PEM_BYTES_MAX)
+        looked_at = ["mqtt.tls.ca"]
         context = ssl.create_default_context(cafile=str(tls.ca))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if tls.cert is not None:
-            key = "cert and mqtt.tls.key"
+            looked_at = list(given)[1:]
             # The empty passphrase: OpenSSL would ask for one on the terminal.
             context.load_cert_chain(str(tls.cert), None if tls.key is None else str(tls.key), lambda: "")
     except OSError as error:  # SSLError too
-        named = [
-            str(path) for path in ((tls.ca,) if key == "ca" else (tls.cert, tls.key)) if path is not None
-        ]
+        named = " and ".join(str(given[key]) for key in looked_at)
         reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else str(error)
         raise SettingsError(
-            f"mqtt.tls.{key}: {' and '.join(named)}: {reason}; accepted: PEM files that belong together, the key "
+            f"{' and '.join(looked_at)}: {named}: {reason}; accepted: PEM files that belong together, the key "
             "without a passphrase"
         ) from error
     return context

@@ -1,0 +1,80 @@
+"""A pipe in the place of a PEM file: one line that names the key, where OpenSSL would wait for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from desk_rig import TOPICS, Line
+
+from edged.adapters import machine
+from edged.adapters.http import Listening, Node, Server
+from edged.adapters.mqtt import Tls
+from edged.adapters.mqtt.link import tls_context
+from edged.adapters.upstream import Link, Upstream
+from edged.errors import SettingsError
+from edged.node.exchange import Exchange
+
+
+def ignore(_event: object) -> None:
+    """Nobody wants to know."""
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """One that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    """A file that OpenSSL would look into."""
+    (tmp_path / "pem").write_text("no certificate\n")
+    return tmp_path / "pem"
+
+
+def test_to_the_broker(pipe: Path, pem: Path) -> None:
+    """Each of the three, the first one that is none is named."""
+    cases = {
+        "ca": Tls(pipe, pem, pem),
+        "cert": Tls(pem, pipe, pem),
+        "key": Tls(pem, pem, pipe),
+    }
+    for key, tls in cases.items():
+        with pytest.raises(
+            SettingsError, match=rf"^mqtt\.tls\.{key}: {pipe}: no regular file; accepted: PEM"
+        ):
+            tls_context(tls)
+    with pytest.raises(SettingsError, match=rf"^mqtt\.tls\.key: {pem}-: No such file or directory; "):
+        tls_context(Tls(pem, pem, pem.with_name("pem-")))
+    with pem.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(SettingsError, match=rf"^mqtt\.tls\.ca: {pem}: longer than \d+ bytes; "):
+        tls_context(Tls(pem))
+
+
+def test_of_the_http_face(pipe: Path, pem: Path) -> None:
+    """The same of its two."""
+    line = Line()
+    node = Node(TOPICS, Exchange(line, TOPICS.is_inside, ignore), ignore, dict, dict, str, 1, "0")
+    with socket.socket() as sock:
+        for key, cert_and_key in {"cert": (pipe, pem), "key": (pem, pipe)}.items():
+            with pytest.raises(
+                SettingsError, match=rf"^http\.tls\.{key}: {pipe}: no regular file; accepted: PEM"
+            ):
+                Server(Listening("", 0, 1, *cert_and_key), sock, node, None, ignore)
+
+
+def test_of_the_larger_server(pipe: Path) -> None:
+    """And of its authorities'."""
+    with pytest.raises(SettingsError, match=rf"^upstream\.ca: {pipe}: no regular file; accepted: a PEM file"):
+        Upstream(Link("https://h/v1", None, pipe, 1.0, 1.0, 1), ignore)
+
+
+def test_that_the_doctor_reads(pipe: Path) -> None:
+    """It does not wait either."""
+    (found,) = machine.certificates(pipe)
+    assert found.reason == "no regular file"
