@@ -186,7 +186,7 @@ def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
         ),
         log_in=may_log_in,
     )
-    yield node_checks.broker(f"{mqtt.host}:{mqtt.port}", answer, mqtt.host)
+    yield node_checks.broker(f"{mqtt.host}:{mqtt.port}", answer, mqtt.host, wanted=not settings.http_alone)
     if mqtt.tls is None:
         yield node_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
     else:

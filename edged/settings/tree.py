@@ -278,6 +278,11 @@ class Settings(BaseSettings):
     log: Log = Log()
     paths: Paths = Paths()
 
+    @property
+    def http_alone(self) -> bool:
+        """Whether questions are meant to come over HTTP alone: it is on, and nothing is said of a broker."""
+        return self.http.enabled and "mqtt" not in self.model_fields_set
+
     def control_socket(self) -> Path:
         """Where the daemon listens for orders of this machine; systemd.exec(5) has RUNTIME_DIRECTORY."""
         folder = os.environ.get("RUNTIME_DIRECTORY") or self.paths.state

@@ -347,6 +347,15 @@ def test_brokers(kind: str) -> None:
         assert words in verdict.words
 
 
+def test_a_node_without_a_broker() -> None:
+    """One that is asked over HTTP alone misses none; one that is there and refuses it is told all the same."""
+    absent = BrokerAnswer(reached=False, reason="nothing listens there", kind="network")
+    told = node_checks.broker("b:1883", absent, "b", wanted=False)
+    assert (told.state, "HTTP alone" in told.words, told.mend) == ("unknown", True, None)
+    refused = BrokerAnswer(reached=True, reason="no", kind="credentials")
+    assert node_checks.broker("b:1883", refused, "b", wanted=False).state == "failure"
+
+
 def test_without_tls() -> None:
     """Needless on this machine; over a network everybody reads along."""
     assert node_checks.plain("127.0.0.1", local=True).state == "ok"

@@ -396,6 +396,16 @@ def test_the_key_of_https_as_a_credential(file: Path, monkeypatch: pytest.Monkey
     assert (tls.cert, tls.key) == (credentials / "http_tls_cert", credentials / "http_tls_key")
 
 
+def test_a_node_that_is_asked_over_http_alone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP is on and no broker is named, neither in the file nor in the environment."""
+    text = f"[http]\nenabled = true\n{LEAST}"
+    assert load(written(file, text)).http_alone
+    assert not load(written(file, LEAST)).http_alone
+    assert not load(written(file, f'[mqtt]\nhost = "127.0.0.1"\n{text}')).http_alone
+    monkeypatch.setenv("EDGED_MQTT__HOST", "127.0.0.1")
+    assert not load(written(file, text)).http_alone
+
+
 def test_a_key_in_place_of_its_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pasted where the file's name belongs it is too long for one: one line, at a reload too, and no traceback."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(file.parent))

@@ -79,8 +79,10 @@ def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str
     return told or [ok("settings", f"{file or 'the environment'}: accepted")]
 
 
-def broker(address: str, answer: BrokerAnswer, host: str) -> Verdict:
-    """Whether it is there and takes our credentials."""
+def broker(address: str, answer: BrokerAnswer, host: str, *, wanted: bool = True) -> Verdict:
+    """Whether it is there and takes our credentials; `wanted`: the node does not do without one."""
+    if not wanted and answer.kind == "network":
+        return unknown("broker", f"none at {address}, and none in the settings: asked over HTTP alone")
     if answer.reached and not answer.kind:
         took = f" in {answer.round_trip_ms:.1f} ms" if answer.round_trip_ms is not None else ""
         if answer.logged_in:
