@@ -74,6 +74,10 @@ class ModelError(EdgedError):
     """The model file cannot be used; the text says which file, why, and what to do."""
 
 
+class LibraryError(EdgedError):
+    """llama.cpp itself cannot be loaded; the text says what it lacks and what to install."""
+
+
 class EngineError(EdgedError):
     """The engine process broke: it ended, hung, or spoke nonsense."""
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from edged.engine.loading import load
-from edged.engine.process import run
+from edged.engine.messages import Configure
+from edged.engine.process import LoadedModel, run
+
+
+def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
+    """Load llama.cpp, and then the model: there is somebody to tell by now where the library is what fails."""
+    from edged.engine import loading  # noqa: PLC0415 - it loads llama.cpp
+
+    return loading.load(setup, log)
+
 
 if __name__ == "__main__":
     sys.exit(run(int(sys.argv[1]), load))

@@ -32,7 +32,7 @@ from edged.engine.prefixes import Prefixes, erase
 from edged.engine.prepare import Preparation
 from edged.engine.scheduler import Scheduler
 from edged.engine.warm_up import warm_up
-from edged.errors import ModelError
+from edged.errors import LibraryError, ModelError
 
 OOM_SCORE_ADJ = 500
 
@@ -60,7 +60,7 @@ class LoadedModel:
 Load = Callable[[Configure, Callable[[str, str], None]], LoadedModel]
 """Loads what a `Configure` names; the second argument takes level and text of log lines.
 
-Raises `ModelError` where the file is at fault."""
+Raises `ModelError` where the file is at fault, `LibraryError` where llama.cpp is."""
 
 
 def run(fd: int, load: Load) -> int:
@@ -90,7 +90,7 @@ def _run(fd: int, load: Load) -> int:
 
     try:
         model = load(setup, log)
-    except ModelError as error:
+    except (LibraryError, ModelError) as error:
         channel.send(LoadFailed(str(error)))
         return 0
     if model.gpu_missed:

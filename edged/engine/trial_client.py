@@ -29,7 +29,7 @@ from edged.engine.trial_messages import (
 )
 from edged.errors import EngineError
 
-COMMAND = (sys.executable, "-m", "edged.engine.trials")
+COMMAND = (sys.executable, "-m", "edged.engine.trial_process")
 END_S = 5.0
 
 

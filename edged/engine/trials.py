@@ -1,4 +1,4 @@
-"""`python -m edged.engine.trials FD`: a process that loads a model and times it, for `edged calibrate` and `bench`.
+"""Loads a model and times it, for `edged calibrate` and `bench`; `edged.engine.trial_process` begins it.
 
 Not part of a running node: its own process, because llama.cpp may abort, and because a calibration must not
 share a context with questions. Orders come through the socket `FD` one by one; it ends when that closes.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -200,7 +199,3 @@ def run(fd: int) -> int:
     except (BrokenPipeError, ConnectionResetError):
         pass  # nobody is left to tell
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run(int(sys.argv[1])))

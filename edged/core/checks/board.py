@@ -218,7 +218,8 @@ def instructions(found: Board, library: Library) -> Verdict:
         words = "it dies of an illegal instruction: this build is for another processor"
         return failure(name, words, INSTALL_AGAIN)
     if library.sets is None:
-        return failure(name, f"it cannot be loaded: {library.reason}", INSTALL_AGAIN)
+        words, _, mend = library.reason.removeprefix("llama.cpp cannot be loaded: ").partition("; ")
+        return failure(name, f"it cannot be loaded: {words}", mend or INSTALL_AGAIN)
     there = [NEEDED[one] for one in found.instruction_sets if one in NEEDED]
     unused = [
         NEEDED[one] for one in found.instruction_sets if one in NEEDED and USED[one] not in library.sets

@@ -14,6 +14,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from edged.core.unloadable import why
+from edged.errors import LibraryError
+
 PACKAGE = "llama_cpp"
 
 
@@ -28,6 +31,8 @@ def _declarations() -> ModuleType:
     sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
     try:
         return importlib.import_module(f"{PACKAGE}.{PACKAGE}")
+    except RuntimeError as error:  # the bindings' own words around the loader's
+        raise LibraryError(f"llama.cpp cannot be loaded: {why(str(error.__context__ or error))}") from error
     finally:
         del sys.modules[PACKAGE]
 
