@@ -36,6 +36,7 @@ from edged.node.calling import Calling
 from edged.node.controls import Controls
 from edged.node.course import Course
 from edged.node.desk import Desk
+from edged.node.disk_watch import DiskWatch
 from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.exchange import Exchange
 from edged.node.feeding import Feeding
@@ -209,7 +210,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         feeding=Feeding(notifier, notifier.watchdog_interval_s or 10.0),
         about=about,
         slots=settings.engine.slots,
-        journal_depth=journal.depth,
+        journal_depth=DiskWatch(journal.depth),
         link_beat=lambda: line.beat,
         link_limit_s=max(LOOKUP_S, 2.0 * settings.mqtt.keepalive_s) + 10.0,
         daemon_rss=memory,

@@ -273,7 +273,8 @@ class Intake:
             return
         job = _job(event.ticket)
         self.desk.giving.not_stored(job)
-        if not self._unstored:
+        if not job.put_off:  # once a question: it is tried every second, for hours perhaps
+            job.put_off = True
             log.error("journal_failed", job_id=job.question.id, reason=event.reason)
         self._unstored.append(job)
         self._retry_at = self.desk.clock() + JOURNAL_RETRY_S

@@ -1,4 +1,4 @@
-"""Copies of a question that come while the disk takes nothing: however many, few are kept, and each is settled."""
+"""While the disk takes nothing: of copies that come few are kept, and what waits has its line in the log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
+import structlog
 from desk_rig import TOPICS, Rig, ended
 
 from edged.core.admission import Bound, Load
 from edged.core.link import Arrived, Delivery
 from edged.core.parsing import Bounds
 from edged.core.question import Properties
-from edged.core.records import Accepted, Failed, Finished, Instant, JobRow
+from edged.core.records import Accepted, Depth, Failed, Finished, Instant, JobRow
 from edged.engine.messages import Started
 from edged.node.controls import Controls
+from edged.node.disk_watch import DiskWatch
 from edged.node.intake import JOURNAL_RETRY_S, Intake
 
 COPIES = 500
@@ -99,3 +101,29 @@ def test_copies_while_the_answer_is_not_stored() -> None:
     way.rig.desk.kept(Finished(1, ()))
     way.intake.unpark()
     assert len(way.disk.asked) == 1, "the latest asks for all"
+
+
+def test_a_question_that_waits_has_one_line() -> None:
+    """It is tried every second, for as long as the disk is full: the log would fill it as well."""
+    way = WayIn()
+    way.copies(1)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            (job,) = way.disk.asked
+            way.disk.asked.clear()
+            way.intake.failed(Failed(job, "SQLITE_FULL"))
+            way.rig.clock.now += JOURNAL_RETRY_S
+            way.intake.tick(way.rig.clock())
+    assert [(line["event"], line["reason"]) for line in lines] == [("journal_failed", "SQLITE_FULL")]
+
+
+def test_a_disk_that_refuses_is_told() -> None:
+    """Also where an answer alone waits for it, of which nobody else says a word; once, and when it is over."""
+    found = [Depth(0, 0, 0, 0, 0, None), Depth(1, 0, 0, 0, 1, "SQLITE_FULL: full")]
+    depth = iter([*found[:1], *found[1:] * 2, *found[:1] * 2])
+    watch = DiskWatch(lambda: next(depth))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            watch()
+    assert [line["event"] for line in lines] == ["journal_failing", "journal_writes_again"]
+    assert (lines[0]["reason"], lines[0]["owed"]) == ("SQLITE_FULL: full", 1)
