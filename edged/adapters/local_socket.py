@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -68,7 +69,8 @@ class LocalSocket:
         listening, self._listening = self._listening, None
         listening.shutdown(socket.SHUT_RDWR)  # this ends accept(2); close(2) alone would not
         listening.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that has become read-only keeps it
+            self._path.unlink()
 
     def _run(self) -> None:
         while (listening := self._listening) is not None:

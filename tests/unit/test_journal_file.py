@@ -224,6 +224,17 @@ def test_impossible_place(tmp_path: Path) -> None:
         Journal(tmp_path / "file" / "journal.db", lambda _: None).open()
 
 
+def test_a_folder_that_is_gone_while_it_is_written(tmp_path: Path) -> None:
+    """The counters are health's, and read by the node's one thread: they raise nothing."""
+    (tmp_path / "state").mkdir()
+    with desk(tmp_path / "state" / "j.db") as d:
+        (tmp_path / "state").rename(tmp_path / "away")
+        (tmp_path / "state").touch()
+        assert d.journal.depth().bytes == 0
+        (tmp_path / "state").unlink()
+        (tmp_path / "away").rename(tmp_path / "state")
+
+
 def test_damage_at_run_time_ends_the_writer(path: Path) -> None:
     """Damage found while running is told as the last event, so that the process starts again and sets it aside."""
     with desk(path) as d:

@@ -1,4 +1,4 @@
-"""The socket for orders from this machine, where the process has no file descriptor left."""
+"""The socket for orders from this machine, where files are scarce or its folder has changed."""
 
 from __future__ import annotations
 
@@ -35,4 +35,14 @@ def test_out_of_files(tmp_path: Path) -> None:
         for answer in [answers.get(timeout=30) for _ in range(2)]:
             answer(b"ok")
         assert [asking.recv(100) for asking in (first, second)] == [b"ok\n"] * 2
+    local.stop()
+
+
+def test_a_folder_that_lets_nothing_go(tmp_path: Path) -> None:
+    """As on a card that has become read-only: the daemon's end goes on behind it."""
+    (tmp_path / "folder").mkdir()
+    local = LocalSocket(tmp_path / "folder" / "s", lambda _payload, _answer: None)
+    local.start()
+    (tmp_path / "folder").rename(tmp_path / "away")
+    (tmp_path / "folder").touch()  # ENOTDIR, which root gets as well
     local.stop()

@@ -227,5 +227,5 @@ class Journal:
 def _size_bytes(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except OSError:  # it is not there, or its disk is gone: that is told where it is written
         return 0
