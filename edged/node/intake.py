@@ -238,6 +238,10 @@ class Intake:
         job = _job(event.ticket)
         log.debug("question_stored", job_id=job.question.id)
         self._acknowledge(job)
+        if job.put_off:  # there is room again
+            unstored, self._unstored = self._unstored, []
+            for waiting in unstored:
+                self._store(waiting)
         self.desk.stored(job, event.number, event.session)
 
     def duplicate(self, event: Duplicate) -> None:
@@ -280,9 +284,13 @@ class Intake:
         self._retry_at = self.desk.clock() + JOURNAL_RETRY_S
 
     def tick(self, now: float) -> None:
-        """Offer the journal again what it did not take."""
+        """Offer the journal again what it did not take: one in turn, for it takes all that it is given or nothing.
+
+        So none that is larger than the room that is left keeps a smaller one out.
+        """
         if not self._unstored or now < self._retry_at:
             return
+        self._retry_at = now + JOURNAL_RETRY_S
         unstored, self._unstored = self._unstored, []
         for job in unstored:
             if job.cancel_asked:
@@ -293,7 +301,9 @@ class Intake:
                 )
                 self._turn_away(job, refusal)
             else:
-                self._store(job)
+                self._unstored.append(job)
+        if self._unstored:
+            self._store(self._unstored.pop(0))
 
     def _turn_away(self, job: Job, refusal: Refusal) -> None:
         question = job.question

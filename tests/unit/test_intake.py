@@ -10,6 +10,7 @@ import structlog
 from desk_rig import TOPICS, Rig, ended
 
 from edged.core.admission import Bound, Load
+from edged.core.job import Job
 from edged.core.link import Arrived, Delivery
 from edged.core.parsing import Bounds
 from edged.core.question import Properties
@@ -52,6 +53,7 @@ class WayIn:
 
     def __init__(self) -> None:
         self.rig, self.disk = Rig(), Disk()
+        self.jobs: dict[str, Job] = {}
         self.intake = Intake(
             self.rig.desk,
             Controls(self.rig.desk, self.disk),
@@ -64,13 +66,21 @@ class WayIn:
             slots=1,
         )
 
-    def copies(self, *qos: int) -> None:
+    def copies(self, *qos: int, name: str = "q") -> None:
         """The same question comes so often."""
         for mid, one in enumerate(qos, start=1):
             delivery = Delivery(mid, one, 1)
-            self.intake.arrived(
-                Arrived(TOPICS.ask("c"), b'{"id": "q", "prompt": "?"}', Properties(), False, delivery)
-            )
+            payload = msgspec.json.encode({"id": name, "prompt": "?"})
+            self.intake.arrived(Arrived(TOPICS.ask("c"), payload, Properties(), False, delivery))
+
+    def tried(self, later_s: float = 0.0) -> list[str]:
+        """The questions that the journal was asked to store since it was looked at last, and a while later."""
+        self.rig.clock.now += later_s
+        self.intake.tick(self.rig.clock())
+        tried = {job.question.id: job for job in self.disk.asked if isinstance(job, Job)}
+        self.disk.asked.clear()
+        self.jobs |= tried
+        return list(tried)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -115,6 +125,23 @@ def test_a_question_that_waits_has_one_line() -> None:
             way.rig.clock.now += JOURNAL_RETRY_S
             way.intake.tick(way.rig.clock())
     assert [(line["event"], line["reason"]) for line in lines] == [("journal_failed", "SQLITE_FULL")]
+
+
+def test_the_journal_is_tried_with_one_in_turn() -> None:
+    """A large question that does not fit fails alone, and the first that is stored brings all the others along."""
+    way = WayIn()
+    for name in ("large", "small", "other"):
+        way.copies(1, name=name)
+    assert way.tried() == ["large", "small", "other"]
+    for job in way.jobs.values():
+        way.intake.failed(Failed(job, "SQLITE_FULL"))
+    assert way.tried() == []
+    assert way.tried(JOURNAL_RETRY_S) == ["large"]
+    assert way.tried() == [], "it is not told yet what became of that one"
+    way.intake.failed(Failed(way.jobs["large"], "SQLITE_FULL"))
+    assert way.tried(JOURNAL_RETRY_S) == ["small"]
+    way.intake.accepted(Accepted(way.jobs["small"], 1))
+    assert way.tried() == ["other", "large"]
 
 
 def test_a_disk_that_refuses_is_told() -> None:
