@@ -219,17 +219,23 @@ class Store:
             "DELETE FROM sessions WHERE client = ? AND name = ?", (client, name)
         ).rowcount
         self.sessions.recount()
-        known += self._sql.execute(
-            """UPDATE jobs SET finished_s = ?, terminal = CASE WHEN EXISTS
-                (SELECT 1 FROM outbox WHERE outbox.id / ? = jobs.number) THEN terminal END
-            WHERE client = ? AND session = ? AND finished_s IS NOT NULL AND finished_s <> ?""",
-            (_FORGOTTEN_S, PUBLISHES_MAX, client, name, _FORGOTTEN_S),
-        ).rowcount
-        self._sql.execute(
-            """DELETE FROM jobs WHERE client = ? AND session = ? AND finished_s = ? AND terminal IS NULL
-            AND number < (SELECT max(number) FROM jobs)""",
-            (client, name, _FORGOTTEN_S),
-        )
+        finished = self._sql.execute(  # looks through all of the client's: once is enough
+            "SELECT number FROM jobs WHERE client = ? AND session = ? AND finished_s IS NOT NULL",
+            (client, name),
+        ).fetchall()
+        for (number,) in finished:
+            first = number * PUBLISHES_MAX
+            known += self._sql.execute(
+                """UPDATE jobs SET finished_s = ?1, terminal = CASE WHEN EXISTS
+                    (SELECT 1 FROM outbox WHERE id BETWEEN ?2 AND ?3) THEN terminal END
+                WHERE number = ?4 AND finished_s <> ?1""",
+                (_FORGOTTEN_S, first, first + PUBLISHES_MAX - 1, number),
+            ).rowcount
+            self._sql.execute(
+                """DELETE FROM jobs WHERE number = ? AND finished_s = ? AND terminal IS NULL
+                AND number < (SELECT max(number) FROM jobs)""",
+                (number, _FORGOTTEN_S),
+            )
         return SessionForgotten(ticket=ticket, known=known > 0)
 
     def save_deadlines(self, now: Instant) -> None:
