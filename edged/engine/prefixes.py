@@ -7,6 +7,7 @@ written by a thread of its own while the model rests.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -36,6 +37,9 @@ HEAD_TOKEN_BYTES = 8
 PAUSE_S = 3600.0
 """Nothing is written for so long after the disk refused, or the day's allowance was used up."""
 
+SPARE_BYTES = 96 * 2**20
+"""Left free on the disk for the journal, 64 MiB by default and its log: without it no question is taken."""
+
 ALLOWANCE = "allowance"
 """File with the bytes that may still be written: a node that crashes over and over must not write for ever."""
 
@@ -63,6 +67,7 @@ class Prefixes:
         log: takes lines for the daemon's log.
         clock: monotonic seconds.
         token_bytes: of a state, about, for each of its tokens: what would be too large is not made.
+        spare_bytes: of the disk, which are not taken.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Prefixes:
         clock: Callable[[], float] = time.monotonic,
         *,
         token_bytes: int = 0,
+        spare_bytes: int = SPARE_BYTES,
     ) -> None:
         self._folder = folder
         self._key = key
@@ -81,6 +87,7 @@ class Prefixes:
         self._log = log
         self._clock = clock
         self._token_bytes = token_bytes
+        self._spare_bytes = spare_bytes
         self._guard = threading.Lock()
         self._entries: dict[Path, Entry] = {}
         self._waiting: weakref.WeakValueDictionary[Path, Stored] = weakref.WeakValueDictionary()
@@ -189,8 +196,11 @@ class Prefixes:
     def _write(self, tokens: list[int], state: bytearray) -> None:
         path = self._folder / state_file.name_of(tokens)
         try:
+            size = len(state) + HEAD_TOKEN_BYTES * len(tokens)
+            outdated = self._outdated(tokens, size)
+            self._leave_room(size - sum(entry.size for entry in outdated))
             state_file.place(self._folder / ALLOWANCE, b"%d" % self._allowance.left_bytes)
-            for entry in self._outdated(tokens, len(state) + HEAD_TOKEN_BYTES * len(tokens)):
+            for entry in outdated:
                 self._drop(entry.path)
             size = state_file.write(path, self._key, tokens, state)
         except OSError as error:
@@ -199,6 +209,12 @@ class Prefixes:
             return
         self._add(path, tokens, size)
         self._log("debug", "prefix_written", {"tokens": len(tokens), "bytes": size})
+
+    def _leave_room(self, size: int) -> None:
+        found = os.statvfs(self._folder)
+        if found.f_bavail * found.f_frsize - size < self._spare_bytes:
+            spare = f"the last {self._spare_bytes / 2**20:.0f} MiB of the disk are the journal's"
+            raise OSError(f"{spare}; make room (df {self._folder})")
 
     def _outdated(self, tokens: list[int], size: int) -> list[Entry]:
         """Files whose tokens all stand in a new one; then the oldest, until there is room."""

@@ -283,6 +283,26 @@ def test_an_unreadable_allowance_is_none(shelf: Shelf) -> None:
     assert len(shelf.files) == 1
 
 
+def test_the_journal_s_room_is_left(shelf: Shelf) -> None:
+    """A disk that is nearly full is not filled with what can be computed: questions could not be stored then."""
+    prefixes = Prefixes(
+        shelf.folder,
+        "model",
+        100_000,
+        lambda *line: shelf.lines.append(line),
+        shelf.clock,
+        spare_bytes=1 << 60,
+    )
+    put(prefixes, HALL)
+    assert prefixes.writing
+    assert shelf.files == []
+    ((level, event, fields),) = shelf.lines
+    assert (level, event) == ("warning", "prefix_not_written")
+    assert "are the journal's; make room (df" in fields["reason"]
+    put(shelf.open(), HALL)
+    assert len(shelf.files) == 1
+
+
 def test_a_disk_that_refuses(shelf: Shelf) -> None:
     """A folder that is gone costs a line and an hour, no question; half a file is never left."""
     prefixes = shelf.open()
