@@ -52,6 +52,18 @@ def go_on(d: Desk, job_id: str, name: str = "s", *, client: str = "c1", first: i
     return number
 
 
+def test_an_unreadable_answer_leaves_its_number_taken(path: Path) -> None:
+    """The turn that it brought stands under that number: a question that got it again could never be finished."""
+    with desk(path) as d:
+        first = go_on(d, "a")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE jobs SET terminal = x'c1'")
+    with desk(path) as d:
+        assert d.recovered.unreadable == 1
+        assert go_on(d, "b", first=first) > first
+        assert go_on(d, "a", first=first) > first + 1
+
+
 def test_a_session_goes_on(path: Path) -> None:
     """Each question finds the turns before it, also after a restart; one without a session finds none."""
     with desk(path) as d:

@@ -100,7 +100,7 @@ class Store:
         owed = self._sql.execute("SELECT DISTINCT id / ? FROM outbox ORDER BY 1", (PUBLISHES_MAX,)).fetchall()
         for (number,) in owed:
             if (entries := self._entries(number)) is None:
-                self._forget(number)
+                self._empty(number)
                 unreadable += 1
             else:
                 outbox += entries
@@ -302,8 +302,15 @@ class Store:
             return None
 
     def _forget(self, number: int) -> None:
-        first = number * PUBLISHES_MAX
+        self._empty(number)
         self._sql.execute("DELETE FROM jobs WHERE number = ?", (number,))
+
+    def _empty(self, number: int) -> None:
+        """Drop an answer that cannot be read; its row stays: a number, the newest perhaps, is given once."""
+        first = number * PUBLISHES_MAX
+        self._sql.execute(
+            "UPDATE jobs SET finished_s = ?, terminal = NULL WHERE number = ?", (_FORGOTTEN_S, number)
+        )
         removed = self._sql.execute(
             "DELETE FROM outbox WHERE id BETWEEN ? AND ?", (first, first + PUBLISHES_MAX - 1)
         )
