@@ -40,7 +40,7 @@ def check_nothing_is_left(mix: Mix) -> None:
     assert (joint._numbered, joint._keyed, desk.giving.head_starts.free) == ({}, {}, True)
     assert (mix.engine.runs, mix.server.runs) == ({}, {})
     assert desk.giving.away is None or desk.giving.away._runs == {}
-    assert (intake._parked, intake._unstored) == ({}, [])
+    assert (intake._parked, len(intake.unstored)) == ({}, 0)
     assert (len(outbox), list(outbox._waiting), outbox._under_way, outbox._elsewhere) == (0, [], {}, {})
     assert mix.unacknowledged == {}, "the broker was not told that the node has it"
     assert (mix.forget, desk.forgetting.due) == ("", False) or not mix.engine.ready

@@ -61,11 +61,11 @@ class WayIn:
             slots=1,
         )
 
-    def copies(self, *qos: int, name: str = "q") -> None:
+    def copies(self, *qos: int, name: str = "q", session: str | None = None) -> None:
         """The same question comes so often."""
         for mid, one in enumerate(qos, start=1):
             delivery = Delivery(mid, one, 1)
-            payload = msgspec.json.encode({"id": name, "prompt": "?"})
+            payload = msgspec.json.encode({"id": name, "prompt": "?", "session": session})
             self.intake.arrived(Arrived(TOPICS.ask("c"), payload, Properties(), False, delivery))
 
     def tried(self, later_s: float = 0.0) -> list[str]:

@@ -74,7 +74,6 @@ class Job:
         progress: what earlier rounds came to, in which tools of the node were called.
         run: the run of the engine that it shares with questions like it.
         begun: the first run was counted when it was stored, because a slot was free.
-        put_off: the journal did not take it at once, which the log has a line of.
         away: why the larger server has it just now; None when it does not.
         tried_away: the larger server could not answer it: it is the board's.
         replay: the latest deltas, encoded, with their numbers.
@@ -96,7 +95,6 @@ class Job:
     dropped: int = 0
     progress: Progress = field(default_factory=Progress)
     begun: bool = False
-    put_off: bool = False
     cancel_asked: bool = False
     submitted: bool = False
     run: int | None = None
@@ -110,6 +108,11 @@ class Job:
     def key(self) -> tuple[str, str]:
         """Client and id."""
         return self.question.client, self.question.id
+
+    def follows(self, other: Job) -> bool:
+        """Whether it goes on with the same conversation."""
+        mine, its = self.question, other.question
+        return mine.session is not None and (mine.client, mine.session) == (its.client, its.session)
 
     def move(self, happening: Happening) -> None:
         """Go on in the table.

@@ -38,8 +38,7 @@ from edged.node import endings
 from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
 from edged.node.refusing import Recalls, Refusing, Unfit, id_taken
-
-JOURNAL_RETRY_S = 1.0
+from edged.node.unstored import Unstored
 
 log = structlog.get_logger()
 
@@ -64,6 +63,7 @@ class Intake:
         ordered: takes an operator's order, with its operation.
         closed: True when the node is stopping: what comes stays with the broker.
         refusing: tells devices what is not taken on.
+        unstored: what the disk did not take so far.
     """
 
     desk: Desk
@@ -79,12 +79,12 @@ class Intake:
     ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
     refusing: Refusing = field(init=False)
+    unstored: Unstored = field(init=False)
     _parked: dict[tuple[str, str], Arrived] = field(default_factory=dict)
-    _unstored: list[Job] = field(default_factory=list)
-    _retry_at: float = 0.0
 
     def __post_init__(self) -> None:
         self.refusing = Refusing(self.desk, self.journal, self.arrived)
+        self.unstored = Unstored(self.desk.clock, self._store)
 
     @property
     def filling(self) -> float:
@@ -160,7 +160,8 @@ class Intake:
         job = Job(question, digest, now, now + deadline_s, size, begun=begun, deliveries=[event.delivery])
         desk.roster.add(job)
         log.debug("question_arrived", job_id=question.id, client=client, messages=len(question.messages))
-        self._store(job)
+        if not self.unstored.holds_back(job):
+            self._store(job)
 
     def _answered_away(self, question: Question, refusal: Refusal) -> bool:
         """Whether what keeps this board from answering does not keep a larger server from it."""
@@ -238,10 +239,7 @@ class Intake:
         job = _job(event.ticket)
         log.debug("question_stored", job_id=job.question.id)
         self._acknowledge(job)
-        if job.put_off:  # there is room again
-            unstored, self._unstored = self._unstored, []
-            for waiting in unstored:
-                self._store(waiting)
+        self.unstored.settled(job)
         self.desk.stored(job, event.number, event.session)
 
     def duplicate(self, event: Duplicate) -> None:
@@ -251,6 +249,7 @@ class Intake:
             return
         job = _job(event.ticket)
         self._acknowledge(job)
+        self.unstored.settled(job)
         self.desk.drop(job)
         self.refusing.give_again(_address(job.question), event.outbox)
 
@@ -260,6 +259,7 @@ class Intake:
             self.refusing.looked(event.ticket, event)
         else:
             job = _job(event.ticket)
+            self.unstored.settled(job)
             self._turn_away(job, id_taken(job.question.id))
 
     def not_known(self, event: NotKnown) -> None:
@@ -277,33 +277,19 @@ class Intake:
             return
         job = _job(event.ticket)
         self.desk.giving.not_stored(job)
-        if not job.put_off:  # once a question: it is tried every second, for hours perhaps
-            job.put_off = True
-            log.error("journal_failed", job_id=job.question.id, reason=event.reason)
-        self._unstored.append(job)
-        self._retry_at = self.desk.clock() + JOURNAL_RETRY_S
+        self.unstored.failed(job, event.reason)
 
     def tick(self, now: float) -> None:
-        """Offer the journal again what it did not take: one in turn, for it takes all that it is given or nothing.
-
-        So none that is larger than the room that is left keeps a smaller one out.
-        """
-        if not self._unstored or now < self._retry_at:
-            return
-        self._retry_at = now + JOURNAL_RETRY_S
-        unstored, self._unstored = self._unstored, []
-        for job in unstored:
+        """Offer the journal again what it did not take."""
+        for job in self.unstored.over(now):
             if job.cancel_asked:
                 self._take_back(job)
-            elif job.deadline is not None and job.deadline <= now:
+            else:
                 refusal = Refusal(
                     "expired", "the deadline passed while this node could not write its journal"
                 )
                 self._turn_away(job, refusal)
-            else:
-                self._unstored.append(job)
-        if self._unstored:
-            self._store(self._unstored.pop(0))
+        self.unstored.try_one(now)
 
     def _turn_away(self, job: Job, refusal: Refusal) -> None:
         question = job.question

@@ -11,7 +11,7 @@ from way_in import DEADLINE_S, WayIn
 from edged.core.records import Accepted, Depth, Failed, Finished
 from edged.engine.messages import Started
 from edged.node.disk_watch import DiskWatch
-from edged.node.intake import JOURNAL_RETRY_S
+from edged.node.unstored import RETRY_S
 
 COPIES = 500
 
@@ -23,7 +23,7 @@ def test_copies_while_the_question_is_not_stored(first: int) -> None:
     way.copies(first, *[0] * COPIES, 1, 1)
     (job,) = way.disk.asked
     way.intake.failed(Failed(job, "SQLITE_FULL"))
-    way.rig.clock.now += DEADLINE_S + JOURNAL_RETRY_S
+    way.rig.clock.now += DEADLINE_S + RETRY_S
     way.intake.tick(way.rig.clock())
     told = [msgspec.json.decode(message.payload)["code"] for message in way.rig.line.published]
     assert told == ["expired"] * 3
@@ -55,13 +55,13 @@ def test_a_question_that_waits_has_one_line() -> None:
             (job,) = way.disk.asked
             way.disk.asked.clear()
             way.intake.failed(Failed(job, "SQLITE_FULL"))
-            way.rig.clock.now += JOURNAL_RETRY_S
+            way.rig.clock.now += RETRY_S
             way.intake.tick(way.rig.clock())
     assert [(line["event"], line["reason"]) for line in lines] == [("journal_failed", "SQLITE_FULL")]
 
 
 def test_the_journal_is_tried_with_one_in_turn() -> None:
-    """A large question that does not fit fails alone, and the first that is stored brings all the others along."""
+    """One that does not fit fails alone, and the first that is stored brings all others along, in their order."""
     way = WayIn()
     for name in ("large", "small", "other"):
         way.copies(1, name=name)
@@ -69,12 +69,31 @@ def test_the_journal_is_tried_with_one_in_turn() -> None:
     for job in way.jobs.values():
         way.intake.failed(Failed(job, "SQLITE_FULL"))
     assert way.tried() == []
-    assert way.tried(JOURNAL_RETRY_S) == ["large"]
+    first = way.tried(RETRY_S)
     assert way.tried() == [], "it is not told yet what became of that one"
-    way.intake.failed(Failed(way.jobs["large"], "SQLITE_FULL"))
-    assert way.tried(JOURNAL_RETRY_S) == ["small"]
-    way.intake.accepted(Accepted(way.jobs["small"], 1))
-    assert way.tried() == ["other", "large"]
+    way.intake.failed(Failed(way.jobs[first[0]], "SQLITE_FULL"))
+    second = way.tried(RETRY_S)
+    assert len(first) == len(second) == 1
+    assert first != second
+    way.intake.accepted(Accepted(way.jobs[second[0]], 1))
+    assert way.tried() == [name for name in ("large", "small", "other") if name not in second]
+
+
+def test_one_session_keeps_its_order() -> None:
+    """What goes on with a question that waits for the disk waits behind it, also where there is room meanwhile."""
+    way = WayIn()
+    way.copies(1, name="before", session="s")
+    way.tried()
+    way.intake.failed(Failed(way.jobs["before"], "SQLITE_FULL"))
+    way.copies(1, name="behind", session="s")
+    way.copies(1, name="another", session="t")
+    assert way.tried() == ["another"]
+    for _ in range(3):
+        assert way.tried(RETRY_S) == ["before"]
+        way.intake.failed(Failed(way.jobs["before"], "SQLITE_FULL"))
+    way.tried(RETRY_S)
+    way.intake.accepted(Accepted(way.jobs["before"], 1))
+    assert way.tried() == ["behind"]
 
 
 def test_a_disk_that_refuses_is_told() -> None:
