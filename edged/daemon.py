@@ -43,6 +43,7 @@ from edged.node.feeding import Feeding
 from edged.node.forgetting import Forgetting
 from edged.node.giving import Giving
 from edged.node.intake import Intake
+from edged.node.lifecycle import Lifecycle
 from edged.node.meter import Meter
 from edged.node.node import DiedError, Node
 from edged.node.outbox import Outbox
@@ -53,6 +54,7 @@ from edged.node.roster import Roster
 from edged.node.sessions import Sessions
 from edged.node.sharing import Sharing
 from edged.node.supervision import Supervision
+from edged.node.telling import Telling
 from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
 from edged.tools.client import Toolbox
@@ -187,6 +189,31 @@ def run(  # noqa: C901, PLR0915 - one line a part
         read_instant,
     )
     intake.ordered = admin.arrived
+    thermostat = parts.thermostat(
+        settings,
+        reader,
+        supervision,
+        membership,
+        bulletin,
+        clocks,
+        relieved=lambda: away is not None and away.relieves,
+    )
+    telling = Telling(
+        desk,
+        outbox,
+        supervision,
+        thermostat,
+        bulletin,
+        membership,
+        admin,
+        systemd=notifier,
+        about=about,
+        journal_depth=DiskWatch(journal.depth),
+        daemon_rss=memory,
+        meter=meter,
+        speed=speed,
+    )
+    admin.status, admin.tell_info = telling.status, telling.info
     node = Node(
         inbox=inbox,
         desk=desk,
@@ -194,30 +221,18 @@ def run(  # noqa: C901, PLR0915 - one line a part
         intake=intake,
         outbox=outbox,
         supervision=supervision,
-        thermostat=parts.thermostat(
-            settings,
-            reader,
-            supervision,
-            membership,
-            bulletin,
-            clocks,
-            relieved=lambda: away is not None and away.relieves,
-        ),
+        thermostat=thermostat,
         bulletin=bulletin,
         membership=membership,
         admin=admin,
         reload=tunes.reload,
         feeding=Feeding(notifier, notifier.watchdog_interval_s or 10.0),
-        about=about,
+        telling=telling,
+        lifecycle=Lifecycle(supervision, desk, membership, admin, thermostat, bulletin, speed, telling),
         slots=settings.engine.slots,
-        journal_depth=DiskWatch(journal.depth),
         link_beat=lambda: line.beat,
         link_limit_s=max(LOOKUP_S, 2.0 * settings.mqtt.keepalive_s) + 10.0,
-        daemon_rss=memory,
-        speed=speed,
-        meter=meter,
     )
-    admin.status, admin.tell_info = node.status, node.tell_info
     local = LocalSocket(
         settings.control_socket(), lambda payload, answer: inbox.put(LocalOrder(payload, answer))
     )
@@ -249,7 +264,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         died = error
     finally:
         clocks.restore()
-        node.thermostat.close()
+        thermostat.close()
         meter.close()
     if face is not None:
         face.stop(HTTP_STOP_S)

@@ -42,11 +42,14 @@ from edged.node.events import ReloadAsked
 from edged.node.feeding import Feeding
 from edged.node.heat import HOT, Thermostat
 from edged.node.homeassistant import Discovery
+from edged.node.lifecycle import Lifecycle
 from edged.node.node import Node
 from edged.node.outbox import Answered
 from edged.node.pools import Membership
 from edged.node.sharing import Orders
+from edged.node.speed import Speed
 from edged.node.supervision import Supervision
+from edged.node.telling import Telling
 from edged.node.vitals_thread import VitalsThread
 
 POOLS = ("hall", "lab")
@@ -274,6 +277,26 @@ class NodeMix(Mix):
         setup = supervision.setup
         ceiling = Ceiling(setup.context, 256, setup.slots, 1, 1)
         clocks = Clocks(Caps(self.folder / "sys"), (), Note(self.folder / "clocks"), None)
+        thermostat = Thermostat(
+            Heat(Margins()), lambda: ceiling, supervision, self.membership, bulletin.tell_event, clocks
+        )
+        systemd, speed = Systemd(), Speed()
+        telling = Telling(
+            self.desk,
+            self.outbox,
+            supervision,
+            thermostat,
+            bulletin,
+            self.membership,
+            self.admin,
+            systemd=systemd,
+            about=about,
+            journal_depth=lambda: Depth(0, 0, 0, 0, 0, None),
+            daemon_rss=dict,
+            speed=speed,
+            clock=clock,
+        )
+        self.admin.status, self.admin.tell_info = telling.status, telling.info
         self.node = Node(
             inbox=queue.SimpleQueue(),
             desk=self.desk,
@@ -281,23 +304,21 @@ class NodeMix(Mix):
             controls=self.controls,
             outbox=self.outbox,
             supervision=supervision,
-            thermostat=Thermostat(
-                Heat(Margins()), lambda: ceiling, supervision, self.membership, bulletin.tell_event, clocks
-            ),
+            thermostat=thermostat,
             bulletin=bulletin,
             membership=self.membership,
             admin=self.admin,
             reload=self.tunes.reload,
-            feeding=Feeding(Systemd(), EVER_S),
-            about=about,
+            feeding=Feeding(systemd, EVER_S),
+            telling=telling,
+            lifecycle=Lifecycle(
+                supervision, self.desk, self.membership, self.admin, thermostat, bulletin, speed, telling
+            ),
             slots=self.shape.slots,
-            journal_depth=lambda: Depth(0, 0, 0, 0, 0, None),
             link_beat=clock,
             link_limit_s=1.0,
-            daemon_rss=dict,
             clock=clock,
         )
-        self.admin.status, self.admin.tell_info = self.node.status, self.node.tell_info
         supervision.start()
 
     def settings_file(self, pools: tuple[str, ...]) -> settings.Settings:

@@ -6,12 +6,10 @@ lock; other threads only put events into the inbox.
 
 from __future__ import annotations
 
-import math
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -55,19 +53,17 @@ from edged.node.events import Event, LocalOrder, ReloadAsked, StopAsked
 from edged.node.feeding import Feeding
 from edged.node.heat import Thermostat
 from edged.node.intake import Intake
-from edged.node.meter import Meter
+from edged.node.lifecycle import Lifecycle
 from edged.node.outbox import Outbox
-from edged.node.pools import LOADING, Membership
-from edged.node.speed import Speed
+from edged.node.pools import Membership
 from edged.node.supervision import Supervision
+from edged.node.telling import Telling
 from edged.node.vitals_thread import VitalsRead
 from edged.tools.client import ToolsRan
 
 TICK_S = 0.25
 GRACE_S = 4.0
 """After a signal to end, answers that run may still finish for so long; the rest run again at the next start."""
-HEALTH_SLACK_S = 0.1
-"""Health goes out with a reading of the board; one that comes a little early is not left for the next."""
 FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
 
@@ -84,10 +80,9 @@ class Node:
 
     Attributes:
         inbox: events from everywhere.
-        feeding: tells systemd how the node is.
+        feeding: tells systemd that the node is well.
         reload: reads the settings file again, and applies what can change.
-        about: who this node is, as far as it is known without the engine; the start of `info`.
-        journal_depth: counters of the journal, for health.
+        slots: of the engine, as it was started.
         link_beat: when the MQTT thread last went round.
         link_limit_s: how old that may be while the node counts as well.
     """
@@ -104,19 +99,12 @@ class Node:
     admin: Admin
     reload: Callable[[], None]
     feeding: Feeding
-    about: dict[str, Any]
+    telling: Telling
+    lifecycle: Lifecycle
     slots: int
-    journal_depth: Callable[[], records.Depth]
     link_beat: Callable[[], float]
     link_limit_s: float
-    daemon_rss: Callable[[], dict[str, int]]
-    meter: Meter = field(default_factory=Meter)
-    speed: Speed = field(default_factory=Speed)
     clock: Callable[[], float] = time.monotonic
-    vitals: Vitals = field(default_factory=Vitals)
-    _started: float = field(default_factory=time.monotonic)
-    _told_at: float = -math.inf
-    _told_reasons: tuple[str, ...] = ()
 
     def serve(self) -> int:
         """Handle events until a signal asks us to end; returns the signal's number.
@@ -188,7 +176,7 @@ class Node:
             case Begun() | Said() | Over() | Broke():
                 self.desk.hearing.away_said(event)
             case EngineGone():
-                self._engine_gone(event)
+                self.lifecycle.gone(event)
             case ToolsRan():
                 self.desk.hearing.tools_ran(event)
             case VitalsRead():
@@ -236,7 +224,7 @@ class Node:
                 log.info("mqtt_connected", session_present=session_present)
                 self.bulletin.connected()
                 self.outbox.connected(session_present=session_present)
-                self._tell_health()
+                self.telling.health()
             case Disconnected(reason):
                 self.membership.disconnected()
                 log.warning("mqtt_disconnected", reason=reason)
@@ -244,12 +232,12 @@ class Node:
                 log.warning("mqtt_failed", reason=reason)
             case Subscribed():
                 if self.membership.subscribed(event):
-                    self._tell_membership()
+                    self.telling.pools()
             case Unsubscribed():
                 if self.membership.unsubscribed(event):
-                    self._tell_membership()
+                    self.telling.pools()
 
-    def _engine_said(self, report: Report) -> None:  # noqa: C901 - one branch a kind of report
+    def _engine_said(self, report: Report) -> None:
         desk = self.desk
         match report:
             case Piece() | Prepared() | Started() | Refused():
@@ -260,68 +248,21 @@ class Node:
             case PromptsForgotten():
                 desk.forgetting.prompts_forgotten()
             case Pulse():
-                self.supervision.pulse = report
-                limits = self.supervision.limits
-                usual = self.thermostat.level == "cool" and not self.thermostat.clocks.lowered
-                self.speed.heard(report, limits, self.vitals, self.bulletin, usual=usual)
-            case Ready() | LoadFailed() if self.supervision.replacing:
-                pass  # its process is being ended for another one
+                self.lifecycle.lives(report)
             case Ready():
-                self.supervision.became_ready(report)
-                self.speed.loaded(measured=self.supervision.setup.step_s > 0)
-                desk.engine_ready(report.model.name)
-                self.membership.rejoin(LOADING)
-                if self.supervision.reverted:
-                    self.admin.model_failed(self.supervision.reverted)
-                else:
-                    self.admin.engine_ready(report.model.name)
-                self.tell_info()
-                self._go_online()
-                self.bulletin.tell_event("engine_ready", model=report.model.name, load_s=report.load_s)
+                self.lifecycle.ready(report)
             case LoadFailed():
-                self.supervision.load_failed(report)
-                if self.supervision.replacing:
-                    return  # the model before it comes back
-                self.admin.model_failed(self.supervision.reverted or report.reason)
-                self.tell_info()
-                self._go_online()
-                self.bulletin.tell_event("model_failed", reason=report.reason)
+                self.lifecycle.load_failed(report)
             case Log(severity, event, fields):
                 getattr(log, severity)(event, **fields)
 
-    def _engine_gone(self, event: EngineGone) -> None:
-        if event.run != self.supervision.run:
-            return
-        was_ready = self.supervision.ready
-        replaced = self.supervision.replacing
-        self.supervision.gone(event)
-        if self.supervision.stopping:
-            return
-        self.desk.engine_gone(crashed=not replaced)
-        self.membership.leave(LOADING)
-        if replaced:
-            self.tell_info()
-        elif was_ready or self.supervision.phase == "broken":
-            self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
-            self.tell_info()
-        if self.supervision.phase == "broken":
-            self.admin.model_failed(self.supervision.reverted or self.supervision.reason)
-            self._go_online()
-
     def _vitals_read(self, vitals: Vitals) -> None:
-        self.vitals = vitals = self.thermostat.heat.known(self.thermostat.clocks.without_ours(vitals))
-        now = self.clock()
-        changed = self.thermostat.read(vitals, now, busy=self.desk.running > 0)
-        clocks = self.thermostat.clocks.about()
-        if clocks != self.about.get("clocks"):
-            self.about["clocks"] = clocks
-            if self.bulletin.info:
-                self.tell_info()
+        vitals = self.thermostat.heat.known(self.thermostat.clocks.without_ours(vitals))
+        changed = self.thermostat.read(vitals, self.clock(), busy=self.desk.running > 0)
         self.desk.course.level = self.thermostat.level
         self.desk.calling.vitals = {"level": self.desk.course.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots
-        if changed or now - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
-            self._tell_health()
+        self.telling.read(vitals, changed=changed)
 
     # time -----------------------------------------------------------------------------------------------
 
@@ -332,12 +273,7 @@ class Node:
         self.intake.tick(now)
         self.membership.look(self.intake.filling)
         self.admin.tick()
-        if (
-            self.membership.reasons != self._told_reasons
-        ):  # they change also where the broker has nothing to say
-            self._told_reasons = self.membership.reasons
-            if self.bulletin.info:
-                self.tell_info()
+        self.telling.reasons()
         well = now - self.link_beat() <= self.link_limit_s and self.supervision.healthy()
         self.feeding.tick(now, well=well, online=self.bulletin.online)
 
@@ -345,77 +281,11 @@ class Node:
         # Before `online` the start is not over for systemd, and READY=1 would end it.
         told = self.bulletin.online and self.feeding.watchdog.reloading()
         self.reload()
-        self.tell_info()
+        self.telling.info()
         if told:
             self.feeding.watchdog.ready()
 
-    def _go_online(self) -> None:
-        self.bulletin.go_online()
-        self.feeding.watchdog.ready()
-        self._tell_systemd()
-
-    # news -----------------------------------------------------------------------------------------------
-
-    def tell_info(self) -> None:
-        """Say who this node is, where that has changed."""
-        self.bulletin.tell_info(news.info(self.about, self.supervision, self.membership))
-
-    def _tell_membership(self) -> None:
-        self.tell_info()
-        self._tell_health()
-
-    def status(self) -> dict[str, Any]:
-        """Where the node stands, for an operator on this machine."""
-        return {
-            "node": self.about["node"],
-            "version": self.about["version"],
-            "online": self.bulletin.online,
-            "connected": self.desk.replies.line.connected,
-            "draining": self.admin.draining,
-            "idle": self.admin.idle,
-            "jobs": len(self.desk.roster),
-            "running": self.desk.running,
-            "outbox": len(self.outbox),
-            "engine": self.supervision.phase,
-            "model": self.desk.course.model,
-            "level": self.thermostat.level,
-            **news.pools(self.membership),
-        }
-
-    def _tell_systemd(self) -> None:
-        """For `systemctl status edged`: whether somebody who updates the board would interrupt an answer."""
-        running, jobs = self.desk.running, len(self.desk.roster)
-        doing = (
-            "draining"
-            if self.admin.draining
-            else self.supervision.reason or f"ready, {self.desk.course.model}"
-        )
-        self.feeding.watchdog.status(f"{doing}: {running} running, {jobs - running} waiting")
-
-    def _tell_health(self) -> None:
-        if self.bulletin.online:
-            self._tell_systemd()
-        self._told_at = self.clock()
-        verdict = self.thermostat.verdict
-        health = {
-            "level": self.thermostat.level,
-            "reason": "" if verdict is None else verdict.reason,
-            "uptime_s": round(self.clock() - self._started),
-            **news.work(self.desk, self.supervision),
-            **news.pools(self.membership),
-            **self.speed.health(),
-            **({"draining": True} if self.admin.draining else {}),
-            "journal": news.journal(self.journal_depth()),
-            "memory": self.daemon_rss(),
-            "heat": self.thermostat.as_json(),
-            "board": news.board(self.vitals),
-        }
-        self.bulletin.tell_health(health)
-        info = news.info(self.about, self.supervision, self.membership)
-        replies = self.desk.replies
-        online = self.bulletin.online and replies.line.connected
-        interval_s = self.bulletin.interval_s
-        self.meter.tell(info, health, replies.latencies, online=online, interval_s=interval_s)
+    # for admission --------------------------------------------------------------------------------------
 
     def load(self, client_jobs: int) -> Load:
         """The node's load, for admission."""

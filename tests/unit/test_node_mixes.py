@@ -65,5 +65,5 @@ def check_pools(mix: NodeMix) -> None:
 
 def check_info(mix: NodeMix) -> None:
     """What is retained is what is so."""
-    info = news.info(mix.node.about, mix.supervision, mix.membership)
+    info = news.info(mix.node.telling.about, mix.supervision, mix.membership)
     assert json.loads(mix.retained[TOPICS.info]) == json.loads(msgspec.json.encode(info))
