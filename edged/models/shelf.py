@@ -8,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from edged.adapters import model_file
 from edged.core import gguf
 from edged.errors import ModelError
 from edged.models.fetch import PAUSE_S, Progress, discard, fetch
+from edged.models.quantising import quantise
 
 CURRENT = "current.gguf"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,126}\.gguf")
@@ -250,19 +249,9 @@ def _check_whole(source: str, part: Path) -> None:
 
 
 def _quantise(part: Path) -> tuple[Path, str]:
-    """Make Q4_0 of the part in a process of its own, as llama.cpp may abort; returns the new file and its hash."""
+    """Make Q4_0 of the part; returns the new file and its hash."""
     made = part.with_name(f"{part.name}.q4_0")
-    ended = subprocess.run(
-        [sys.executable, "-m", "edged.engine.quantize", str(part), str(made)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if ended.returncode != 0:
-        said = ended.stderr.strip().splitlines()
-        raise ModelError(said[-1] if said else f"quantising ended with {ended.returncode}")
+    quantise(part, made)
     return made, model_file.sha256(made)
 
 

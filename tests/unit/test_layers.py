@@ -76,7 +76,7 @@ MAY_IMPORT = {
     "models/": ("core", "errors", "adapters.model_file", "models"),
     "logs.py": ("core", "errors", "journald"),
     "journald.py": (),
-    "demo_model.py": ("core", "errors", "engine.quantize"),
+    "demo_model.py": ("core", "errors", "models.quantising"),
 }
 """Rooms and what of edged they know; the first row that fits counts. Adapters do not know each other, and what
 runs in the daemon knows the engine by its messages only: importing it must never load llama.cpp."""
