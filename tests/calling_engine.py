@@ -74,7 +74,6 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         quantisation="none",
         file_bytes=0,
         parameters=0,
-        vocabulary=ASSISTANT + 1,
         context_trained=setup.context,
         sha256=None,
         reasoning=False,

@@ -118,7 +118,7 @@ class RandomProcess:
             self.end(-11)
         else:
             self.engine.ready = True
-            model = ModelInfo(name, "a", "q", 1, 1, 1, 1, None, reasoning=False, kv_bytes_per_token=1)
+            model = ModelInfo(name, "a", "q", 1, 1, 1, None, reasoning=False, kv_bytes_per_token=1)
             self.say(Ready(model, (0,), 1, 1, 1.0, 1.0, 0.1))
 
 

@@ -227,7 +227,6 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         quantisation="none",
         file_bytes=0,
         parameters=0,
-        vocabulary=0,
         context_trained=setup.context,
         sha256=None,
         reasoning=template.thinks,

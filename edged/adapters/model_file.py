@@ -25,14 +25,13 @@ class ModelFile:
     """A model file that can be read.
 
     Attributes:
-        path, bytes, mtime_ns: the file.
+        path, bytes: the file.
         shape: what its head says.
         missing_bytes: how much of it was cut off; 0 for a whole file.
     """
 
     path: Path
     bytes: int
-    mtime_ns: int
     shape: gguf.Shape
     missing_bytes: int
 
@@ -58,7 +57,7 @@ def read(path: Path) -> ModelFile:
             f"{path}: {error}; copy the file again, or set model.path to a model in GGUF"
         ) from error
     missing = max(0, header.file_bytes_needed - status.st_size)
-    return ModelFile(path, status.st_size, status.st_mtime_ns, shape, missing)
+    return ModelFile(path, status.st_size, shape, missing)
 
 
 def _header(beginning: Callable[[int], bytes]) -> gguf.Header:

@@ -13,7 +13,6 @@ import msgspec
 from edged.core.vitals import Level
 
 Phase = Literal["starting", "ready", "failed", "broken"]
-Status = Literal["online", "offline"]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -83,7 +83,6 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         quantisation=model.file_type,
         file_bytes=size,
         parameters=model.parameters,
-        vocabulary=model.vocabulary,
         context_trained=model.context_trained,
         sha256=setup.sha256,
         reasoning=template.thinks,

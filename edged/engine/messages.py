@@ -156,7 +156,6 @@ class ModelInfo(msgspec.Struct, frozen=True):
     quantisation: str
     file_bytes: int
     parameters: int
-    vocabulary: int
     context_trained: int
     sha256: str | None
     reasoning: bool
@@ -167,7 +166,7 @@ class Ready(Frame, frozen=True, tag="ready"):
     """The model is loaded and warm.
 
     Attributes:
-        pid_cores: cores that the model thread is pinned to, read back from the kernel.
+        cores: cores that the model thread is pinned to, read back from the kernel.
         prefill_tokens_per_s, decode_tokens_per_s: the first estimate for ETAs: as calibrated, else of the warm-up.
         gpus: what computes layers beside the cores, where `gpu_layers` asks for it.
     """

@@ -74,7 +74,6 @@ class Loaded(Frame, frozen=True, tag="loaded"):
     parameters: int
     file_bytes: int
     system_info: str
-    load_s: float
     gpus: tuple[str, ...] = ()
     gpu_backends: tuple[str, ...] = ()
 

@@ -46,7 +46,6 @@ class Bench:
 
     def __init__(self, setup: LoadTrial) -> None:
         _run_on(setup.cores)
-        begun = time.monotonic()
         path = Path(setup.model_path)
         self.file_bytes = check_file(path, setup.sha256)
         complaints: list[str] = []
@@ -65,7 +64,6 @@ class Bench:
             raise ModelError(f"{error}{why(complaints, setup.gpu_layers)}") from error
         self._room = setup.context
         self._past = 0
-        self.load_s = time.monotonic() - begun
 
     def run(self, order: RunPasses) -> Ran:
         """Time passes."""
@@ -180,13 +178,12 @@ def run(fd: int) -> int:
                                 bench.model.parameters,
                                 bench.file_bytes,
                                 llama.system_info(),
-                                bench.load_s,
                             )
                         )
                     case Describe():
                         llama.start(lambda _level, _text: None)
                         channel.send(
-                            Loaded("", 0, 0, llama.system_info(), 0.0, llama.gpus(), llama.gpu_backends())
+                            Loaded("", 0, 0, llama.system_info(), llama.gpus(), llama.gpu_backends())
                         )
                     case RunPasses() if bench is not None:
                         channel.send(bench.run(order))

@@ -87,7 +87,6 @@ class Outbox:
         self._elsewhere: dict[int, Publish] = {}
         self._turned_back: list[Answered] = []
         self._unheard = 0
-        self.delivered = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -169,7 +168,6 @@ class Outbox:
                 self._known.pop(outbox_id, None)
                 self._journal.clear(outbox_id)
                 log.debug("answer_delivered", outbox_id=outbox_id)
-                self.delivered += 1
                 self.send()
                 return event.refused
         return None

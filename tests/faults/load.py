@@ -59,7 +59,6 @@ class Verdict:
         lost: ids of acknowledged questions without a terminal message.
         silent: ids without a PUBACK and without a terminal message.
         torn: ids with two different terminal messages, or with half an answer.
-        repeats: identical terminal messages beyond the first: allowed.
         kinds: `done`, or the code of an error, and how many questions ended so.
         attempts: questions by the attempt that answered them.
     """
@@ -69,7 +68,6 @@ class Verdict:
     lost: list[str]
     silent: list[str]
     torn: list[str]
-    repeats: int
     kinds: Counter[str]
     attempts: Counter[int]
 
@@ -262,9 +260,6 @@ class Load:
                 lost=lost,
                 silent=silent,
                 torn=torn,
-                repeats=sum(
-                    sum(entry.terminals.values()) - len(entry.terminals) for entry in self.ledger.values()
-                ),
                 kinds=kinds,
                 attempts=attempts,
             )
