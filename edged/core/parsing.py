@@ -1,6 +1,6 @@
 """From the bytes of a PUBLISH to a `Question`, or to a refusal that says what to change.
 
-Pure; runs in the daemon's dispatcher. The only place that reads JSON from devices. Sizes are checked before
+Pure; runs in the daemon's dispatcher. The only place that reads a question's JSON. Sizes are checked before
 anything is parsed, and what cannot be parsed still yields an id where one can be found, so that its device
 gets an answer.
 """
@@ -33,7 +33,7 @@ class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Payload(msgspec.Struct, frozen=True):
-    """The JSON object as it stands on the wire; unknown keys are named in the refusal, see `_unknown_keys`."""
+    """The JSON object as it stands on the wire; unknown keys are named in the refusal, see `_read_json`."""
 
     id: str | None = None
     prompt: str | None = None

@@ -1,1 +1,1 @@
-"""The engine process: it alone imports llama_cpp. The daemon sees `messages`, `channel` and `client`."""
+"""The engine process: it alone imports llama_cpp. The daemon sees `client`, `messages` and `exit_code`."""

@@ -1,8 +1,8 @@
 """Configuration: its only reader, and the one list of every setting with its bounds and meaning.
 
-`tree` and `network` hold the settings themselves, `source` reads them from a TOML file and the environment,
-`table` writes them down for people. Nothing here opens a socket, starts a thread or logs. Read once, at
-start, in the process that needs it; the tree is frozen and can be shared between threads.
+`tree` holds the settings themselves, with larger sections in files of their own; `source` reads them from a
+TOML file and the environment, `table` writes them down for people. Nothing here opens a socket, starts a thread
+or logs. Read once, at start, in the process that needs it; the tree is frozen and can be shared between threads.
 """
 
 from .changes import at_run_time, changed, differences, values
