@@ -28,8 +28,8 @@ from edged.engine.writer import Writer
 TEMPERATURE, TOP_P = 0.6, 0.95
 """Sampling for questions that name none: DeepSeek's model card for R1-Distill."""
 MOVE_MIN = 16
-"""Answers that two questions must still have before them for one of them to be moved beside the other: a move
-costs as much as some passes."""
+"""Tokens that two answers must still have before them for one of them to be moved beside the other: a move costs
+as much as some passes."""
 
 
 class Scheduler:
@@ -39,7 +39,7 @@ class Scheduler:
         vocabulary, passes, make_chooser: the model.
         slots: how many questions run at once; `limits` may allow fewer.
         decode_threads, prefill_threads: threads for passes that write, and for passes that read a prompt.
-        emit: takes what is to be told, in order; called once at the end of each step.
+        emit: takes what is to be told, in order, before a pass and after it.
         clock: monotonic seconds.
 
     Attributes:
