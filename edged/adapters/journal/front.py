@@ -44,8 +44,8 @@ class Journal:
 
     Args:
         path: the database; its folder is made (mode 0700) if absent.
-        emit: gets each event once it is durable, in the writer thread; must not raise or block
-            (`queue.SimpleQueue.put`).
+        emit: gets each event once it is durable (`Entered` before that), in the writer thread; must not raise
+            or block (`queue.SimpleQueue.put`).
         max_age_s: finished questions older than this in journal time are pruned (see `upkeep`).
         max_bytes: above this size of database pages in use, the oldest finished questions are pruned; the
             write-ahead log adds up to 4 MiB.

@@ -2,8 +2,8 @@
 
 The only user of the only connection. It takes all the commands that wait, applies them in one transaction,
 commits once (the group commit: while one commit waits for the disk, the next group gathers), and only then
-reports, one event a command, through `emit`. A clear has no event and waits a little for another commit to
-ride on.
+reports, one event a command, through `emit`. Only `Entered` comes before the commit: a question that runs at
+once may be computed meanwhile. A clear has no event and waits a little for another commit to ride on.
 
 When the disk refuses (full, I/O error, read-only), questions are reported as `Failed`, while what is
 already under way (attempts, terminal messages, clears) is kept in memory and tried again with growing
