@@ -31,12 +31,14 @@ class Part:
 
     Attributes:
         count: its next tokens.
+        reading: they are a prompt's, or were forced upon the answer; else the answer's last one, which was chosen.
         row: the row that has the logits for the token after them; None while more of the prompt is to be read.
         draft: tokens that may follow, in the rows after `row`.
     """
 
     sequence: Sequence
     count: int
+    reading: bool
     row: int | None
     draft: Draft | None
 
@@ -120,10 +122,13 @@ class Runner:
         """
         self._passes.stop_pass(False)
         drafts = self._drafts.make([sequence for sequence, _ in shares], self._limits.decode_threads)
-        parts, read = self._fill(shares, drafts)
+        parts = self._fill(shares, drafts)
+        read = sum(part.count for part in parts if part.reading)
+        if read >= LONG_PASS_ROWS and len(self._running) == 1:
+            self._reading_now = frozenset(self._running)
+        long = any(part.count > 1 for part in parts)
         begun = self._clock()
-        reading = any(part.count > 1 for part in parts)
-        code = self._passes.decode(self._limits.prefill_threads if reading else self._limits.decode_threads)
+        code = self._passes.decode(self._limits.prefill_threads if long else self._limits.decode_threads)
         self._reading_now = frozenset()
         ended = self._clock()
         self._limits.pace.worked(begun, ended)
@@ -138,7 +143,7 @@ class Runner:
             raise EngineError(f"llama_decode returned {code} for {sum(part.count for part in parts)} rows")
         self._counters.steps += 1
         self._counters.read += read
-        answers = sum(not part.sequence.reading for part in parts)
+        answers = sum(not part.reading for part in parts)
         if not drafts:
             self._counters.rates.passed(ended - begun, written=answers, read=read)
         self._count_turn(ended - begun, parts)
@@ -156,10 +161,9 @@ class Runner:
         else:
             rates.together()
 
-    def _fill(self, shares: list[tuple[Sequence, int]], drafts: list[Draft]) -> tuple[list[Part], int]:
-        """Put the rows into the batch; returns its parts, and how many of the rows only read."""
+    def _fill(self, shares: list[tuple[Sequence, int]], drafts: list[Draft]) -> list[Part]:
+        """Put the rows into the batch."""
         parts: list[Part] = []
-        read = 0
         for (sequence, count), draft in zip_longest(shares, drafts):
             row = None
             last = len(sequence.tokens) - 1
@@ -171,16 +175,17 @@ class Runner:
                     row = at
             for position, token in enumerate(draft.tokens if draft else (), start=last + 1):
                 self._passes.add(token, position, sequence.slot, logits=True)
-            read += count if sequence.reading else 0
-            parts.append(Part(sequence, count, row, draft))
-        if read >= LONG_PASS_ROWS and len(self._running) == 1:
-            self._reading_now = frozenset(self._running)
-        return parts, read
+            parts.append(Part(sequence, count, sequence.reading, row, draft))
+        return parts
 
     def _count_turn(self, seconds: float, parts: list[Part]) -> None:
         """Whose turn a pass was; tokens forced upon an answer are the answer's."""
-        prompts = sum(part.count for part in parts if not part.sequence.answering)
-        written = sum(part.sequence.answering for part in parts)
+        prompts = written = 0
+        for part in parts:
+            if part.sequence.answering:
+                written += 1
+            else:
+                prompts += part.count
         held = 0 if written else sum(sequence.answering for sequence in self._running.values())
         step_s = self._counters.rates.step_s
         self._turns.passed(seconds, step_s, written=written, read=prompts, held=held)
