@@ -6,8 +6,10 @@ What the scripted rig cannot show: llguidance's masks, the model's own tokens, s
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from configured import configured
+from scripted import submit
 
 from edged.core.question import Message
 from edged.engine.loading import load
@@ -80,21 +82,6 @@ class RealRig:
         return {one.number: one for one in self.reports if isinstance(one, Ended | Refused)}
 
 
-def ask(number: int, text: str, **changes: object) -> Submit:
+def ask(number: int, text: str, **changes: Any) -> Submit:
     """An order of one message, at the engine's own sampling."""
-    order: dict[str, object] = {
-        "number": number,
-        "client": f"client-{number}",
-        "messages": (Message("user", text),),
-        "priority": "normal",
-        "max_tokens": None,
-        "deadline": None,
-        "temperature": None,
-        "top_p": None,
-        "seed": number,
-        "stop": (),
-        "reasoning_mode": "separate",
-        "reasoning_budget": None,
-        "stream": True,
-    }
-    return Submit(**(order | changes))  # type: ignore[arg-type]
+    return submit(number, Message("user", text), **({"seed": number} | changes))

@@ -118,7 +118,7 @@ def full(folder: Path) -> None:
     book.journal.open()
     filler = folder / "filler"
     for room_pages in range(20):
-        _fill(filler, room_pages * len(CHUNK))
+        fill(filler, room_pages * len(CHUNK))
         book.ask_until(stored=False)
         filler.unlink()
         book.settle()
@@ -140,7 +140,8 @@ def limit(path: Path) -> None:
     _report(book, path)
 
 
-def _fill(filler: Path, room_bytes: int) -> None:
+def fill(filler: Path, room_bytes: int) -> None:
+    """Take all room of a disk but this much, in a file."""
     with filler.open("wb", buffering=0) as file:
         try:
             while True:

@@ -5,7 +5,6 @@ The journal alone is filled at every write point in test_power_loss.py; here it 
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import time
@@ -15,10 +14,10 @@ import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess
 from device import Device
+from faults.journal_child import CHUNK, fill
 from faults.nursery import MakeNode
 from faults.record import Trial
 
-PAGE = b"\0" * 4096
 MOUNT = 'mkdir -p "$0" && mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
 
 
@@ -37,7 +36,7 @@ def test_taken_back_while_the_disk_is_full(broker: Mosquitto, node: MakeNode, tm
     """A question that is taken back before it could be stored ends as `cancelled`, and may be asked anew."""
     process, filler = start_on_a_tiny_disk(broker, node, tmp_path / "state")
     asking = Device(broker.host, broker.port, "d1").start()
-    _fill(filler, 0)
+    fill(filler, 0)
     job = asking.ask("x" * 20_000 + " tokens=3")
     process.wait_health(lambda h: "failing" in h["journal"])
     asking.control("cancel", job)
@@ -56,7 +55,7 @@ def test_disk_full(broker: Mosquitto, node: MakeNode, tmp_path: Path, trial: Tri
     turns, kept_waiting = 20 * trial.factor, 0
     asked: list[str] = []
     for turn in range(turns):
-        _fill(filler, turn % 20 * len(PAGE))
+        fill(filler, turn % 20 * len(CHUNK))
         fresh = [asking.ask("x" * 20_000 + " tokens=3") for _ in range(4)]
         if turn == 0:
             process.wait_health(lambda h: "failing" in h["journal"])
@@ -81,14 +80,3 @@ def test_disk_full(broker: Mosquitto, node: MakeNode, tmp_path: Path, trial: Tri
         "times full",
         also=f"{len(asked)} questions, {kept_waiting} kept waiting, none lost",
     )
-
-
-def _fill(filler: Path, room_bytes: int) -> None:
-    with filler.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(PAGE)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-        file.truncate(max(0, file.tell() - room_bytes))
