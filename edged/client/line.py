@@ -1,4 +1,4 @@
-"""The client's line to the broker, over paho-mqtt: the second of the two places that name it.
+"""The client's line to the broker, over paho-mqtt: one of the two rooms that use it.
 
 The first is the daemon's adapter, which keeps a session and acknowledges by hand; a client needs neither: it
 starts clean with every connection. paho's one network thread runs the callbacks below. They raise nothing and
@@ -21,6 +21,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edged import puback
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
 
 CONNECT_S = 10.0
@@ -79,7 +80,7 @@ class Line:
 
     def _made(self) -> paho.Client:
         # The client id differs from the name: two programs of one user must not throw each other out.
-        made = paho.Client(
+        made = puback.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{self._name[:50]}-{secrets.token_hex(4)}",
             protocol=MQTTProtocolVersion.MQTTv5,

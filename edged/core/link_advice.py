@@ -8,6 +8,12 @@ from __future__ import annotations
 
 WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca"
 MQTT_5 = "nodes need a broker of MQTT 5, such as Mosquitto from 1.6 on; devices may speak 3.1.1"
+NEEDS: dict[str, str] = {
+    "Unsupported protocol version": MQTT_5,
+    "Retain not supported": "nodes need retained messages: allow them (Mosquitto: retain_available)",
+    "QoS not supported": "nodes need QoS 1: allow it (Mosquitto: max_qos)",
+}
+"""What a node cannot do without, by the refusal of a broker that has it not."""
 OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key"
 
 BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (
@@ -76,8 +82,8 @@ def on_closing(reason: str, *, tls: bool, certificate: bool) -> str:
 def on_refusal(reason: str, username: str | None) -> str:
     """The broker answered CONNECT with a refusal; `reason` is MQTT's word for it."""
     told = f"the broker refused us: {reason}"
-    if reason == "Unsupported protocol version":
-        return f"{told}; {MQTT_5}"
+    if reason in NEEDS:
+        return f"{told}; {NEEDS[reason]}"
     if reason not in {"Not authorized", "Bad user name or password"}:
         return told
     if username is None:

@@ -53,3 +53,5 @@ def test_refusals() -> None:
 def test_a_broker_without_mqtt_5_is_told_as_such() -> None:
     """What the board needs is said where the broker says what it does not have."""
     assert "need a broker of MQTT 5" in on_refusal("Unsupported protocol version", None)
+    assert "allow them (Mosquitto: retain_available)" in on_refusal("Retain not supported", "n1")
+    assert "nodes need QoS 1" in on_refusal("QoS not supported", "n1")

@@ -1,4 +1,4 @@
-"""The broker connection: `Link` says where it is, `Mqtt` keeps it. paho-mqtt is named in this room alone."""
+"""The broker connection: `Link` says where it is, `Mqtt` keeps it. In the daemon paho-mqtt is named here alone."""
 
 from .connection import Mqtt
 from .link import Link, Tls

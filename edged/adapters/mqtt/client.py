@@ -25,6 +25,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import MessageState, MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 
+from edged import puback
+
 if TYPE_CHECKING:
     from paho.mqtt.client import _OutPacket
 
@@ -55,7 +57,7 @@ class Bare:
     property_bytes: int
 
 
-class Client(paho.Client):
+class Client(puback.Client):
     """A client that hands over what it can read, and writes when it is told to: in `loop_write`.
 
     Args:

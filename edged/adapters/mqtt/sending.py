@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import structlog
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -26,6 +27,8 @@ PACKET_HEAD_BYTES = 64
 WAITING_MAX = 16_384
 """Messages that may wait to be sent: more than all jobs of the largest queue have at once, some 20 MB."""
 
+log = structlog.get_logger()
+
 
 class Sending:
     """What is sent.
@@ -41,6 +44,8 @@ class Sending:
         self._emit = emit
         self._waiting: deque[Outgoing] = deque()
         self._window = Window(gathers=gathers)
+        self._news: dict[int, str] = {}  # topics of what this node says of itself, while it is under way
+        self._told: dict[str, str] = {}  # why the broker does not take it, as the log has it
         self._packet_bytes_max = PACKET_BYTES_MAX
 
     def put(self, message: Outgoing) -> None:
@@ -71,7 +76,7 @@ class Sending:
         self._window.connected(properties)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
-            self._too_large(self._window.acknowledged(mid))
+            self._too_large(self._window.acknowledged(mid), self._news.pop(mid, None))
 
     def hand_over(self) -> None:
         """With a connection: give paho what may leave."""
@@ -87,15 +92,21 @@ class Sending:
 
     def acknowledged(self, mid: int, reason: ReasonCode) -> None:
         """PUBACK, or paho's word that a message of QoS 0 is written."""
-        token = self._window.acknowledged(mid)
+        token, topic = self._window.acknowledged(mid), self._news.pop(mid, None)
+        refused = str(reason) if reason.is_failure else None
         if token is not None:
-            self._emit(Delivered(token, refused=str(reason) if reason.is_failure else None))
+            self._emit(Delivered(token, refused=refused))
+        elif topic is not None and refused is None:
+            self._told.pop(topic, None)
+        elif topic is not None:
+            self._tell(topic, f"the broker refuses it: {refused}; see its ACL and its limits")
 
     def _send(self, message: Outgoing) -> None:
+        topic = message.topic if message.retain else None
         size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
         if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
             # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
-            self._too_large(message.token)
+            self._too_large(message.token, topic)
             return
         try:
             sent = self._client.publish(
@@ -111,10 +122,20 @@ class Sending:
             return
         if message.qos and sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             self._window.sent(sent.mid, message.token)
+            if topic is not None:
+                self._news[sent.mid] = topic
         elif message.token is not None:
             self._emit(Undelivered(message.token))
 
-    def _too_large(self, token: object) -> None:
+    def _too_large(self, token: object, topic: str | None) -> None:
+        reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
         if token is not None:
-            reason = f"larger than the broker's limit of {self._packet_bytes_max} bytes a packet"
             self._emit(Delivered(token, refused=reason))
+        elif topic is not None:
+            self._tell(topic, f"{reason}; raise that")
+
+    def _tell(self, topic: str, reason: str) -> None:
+        """Nobody waits for the broker's word on what a node says of itself, but somebody will miss it there."""
+        if self._told.get(topic) != reason:
+            self._told[topic] = reason
+            log.warning("message_refused", topic=topic, reason=reason)

@@ -81,7 +81,8 @@ class Subscriptions:
         if change is None:
             return
         if refused is not None:
-            self._emit(ConnectFailed(f"the broker refused a subscription: {refused}; see its ACL"))
+            reason = f"the broker refused to subscribe us to {change.topic}: {refused}; see its ACL"
+            self._emit(ConnectFailed(reason))
         if self._wanted[change.topic] is not change.wanted:
             return  # changed again meanwhile: the answer to that one counts
         self._emit(Subscribed(change.topic, refused=refused) if change.wanted else Unsubscribed(change.topic))
