@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from broker import Mosquitto
 from daemon_process import MakeDaemon
-from device import WAIT_S
+from device import WAIT_S, Listener
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edged.core.parsing import Bounds, Envelope, parse
@@ -25,6 +26,8 @@ TESTS = Path(__file__).parents[1]
 MICRO = """
 import sys
 import ask_edged
+from umqtt import ticks
+ticks.install()
 for question in sys.argv[2:]:
     print(ask_edged.ask(question, broker="127.0.0.1", port=int(sys.argv[1]), node="n1"))
 """
@@ -71,6 +74,35 @@ def test_micropython_asks_twice_in_a_second(broker: Mosquitto, daemon: MakeDaemo
     daemon(broker, scripted=True).start()
     ended = run("micropython", "-c", MICRO, str(broker.port), *(f"tokens={count}" for count in (1, 2, 3, 4)))
     assert ended.stdout == "w0 \nw0 w1 \nw0 w1 w2 \nw0 w1 w2 w3 \n", ended.stderr
+
+
+def test_micropython_waits_as_told(broker: Mosquitto) -> None:
+    """A busy board is asked again under the same id, when it said, by a clock that may begin anew meanwhile."""
+    topic, wait_ms = "edged/v1/node/n1/ask/pico-1", 700
+    board = Listener(broker.host, broker.port, (topic,), name="board").start()
+    told: list[dict[str, Any]] = [
+        {"type": "error", "seq": 0, "code": "busy", "message": "later", "retry_after_ms": wait_ms},
+        {"type": "done", "seq": 1, "text": "No."},
+    ]
+
+    def answer() -> None:
+        for count, reply in enumerate(told, 1):
+            board.wait(lambda count=count: len(board.heard) >= count)  # type: ignore[misc]
+            asked = board.heard[count - 1]
+            board.publish(
+                f"edged/v1/client/pico-1/answer/{asked.json['id']}",
+                json.dumps({"id": asked.json["id"], **reply}).encode(),
+            )
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    ended = run("micropython", "-c", MICRO, str(broker.port), "Is 31 C warm for a fridge?")
+    answering.join()
+    board.stop()
+    assert (ended.returncode, ended.stdout) == (0, "No.\n"), ended.stderr
+    first, second = board.heard
+    assert second.payload == first.payload
+    assert second.at - first.at >= 0.9 * wait_ms / 1000
 
 
 def read(payload: str, client: str) -> Question:

@@ -14,11 +14,12 @@ const char *BROKER = "192.168.1.10";
 const char *NODE = "shed";            // the board's node.id
 const char *CLIENT = "esp32-kitchen"; // this device; with accounts at the broker: its user name
 const unsigned long AGAIN_MS = 10000; // no reply: ask again
+const unsigned long LATER_MS = 300000; // accepted, but no answer: ask again, the board may have been replaced
 const unsigned long EVERY_MS = 600000; // a question every ten minutes
 
 WiFiClient wifi;
 PubSubClient mqtt(wifi);
-char jobId[48];
+char jobId[64 + 10]; // the longest name, "-", eight digits
 String question;
 bool waiting = false; // for the terminal message
 bool heard = false;   // any reply to this question
@@ -56,6 +57,8 @@ void onMessage(char *, byte *payload, unsigned int length) {
   if (strcmp(type, "done") == 0) {
     waiting = false;
     Serial.println(reply["text"].as<const char *>());
+  } else if (strcmp(type, "cancelled") == 0) {
+    waiting = false;
   } else if (strcmp(type, "error") == 0) {
     Serial.println(reply["message"].as<const char *>()); // one sentence that says what to change
     if (reply["retry_after_ms"].is<unsigned long>()) {
@@ -97,5 +100,5 @@ void loop() {
     nextQuestion = millis() + EVERY_MS;
     ask(String("The fridge is at ") + String(9.5, 1) + " C. Is that too warm? Answer in one sentence.");
   }
-  if (waiting && !heard && (long)(millis() - asked) >= (long)AGAIN_MS) publishQuestion();
+  if (waiting && (long)(millis() - asked) >= (long)(heard ? LATER_MS : AGAIN_MS)) publishQuestion();
 }

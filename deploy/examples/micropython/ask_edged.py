@@ -20,8 +20,9 @@ USER = None
 PASSWORD = None
 PREFIX = "edged"
 QUESTION = "The fridge is at 9.5 C. Is that too warm? Answer in one sentence."
-WAIT_S = 120         # for the whole answer
-AGAIN_S = 10         # without any reply: ask again
+WAIT_MS = 120000     # for the whole answer
+AGAIN_MS = 10000     # without any reply: ask again
+PING_MS = 20000      # below half of keepalive
 
 
 def ask(question, broker=BROKER, port=PORT, node=NODE, client=CLIENT, prefix=PREFIX):
@@ -51,30 +52,31 @@ def ask(question, broker=BROKER, port=PORT, node=NODE, client=CLIENT, prefix=PRE
     mqtt.connect()
     mqtt.subscribe(("%s/v1/client/%s/answer/+" % (prefix, client)).encode(), 1)
     mqtt.publish(topic, payload, qos=1)
-    end = time.time() + WAIT_S
-    again = time.time() + AGAIN_S
-    ping = time.time() + 20
+    # Ticks, not time(): that jumps when the network sets the clock, and boards have floats of 32 bits, in which its
+    # seconds go by steps of 64.
+    begun = asked = pinged = time.ticks_ms()
+    again = AGAIN_MS
     try:
-        while time.time() < end:
+        while time.ticks_diff(time.ticks_ms(), begun) < WAIT_MS:
             mqtt.check_msg()
             while replies:
                 reply = replies.pop(0)
                 if reply["type"] == "done":
                     return reply["text"]
                 if reply["type"] != "error":
-                    again = end  # accepted: now it is in good hands
-                elif "retry_after_ms" in reply:
-                    again = time.time() + reply["retry_after_ms"] / 1000  # busy or hot
+                    again = WAIT_MS  # accepted: now it is in good hands
+                elif "retry_after_ms" in reply:  # busy or hot
+                    asked, again = time.ticks_ms(), reply["retry_after_ms"]
                 else:
                     raise ValueError(reply["message"])
-            if time.time() >= again:
-                again = time.time() + AGAIN_S
+            if time.ticks_diff(time.ticks_ms(), asked) >= again:
                 mqtt.publish(topic, payload, qos=1)
-            if time.time() >= ping:
-                ping = time.time() + 20
+                asked, again = time.ticks_ms(), AGAIN_MS
+            if time.ticks_diff(time.ticks_ms(), pinged) >= PING_MS:
                 mqtt.ping()
-            time.sleep(0.05)
-        raise OSError("no answer within %d s" % WAIT_S)
+                pinged = time.ticks_ms()
+            time.sleep_ms(50)
+        raise OSError("no answer within %d s" % (WAIT_MS // 1000))
     finally:
         mqtt.disconnect()
 
