@@ -1,8 +1,11 @@
-"""paho's client, which keeps the connection where it does not know a PUBACK's reason. For daemon and devices alike.
+"""paho's client, held to MQTT 5 where it does not hold itself to it. For the daemon and for devices alike.
 
-paho ends the connection where MQTT 5 has no such reason for a PUBACK (3.4.2.1), and sends the message again to the
+It ends the connection where MQTT 5 has no such reason for a PUBACK (3.4.2.1), and sends the message again to the
 next one, which ends in the same way, and so on for ever. Mosquitto 2.0 answers so what its `message_size_limit`
 does not let pass (149, "Packet too large"): a single long answer kept a node off its broker.
+
+It looks neither at a broker's Receive Maximum nor at its Maximum Packet Size (3.2.2.3), and what is under way it
+sends again without a look at what the new connection's broker takes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import MessageState, MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -18,10 +21,37 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 FAILURE = 0x80
 """Where reasons begin that are failures (MQTT 5, 2.4); itself "Unspecified error"."""
+TOO_LARGE = 0x95
+"""A reason: "Packet too large"."""
+MOST = 20
+"""Messages under way at once, where the broker takes as many: paho's own default, and Mosquitto's."""
+PACKET_BYTES_MAX = 268_435_460
+"""Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
+PUBLISH_HEAD_BYTES = 10
+"""Most that a PUBLISH of QoS 1 has beside topic, properties and payload (MQTT 5, 3.3)."""
 
 
 class Client(paho.Client):
-    """A client for which a PUBACK with any reason is one."""
+    """A client that takes any PUBACK, and can be told what its broker takes."""
+
+    def fit(self, most: int, packet_bytes_max: int) -> list[int]:
+        """Before what is under way is sent again: hold it to what the broker takes now.
+
+        Args:
+            most: messages at once; the others follow as these are acknowledged.
+            packet_bytes_max: the broker's Maximum Packet Size.
+
+        Returns:
+            Packet identifiers of the messages that are larger, and given up.
+        """
+        with self._out_message_mutex:
+            self._max_inflight_messages = most
+            larger = [mid for mid, message in self._out_messages.items() if _size(message) > packet_bytes_max]
+            for mid in larger:
+                del self._out_messages[mid]
+            for message in list(self._out_messages.values())[most:]:
+                message.state = MessageState.MQTT_MS_QUEUED
+            return larger
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         try:
@@ -45,3 +75,9 @@ def reason(code: int) -> ReasonCode:
         except (KeyError, ValueError):
             pass  # it is none of this packet's
     return ReasonCode(PacketTypes.PUBACK, identifier=code & FAILURE)
+
+
+def _size(message: paho.MQTTMessage) -> int:
+    """Most that it may have as a packet, in bytes."""
+    properties = b"" if message.properties is None else message.properties.pack()
+    return PUBLISH_HEAD_BYTES + len(message.topic.encode()) + len(properties) + len(message.payload)

@@ -27,7 +27,8 @@ Port = Annotated[
     _options(metavar="PORT", envvar="EDGED_MQTT__PORT", min=1, max=65535, help="Its port; 8883 with TLS."),
 ]
 Username = Annotated[
-    str | None, _options(metavar="NAME", envvar="EDGED_MQTT__USERNAME", help="User name there.")
+    str | None,
+    _options(metavar="NAME", envvar="EDGED_MQTT__USERNAME", help="User name there; no board's own."),
 ]
 PasswordFile = Annotated[
     Path | None,

@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from ..client import Client, ClientError, NodeView
+from ..client.answer import CROWDED
 from . import OVER_MQTT, app, broker
 from .ask import complain
 from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
@@ -91,7 +92,13 @@ class Watching:
         return None
 
     def draw(
-        self, views: list[NodeView], clock: str, *, connected: bool = True, rows: int = UNBOUNDED
+        self,
+        views: list[NodeView],
+        clock: str,
+        *,
+        connected: bool = True,
+        crowded: bool = False,
+        rows: int = UNBOUNDED,
     ) -> RenderableType:
         """The screen, of at most so many rows."""
         online = sum(view.status == "online" for view in views)
@@ -99,7 +106,9 @@ class Watching:
         notes: list[RenderableType] = []
         if not views:
             notes.append(Text("no node has ever been at this broker; start one with edged run", "yellow"))
-        if not connected:
+        if crowded:
+            notes.append(Text(CROWDED, "yellow"))
+        elif not connected:
             notes.append(
                 Text("the broker is away: this is how it was; it is tried again and again", "yellow")
             )
@@ -160,7 +169,11 @@ def watch(client: Client) -> None:
 
             def draw(shown: list[NodeView] = views) -> None:
                 screen = state.draw(
-                    shown, time.strftime("%H:%M:%S"), connected=client.connected(), rows=live.console.height
+                    shown,
+                    time.strftime("%H:%M:%S"),
+                    connected=client.connected(),
+                    crowded=client.crowded(),
+                    rows=live.console.height,
                 )
                 live.update(screen, refresh=True)
 

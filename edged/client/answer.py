@@ -19,6 +19,7 @@ from edged.errors import EdgedError
 LOOK_S = 0.5
 """How often a waiting asker looks whether the connection's thread still lives."""
 NO_LINE = "there is no connection to the broker, or it has ended for good; call connect()"
+CROWDED = "each connection ends soon: does another program use this account? Give each one of its own"
 NO_SUBSCRIBER, FAILURE = 0x10, 0x80
 """PUBACK "No matching subscribers", and where failures begin (MQTT 5, 3.4.2.1)."""
 
@@ -70,6 +71,9 @@ class Asker(Protocol):
 
     def connected(self) -> bool:
         """Whether there is a connection just now."""
+
+    def crowded(self) -> bool:
+        """Whether connections end again and again soon after they began."""
 
 
 _Value_co = TypeVar("_Value_co", covariant=True)
@@ -282,6 +286,8 @@ class Answer:
             self._asker.give_up(self)
             near = self._asker.connected()
             mend = "ask again with more time" if near else "the broker is away: ask again when it is back"
+            if self._asker.crowded():
+                mend = CROWDED
             raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; {mend}")
         if self._ask_again:
             self._ask_again = False

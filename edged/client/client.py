@@ -70,6 +70,8 @@ class Client(Watcher):
         tls: ssl.SSLContext | None = None,
         prefix: str = "edged",
     ) -> None:
+        if not name and username and not is_name(username):
+            raise ValueError(f"the user name {username!r} does not fit into a topic: give a name; {NAMES}")
         self.name = name or username or f"c-{secrets.token_hex(4)}"
         answers = Topics(prefix, "").answer(self.name, "+")
         super().__init__(
@@ -244,6 +246,7 @@ class Client(Watcher):
 
     def _publish(self, answer: Answer, topic: str, payload: bytes, expiry_s: float | None) -> None:
         try:
+            self._check(f"{self._own}+")
             # The id stands beside the payload too: a node names it so in its refusal of what it does not read.
             self._line.publish(topic, payload, answer.acknowledged, answer.id.encode(), expiry_s)
         except ClientError as error:
@@ -270,6 +273,14 @@ class Client(Watcher):
             answer.ask()
             if answer.node is not None and answer.order.next_seq:
                 self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))
+
+    def _subscribed(self, topic: str, refused: str | None) -> None:
+        super()._subscribed(topic, refused)
+        try:
+            self._check(f"{self._own}+")
+        except ClientError as error:
+            for answer in self._waiting.all():
+                answer.put(error)
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
         if topic.startswith(self._own):

@@ -1,8 +1,11 @@
 """The client's line to the broker, over paho-mqtt: one of the two rooms that use it.
 
-The first is the daemon's adapter, which keeps a session and acknowledges by hand; a client needs neither: it
-starts clean with every connection. paho's one network thread runs the callbacks below. They raise nothing and
-hold no lock of ours while they call paho; if that thread ends all the same, `alive` tells.
+The other is the daemon's adapter. A client's session ends with it, but it never starts clean: where the account is
+the session's name, as in the shipped configuration, that would delete what waits at the broker for the board whose
+account somebody gave us. So we look whose session it is that we find; until we know, nothing is acknowledged.
+
+paho's one network thread runs the callbacks below. They raise nothing and hold no lock of ours while they call
+paho; if that thread ends all the same, `alive` tells.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +25,25 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged import puback
+from edged import mqtt5
+from edged.client import failures
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
+from edged.client.words import Words
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
 RETRY_MAX_S = 4
-PACKET_BYTES_MAX = 268_435_460
-"""Largest packet of MQTT itself (MQTT 5, 2.1.4): what a broker takes that names no limit."""
+SESSION_S = 5
+"""How long the broker keeps our session without us. Not 0: who asks for that can leave no session to its owner, for
+DISCONNECT must not ask for more then (MQTT 5, 3.14.2.2.2)."""
+KEEP_S = 604_800
+"""How long it is to keep one that we found and left: as long as boards ask for (mqtt.session_expiry_s)."""
+RECEIVE_MAX = 32
+"""Messages of QoS 1 that it may have under way to us: more of another's session need not come here."""
+NO_SUBSCRIPTION = 0x11
+"""UNSUBACK "No subscription existed" (MQTT 5, 3.11.3)."""
+STEADY_S, SHORT_LIVES = 10.0, 3
+"""So many connections in a row that lasted less than so long: programs of one account push each other out."""
 PACKET_HEAD_BYTES = 64
 """What a PUBLISH has beside topic, payload and Correlation Data, at most."""
 EXPIRY_MAX_S = 0xFFFF_FFFF
@@ -45,9 +60,10 @@ class Line:
 
     Args:
         name: begins the MQTT client id.
-        topics: to subscribe to on every connection.
+        topics: to subscribe to on every connection; only a session of a client like us has the first of them.
         on_message: told topic, payload and whether it was retained. Network thread.
-        on_connected: told of every connection, after the subscriptions were sent. Network thread.
+        on_connected: told of every connection, all but the first once subscriptions are answered. Network thread.
+        on_subscribed: told a topic and why the broker refuses it, None where it does not. Any thread.
     """
 
     def __init__(
@@ -59,6 +75,7 @@ class Line:
         topics: tuple[str, ...],
         on_message: Callable[[str, bytes, bool], None],
         on_connected: Callable[[], None],
+        on_subscribed: Callable[[str, str | None], None],
         username: str | None,
         password: str | None,
         tls: ssl.SSLContext | None,
@@ -67,23 +84,27 @@ class Line:
         self._topics = topics
         self._on_message = on_message
         self._on_connected = on_connected
-        self._lock = threading.Lock()  # guards the next two; never held while paho is called
-        self._awaited: dict[int, Acknowledged] = {}
-        self._early: dict[int, ReasonCode] = {}
+        self._on_subscribed = on_subscribed
+        self._pubacks: Words[ReasonCode] = Words()
+        self._subacks: Words[list[ReasonCode]] = Words()
         self._refused: ReasonCode | None = None
+        self._found = False  # a session of which we do not know that it is ours
+        self._connected_s: float | None = None
+        self._short_lives = 0
         self._taken_in = threading.Event()
-        self._packet_bytes_max = PACKET_BYTES_MAX
+        self._packet_bytes_max = mqtt5.PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
         self._closed = False
         self._name, self._account, self._tls = name, (username, password), tls
         self._paho = self._made()
 
-    def _made(self) -> paho.Client:
+    def _made(self) -> mqtt5.Client:
         # The client id differs from the name: two programs of one user must not throw each other out.
-        made = puback.Client(
+        made = mqtt5.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{self._name[:50]}-{secrets.token_hex(4)}",
             protocol=MQTTProtocolVersion.MQTTv5,
+            manual_ack=True,
         )
         made.connect_timeout = CONNECT_S
         made.suppress_exceptions = True
@@ -96,6 +117,9 @@ class Line:
         made.on_connect = self._connected
         made.on_message = self._arrived
         made.on_publish = self._published
+        made.on_subscribe = self._subscribed
+        made.on_unsubscribe = self._unsubscribed
+        made.on_disconnect = self._lost
         made.on_socket_open = _prompt
         return made
 
@@ -109,31 +133,47 @@ class Line:
             ClientError: the broker refuses, or can never be reached so.
         """
         self.close()  # what waited there was asked by answers that have ended
-        self._awaited, self._early = {}, {}
+        self._pubacks.clear()
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
+        self._found, self._short_lives = False, 0
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = 0
+        properties.SessionExpiryInterval = SESSION_S
+        properties.ReceiveMaximum = RECEIVE_MAX
         try:
-            self._paho.connect(self._host, self._port, KEEPALIVE_S, clean_start=True, properties=properties)
+            self._paho.connect(self._host, self._port, KEEPALIVE_S, clean_start=False, properties=properties)
         except (ConnectionRefusedError, TimeoutError) as error:
-            raise UnreachableError(f"no broker at {place}: {_words(error)}; {_MEND}") from None
+            raise UnreachableError(
+                f"no broker at {place}: {failures.words(error)}; {failures.MEND}"
+            ) from None
         except (OSError, ValueError) as error:
-            raise ClientError(f"no broker at {place}: {_words(error)}; {_mend(error)}") from None
+            raise ClientError(
+                f"no broker at {place}: {failures.words(error)}; {failures.mend(error)}"
+            ) from None
         self._paho.loop_start()
         in_time = self._taken_in.wait(CONNECT_S)
-        refused = self._refused
-        if not in_time or refused is not None:
+        failure = self._failure(place, in_time=in_time)
+        if failure is not None:
             self.close()
-            if refused is not None and refused.value in PASSING:
-                raise UnreachableError(f"the broker at {place} refused us: {refused}; try again later")
-            if refused is not None:
-                mend = "see user name, password and its ACL"
-                if str(refused) == "Unsupported protocol version":
-                    mend = "it has no MQTT 5, which this client speaks"
-                raise ClientError(f"the broker at {place} refused us: {refused}; {mend}")
-            raise UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
+            raise failure
+
+    def _failure(self, place: str, *, in_time: bool) -> ClientError | None:
+        if not in_time:
+            return UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
+        if self._found:
+            return ClientError(
+                f"the broker at {place} keeps a session for the account {self._account[0]!r}, a board's or another "
+                "program's, and lets each account in once: give this program one of its own"
+            )
+        refused = self._refused
+        if refused is None:
+            return None
+        if refused.value in PASSING:
+            return UnreachableError(f"the broker at {place} refused us: {refused}; try again later")
+        return ClientError(
+            f"the broker at {place} refused us: {refused}; {failures.on_refusal(str(refused))}"
+        )
 
     def close(self) -> None:
         """Disconnect, end the network thread, and let go of its files.
@@ -143,7 +183,9 @@ class Line:
         sockets first and warn of them.
         """
         self._closed = True
-        self._paho.disconnect()
+        goodbye = Properties(PacketTypes.DISCONNECT)
+        goodbye.SessionExpiryInterval = KEEP_S if self._found else 0
+        self._paho.disconnect(properties=goodbye)
         self._paho.loop_stop()
         self._paho = self._made()
 
@@ -155,6 +197,10 @@ class Line:
         """Whether there is a connection just now."""
         return self._paho.is_connected()
 
+    def crowded(self) -> bool:
+        """Whether connections end again and again soon after they began."""
+        return self._short_lives >= SHORT_LIVES
+
     def subscribe(self, topic: str) -> None:
         """Subscribe from now on; once is enough.
 
@@ -165,7 +211,7 @@ class Line:
             raise ClientError(NO_LINE)
         if topic not in self._topics:
             self._topics = (*self._topics, topic)
-            self._paho.subscribe(topic, qos=1)  # without a connection: the next one will
+            self._subscribe((topic,))
 
     def publish(
         self,
@@ -203,12 +249,17 @@ class Line:
             raise ClientError(f"it cannot be sent: {error}") from None
         if sent.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
             raise ClientError(f"it cannot be sent: {paho.error_string(sent.rc)}")
-        with self._lock:
-            reason = self._early.pop(sent.mid, None)  # PUBACK can be quicker than publish() returns
-            if reason is None:
-                self._awaited[sent.mid] = acknowledged
-        if reason is not None:
-            acknowledged(reason.value, str(reason))
+        self._pubacks.wait_for(sent.mid, lambda reason: acknowledged(reason.value, str(reason)))
+
+    def _subscribe(self, topics: tuple[str, ...], then: Callable[[], None] = lambda: None) -> None:
+        def answered(reasons: list[ReasonCode]) -> None:
+            for topic, reason in zip(topics, reasons, strict=False):
+                self._on_subscribed(topic, str(reason) if reason.is_failure else None)
+            then()
+
+        _, mid = self._paho.subscribe([(topic, 1) for topic in topics])
+        if mid is not None:  # without a connection the next one will
+            self._subacks.wait_for(mid, answered)
 
     # network thread: paho's callbacks ---------------------------------------------------------------------
 
@@ -216,21 +267,77 @@ class Line:
         self,
         client: paho.Client,
         _userdata: Any,  # noqa: ANN401 - paho's signature
-        _flags: paho.ConnectFlags,
+        flags: paho.ConnectFlags,
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
         self._network = threading.current_thread()
-        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         if reason.is_failure:
             self._refused = reason
+            self._taken_in.set()
+            return
+        self._refused = None
+        self._connected_s = time.monotonic()
+        self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
+        most = min(mqtt5.MOST, getattr(properties, "ReceiveMaximum", mqtt5.MOST))
+        for mid in self._paho.fit(most, self._packet_bytes_max):
+            self._pubacks.came(mid, mqtt5.reason(mqtt5.TOO_LARGE))
+        self._subacks.clear()  # those of the connection that is gone
+        if flags.session_present and not self._taken_in.is_set():
+            self._found = True
+            client.unsubscribe(self._topics[0])
         else:
-            self._refused = None
-            client.subscribe([(topic, 1) for topic in self._topics])
-            self._on_connected()
-        self._taken_in.set()
+            self._begin()
 
-    def _arrived(self, _client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
+    def _unsubscribed(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        if any(reason.value == NO_SUBSCRIPTION for reason in reasons):
+            self._taken_in.set()  # it is another's: `connect` leaves it to its owner
+        else:
+            self._found = False
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._taken_in.is_set():
+            # What is asked again goes behind what paho sends again by itself, for that is counted only then.
+            self._subscribe(self._topics, self._on_connected)
+        else:
+            self._subscribe(self._topics)
+            self._on_connected()
+            self._taken_in.set()
+
+    def _subscribed(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        self._subacks.came(mid, reasons)
+
+    def _lost(
+        self,
+        _client: paho.Client,
+        _userdata: Any,  # noqa: ANN401 - paho's signature
+        _flags: paho.DisconnectFlags,
+        _reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        since_s, self._connected_s = self._connected_s, None
+        if since_s is not None:  # paho may tell it twice
+            self._short_lives = self._short_lives + 1 if time.monotonic() - since_s < STEADY_S else 0
+
+    def _arrived(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
+        if self._found:
+            return  # what we do not acknowledge its owner gets
+        client.ack(message.mid, message.qos)
         self._on_message(message.topic, bytes(message.payload), message.retain)
 
     def _published(
@@ -241,42 +348,10 @@ class Line:
         reason: ReasonCode,
         _properties: Properties,
     ) -> None:
-        with self._lock:
-            acknowledged = self._awaited.pop(mid, None)
-            if acknowledged is None:
-                self._early[mid] = reason
-        if acknowledged is not None:
-            acknowledged(reason.value, str(reason))
+        self._pubacks.came(mid, reason)
 
 
 def _prompt(_paho: paho.Client, _userdata: object, sock: object) -> None:
     """Send small packets at once: an acknowledgement that waits for company delays the broker's next by 40 ms."""
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-_MEND = "start the broker, or correct host and port"
-
-
-def _mend(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "give the CA that signed it, and the host by a name that stands in it"
-    if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
-        return "does that port speak TLS?"
-    return "correct the host" if isinstance(error, socket.gaierror) else _MEND
-
-
-def _words(error: Exception) -> str:
-    match error:
-        case ssl.SSLCertVerificationError():
-            return f"its certificate is not accepted: {error.verify_message}"
-        case socket.gaierror():
-            return "the host name cannot be resolved"
-        case ConnectionRefusedError():
-            return "nothing listens there"
-        case TimeoutError():
-            return "it does not answer"
-        case ConnectionResetError():
-            return "it ended the connection"
-        case _:
-            return str(error)

@@ -65,7 +65,8 @@ class Watcher:
                 f"{prefix!r}: prefixes have 1 to 64 characters A-Z a-z 0-9 _ . -, and / between levels"
             )
         self._node, self._prefix = node, prefix
-        self._changed = threading.Condition()  # guards the next three
+        self._changed = threading.Condition()  # guards the next four
+        self._answered: dict[str, str | None] = {}  # what was subscribed to, and why the broker refuses it
         self._latest: dict[str, bytes] = {}
         self._news: dict[str, int] = {}  # messages that were no retained ones
         self._heard_at: dict[str, float] = {}
@@ -77,6 +78,7 @@ class Watcher:
             topics=topics,
             on_message=self._arrived,
             on_connected=self._connected,
+            on_subscribed=self._subscribed,
             username=username,
             password=password,
             tls=tls,
@@ -114,6 +116,10 @@ class Watcher:
         """Whether there is a connection just now; a lost one comes back by itself."""
         return self._line.connected()
 
+    def crowded(self) -> bool:
+        """Whether connections end again and again soon after they began: another program may use the account."""
+        return self._line.crowded()
+
     # what nodes say of themselves -----------------------------------------------------------------------
 
     def status(self, node: str | None = None, timeout_s: float = 2.0) -> str | None:
@@ -131,12 +137,15 @@ class Watcher:
         """How the node is, as it said last; with `fresh` what it says next. None if it said nothing."""
         return _object(self._read(node, "health", timeout_s, fresh=fresh))
 
-    def nodes(self, timeout_s: float = 3.0) -> dict[str, str]:
-        """Every node that the broker knows, with its status word; takes `SETTLE_S` at least."""
+    def nodes(self, timeout_s: float = 10.0) -> dict[str, str]:
+        """Every node that the broker knows, with its status word; takes `SETTLE_S` at least.
+
+        Raises:
+            ClientError: the broker refuses, or does not answer in time.
+        """
         wanted = f"{self._prefix}/v1/node/+/status"
-        self._line.subscribe(wanted)
         head, tail = wanted.split("+")
-        self._settle(timeout_s)
+        self._settle((wanted,), timeout_s)
         with self._changed:
             return {
                 topic.removeprefix(head).removesuffix(tail): word.decode("ascii", "replace")
@@ -150,11 +159,15 @@ class Watcher:
         Args:
             settle: wait for what the broker has kept; False returns what came by now, for a view that is
                 drawn again and again.
+
+        Raises:
+            ClientError: the broker refuses to tell of nodes, or does not answer.
         """
-        for what in ("status", "info", "health"):
-            self._line.subscribe(f"{self._prefix}/v1/node/+/{what}")
+        topics = tuple(f"{self._prefix}/v1/node/+/{what}" for what in ("status", "info", "health"))
+        for topic in topics:
+            self._line.subscribe(topic)
         if settle:
-            self._settle(3.0)
+            self._settle(topics, 10.0)
         with self._changed:
             return views(self._prefix, self._latest, self._heard_at, time.monotonic())
 
@@ -162,10 +175,14 @@ class Watcher:
         """What happens to one node, or to all, from now on; ends when the client is closed.
 
         Raises:
-            ClientError: the connection is gone for good.
+            ValueError: the name does not fit into a topic.
+            ClientError: the connection is gone for good, or the broker refuses.
         """
+        if node is not None and not is_name(node):
+            raise ValueError(f"{node!r}: {NAMES}")
         listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._line.subscribe(f"{self._prefix}/v1/node/{node or '+'}/event")
+        wanted = f"{self._prefix}/v1/node/{node or '+'}/event"
+        self._line.subscribe(wanted)
         self._listeners.append(listener)
         try:
             while True:
@@ -174,6 +191,7 @@ class Watcher:
                 except queue.Empty:
                     if not self.alive():
                         return
+                    self._check(wanted)
                     continue
                 if event is not None and node in {None, event.node}:
                     yield event
@@ -221,6 +239,7 @@ class Watcher:
                 try:
                     heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
                 except queue.Empty:
+                    self._check(f"{topic}/result")
                     continue
                 result = _object(payload) or {}
                 if heard != f"{topic}/result" or result.get("transaction") != transaction:
@@ -232,10 +251,18 @@ class Watcher:
             self._listeners.remove(listener)
         raise AnswerTimeoutError(f"{node} did not answer {op}; it takes orders where admin.enabled is set")
 
-    def _settle(self, timeout_s: float) -> None:
-        """Wait until nothing new has come for a while."""
+    def _settle(self, topics: tuple[str, ...], timeout_s: float) -> None:
+        """Subscribe, and wait until nothing new has come for a while. The first topic must not be refused."""
         end_s = time.monotonic() + timeout_s
+        for topic in topics:
+            self._line.subscribe(topic)
         with self._changed:
+            # The broker's word first: on a slow line what it has kept is on its way for longer than any silence.
+            if not self._changed.wait_for(lambda: all(one in self._answered for one in topics), timeout_s):
+                raise UnreachableError(
+                    f"the broker did not answer a subscription within {timeout_s:g} s; try again later"
+                )
+            self._check(topics[0])
             while (left_s := end_s - time.monotonic()) > 0 and self._changed.wait(min(SETTLE_S, left_s)):
                 pass
 
@@ -252,17 +279,30 @@ class Watcher:
             )
             return self._latest.get(topic)
 
+    def _check(self, topic: str) -> None:
+        if refused := self._answered.get(topic):
+            raise ClientError(f"the broker refuses to hand on {topic}: {refused}; see its ACL")
+
     # network thread -------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
         """There is a connection, the first or another one."""
+
+    def _subscribed(self, topic: str, refused: str | None) -> None:
+        """The broker hands on what comes to a topic, or says why it does not. Any thread."""
+        with self._changed:
+            self._answered[topic] = refused
+            self._changed.notify_all()
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
         for listener in list(self._listeners):
             if not retained:
                 listener.put((topic, payload))
         with self._changed:
-            self._latest[topic] = payload
+            if payload:
+                self._latest[topic] = payload
+            else:  # somebody took it away (MQTT 5, 3.3.1.3)
+                self._latest.pop(topic, None)
             self._heard_at[topic] = time.monotonic()
             self._news[topic] = self._news.get(topic, 0) + (not retained)
             self._changed.notify_all()

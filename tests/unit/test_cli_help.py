@@ -109,6 +109,10 @@ class Nobody:
         """As long."""
         return True
 
+    def crowded(self) -> bool:
+        """It does not."""
+        return False
+
 
 def test_an_error_in_mid_answer_begins_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
     """What is said after half an answer does not stick to its last word."""

@@ -195,6 +195,7 @@ def test_top_says_that_the_broker_is_away() -> None:
     """What is drawn then is old, and the screen says so."""
     assert "the broker is away" in text(Watching().draw([view("a")], "12:00:00", connected=False))
     assert "the broker is away" not in text(Watching().draw([view("a")], "12:00:00"))
+    assert "another program use this account" in text(Watching().draw([view("a")], "12:00:00", crowded=True))
 
 
 def test_top_scrolls_to_the_chosen_node() -> None:

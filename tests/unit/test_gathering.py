@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.mqtt.client import DISCONNECT, RECORD_BYTES, join
-from edged.adapters.mqtt.window import MOST, Window
+from edged.adapters.mqtt.window import Window
 from edged.core.link import Connected, Delivery, LinkEvent, Outgoing
+from edged.mqtt5 import MOST
 
 PUBLISH = 0x30
 CONNACK = bytes([0x20, 3, 0, 0, 0])

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from edged.adapters.mqtt import Link, Mqtt
 from edged.client import Client, ClientError
 from edged.core.link import Connected, Delivered, Disconnected, LinkEvent, Outgoing
-from edged.puback import reason
+from edged.mqtt5 import reason
 
 LIMIT = 400
 LONG = b"x" * (LIMIT + 1)

@@ -8,8 +8,7 @@ paho writes each packet by itself, and over TLS each write is a record. In a tur
 packet from a client in plain text, but all packets of a record (2.0.11, `loop_handle_reads_writes`), and a turn
 may end with its whole store written to disk: so packets that wait together leave as one record.
 
-paho counts packet identifiers to their end and begins anew, also with those that are under way; and what is under
-way it sends again without a look at what the new connection's broker takes.
+paho counts packet identifiers to their end and begins anew, also with those that are under way.
 
 Belongs to the MQTT thread.
 """
@@ -21,11 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import MessageState, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 
-from edged import puback
+from edged import mqtt5
 
 if TYPE_CHECKING:
     from paho.mqtt.client import _OutPacket
@@ -38,8 +36,6 @@ CONTINUES = 0x80
 """Of a variable byte integer: another byte follows (MQTT 5, 1.5.5)."""
 VARIABLE_BYTES = 4
 """Most that a variable byte integer has."""
-PUBLISH_HEAD_BYTES = 10
-"""Most that a PUBLISH of QoS 1 has beside topic, properties and payload (MQTT 5, 3.3)."""
 PROPERTY_BYTES_MAX = 8192
 """Longer properties of a message are not read. paho takes time with the square of their length (half a megabyte of
 empty user properties: 24 s on an x86 server), and we neither hear nor answer the broker for so long."""
@@ -57,7 +53,7 @@ class Bare:
     property_bytes: int
 
 
-class Client(puback.Client):
+class Client(mqtt5.Client):
     """A client that hands over what it can read, and writes when it is told to: in `loop_write`.
 
     Args:
@@ -75,24 +71,6 @@ class Client(puback.Client):
         """Write what waits, in as few pieces as may be."""
         join(self._out_packet)
         return super().loop_write()
-
-    def fit(self, most: int, packet_bytes_max: int) -> list[int]:
-        """Before what is under way is sent again: hold it to what the broker takes now.
-
-        Args:
-            most: messages at once; the others follow as these are acknowledged.
-            packet_bytes_max: the broker's Maximum Packet Size.
-
-        Returns:
-            Packet identifiers of the messages that are larger, and given up.
-        """
-        self._max_inflight_messages = most
-        larger = [mid for mid, message in self._out_messages.items() if _size(message) > packet_bytes_max]
-        for mid in larger:
-            del self._out_messages[mid]
-        for message in list(self._out_messages.values())[most:]:
-            message.state = MessageState.MQTT_MS_QUEUED
-        return larger
 
     def _mid_generate(self) -> int:
         # paho refuses a message of QoS 1 under an identifier under way, and calls one of QoS 0 by it delivered.
@@ -115,12 +93,6 @@ class Client(puback.Client):
                 fault = str(error)
         self._on_bare(message, fault)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-def _size(message: paho.MQTTMessage) -> int:
-    """Most that it may have as a packet, in bytes."""
-    properties = b"" if message.properties is None else message.properties.pack()
-    return PUBLISH_HEAD_BYTES + len(message.topic.encode()) + len(properties) + len(message.payload)
 
 
 def join(waiting: deque[_OutPacket]) -> None:

@@ -14,13 +14,12 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.core.link import Delivered, LinkEvent, Outgoing, Undelivered
+from edged.mqtt5 import PACKET_BYTES_MAX
 
 from .client import Client
 from .translation import publish_properties
 from .window import Window
 
-PACKET_BYTES_MAX = 268_435_460
-"""Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
 PACKET_HEAD_BYTES = 64
 """More than a PUBLISH of ours has beside topic, payload and correlation data."""
 

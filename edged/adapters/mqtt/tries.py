@@ -57,7 +57,8 @@ class Tries:
             self._short_lives += 1
         if self._short_lives >= SHORT_LIVES:
             name = self._link.client_id
-            reason += f"; again soon after connecting: does another daemon use this node.id (as {name})?"
+            again = f"does another daemon use this node.id (as {name}), or another program its account?"
+            reason += f"; again soon after connecting: {again}"
         self._emit(Disconnected(reason))
 
     def closed(self, reason: str) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from paho.mqtt.properties import Properties as PahoProperties
 
-MOST = 20
-"""Messages under way at once, where the broker takes as many: paho's own default, and Mosquitto's."""
+from edged.mqtt5 import MOST
 
 
 class Window:

@@ -1,0 +1,41 @@
+"""What a try to reach the broker failed for, in words that say what to change. No paho here."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+MEND = "start the broker, or correct host and port"
+
+
+def mend(error: Exception) -> str:
+    """What to change, so that it does not fail again."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "give the CA that signed it, and the host by a name that stands in it"
+    if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
+        return "does that port speak TLS?"
+    return "correct the host" if isinstance(error, socket.gaierror) else MEND
+
+
+def words(error: Exception) -> str:
+    """What went wrong."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not accepted: {error.verify_message}"
+        case socket.gaierror():
+            return "the host name cannot be resolved"
+        case ConnectionRefusedError():
+            return "nothing listens there"
+        case TimeoutError():
+            return "it does not answer"
+        case ConnectionResetError():
+            return "it ended the connection"
+        case _:
+            return str(error)
+
+
+def on_refusal(reason: str) -> str:
+    """What helps where the broker answers CONNECT with this reason."""
+    if reason == "Unsupported protocol version":
+        return "it has no MQTT 5, which this client speaks"
+    return "see user name, password and its ACL"

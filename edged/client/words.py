@@ -1,0 +1,45 @@
+"""The broker's words that somebody waits for, by packet identifiers. No paho here.
+
+Whoever sends learns the identifier when the packet may be on its way already, and the network thread may have the
+word on it first: then it is kept until it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Word = TypeVar("Word")
+
+
+class Words(Generic[Word]):
+    """Words of one kind, such as those of PUBACK; any thread. Its lock is never held while somebody is told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Callable[[Word], None]] = {}
+        self._early: dict[int, Word] = {}
+
+    def wait_for(self, mid: int, told: Callable[[Word], None]) -> None:
+        """Have `told` be told the word on this packet, at once if it is there."""
+        with self._lock:
+            early = self._early.pop(mid, None)
+            if early is None:
+                self._waiting[mid] = told
+        if early is not None:
+            told(early)
+
+    def came(self, mid: int, word: Word) -> None:
+        """The broker has said it."""
+        with self._lock:
+            told = self._waiting.pop(mid, None)
+            if told is None:
+                self._early[mid] = word
+        if told is not None:
+            told(word)
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            self._waiting, self._early = {}, {}

@@ -1,0 +1,174 @@
+"""The client's line: what it makes of a broker that is slow, refuses, takes few, or hands it another's session."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from broker import Mosquitto
+
+from edged.client import Client, ClientError
+from edged.client.watcher import SETTLE_S
+
+CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
+CONNACK = bytes([0x20, 3, 0, 0, 0])
+MAXIMUM, QUESTIONS = 3, 10
+COUNTS = bytes([0x20, 6, 0, 0, 3, 0x21, 0, MAXIMUM])
+"""Of a broker that takes so many messages at once."""
+GRANTED, NOT_AUTHORIZED = 1, 0x87
+ONLINE = b"\x31\x23\x00\x1aedged/v1/node/attic/status\x00online"
+"""Retained, as brokers hand it on after a subscription."""
+
+
+@contextmanager
+def fake(connack: bytes, answer: Callable[[int, bytes], bytes | None]) -> Iterator[int]:
+    """A broker that answers each packet, by its type and what follows its length, with bytes; None: it hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        thread = threading.Thread(target=serve, args=(server, connack, answer), daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def serve(server: socket.socket, connack: bytes, answer: Callable[[int, bytes], bytes | None]) -> None:
+    """One connection after the other, until DISCONNECT."""
+    while True:
+        with server.accept()[0] as line, line.makefile("rb") as packets:
+            while head := packets.read(1):
+                length, shift = 0, 0
+                while (byte := packets.read(1)[0]) & 0x80:
+                    length, shift = length | (byte & 0x7F) << shift, shift + 7
+                body = packets.read(length | byte << shift)
+                kind = head[0] >> 4
+                if kind == DISCONNECT:
+                    return
+                words = connack if kind == CONNECT else answer(kind, body)
+                if words is None:
+                    break
+                line.sendall(words)
+
+
+def suback(body: bytes, code: int) -> bytes:
+    """The word on a SUBSCRIBE of one topic."""
+    return b"\x90\x04" + body[:2] + bytes([0, code])
+
+
+def test_what_is_kept_comes_late_on_a_slow_line() -> None:
+    """A broker behind a radio link: its answer is waited for, and only then silence means that there is no more."""
+
+    def answer(kind: int, body: bytes) -> bytes:
+        if kind != SUBSCRIBE:
+            return b""
+        if b"/status" not in body:
+            return suback(body, GRANTED)
+        time.sleep(2 * SETTLE_S)
+        return suback(body, GRANTED) + ONLINE
+
+    with fake(CONNACK, answer) as port, Client(port=port) as client:
+        assert client.nodes() == {"attic": "online"}
+
+
+def test_a_refused_subscription_is_told() -> None:
+    """Whoever can hear no answer is told at once, and so is who can hear nothing of nodes and events."""
+
+    def answer(kind: int, body: bytes) -> bytes:
+        return suback(body, NOT_AUTHORIZED) if kind == SUBSCRIBE else b""
+
+    with fake(CONNACK, answer) as port, Client(port=port, node="attic", name="c1") as client:
+        with pytest.raises(
+            ClientError, match=r"hand on edged/v1/client/c1/answer/\+: Not authorized; see its ACL"
+        ):
+            client.ask("Is 31 C warm?", timeout_s=300).text()
+        with pytest.raises(ClientError, match=r"hand on edged/v1/node/\+/status: Not authorized"):
+            client.nodes()
+        with pytest.raises(ClientError, match=r"hand on edged/v1/node/\+/event: Not authorized"):
+            next(client.events())
+
+
+def test_no_more_questions_at_once_than_the_broker_takes() -> None:
+    """By itself paho does not look at Receive Maximum (MQTT 5, 3.2.2.3.3); brokers may cut who passes it.
+
+    Here the first connection ends with all that it takes under way: these are sent again, and all are asked again.
+    """
+    under_way: list[bytes] = []
+    most = 0
+    cut = False
+    came = threading.Semaphore(0)
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        nonlocal most, cut
+        if kind != PUBLISH:
+            return suback(body, GRANTED) if kind == SUBSCRIBE else b""
+        at = 2 + int.from_bytes(body[:2])
+        under_way.append(body[at : at + 2])
+        most = max(most, len(under_way))
+        came.release()
+        if len(under_way) < MAXIMUM:
+            return b""
+        acknowledged, under_way[:] = list(under_way), []
+        if not cut:
+            cut = True
+            return None
+        return b"".join(b"\x40\x02" + mid for mid in acknowledged)
+
+    with fake(COUNTS, answer) as port, Client(port=port, node="attic") as client:
+        for number in range(QUESTIONS):
+            client.ask(
+                "Is 31 C warm?", job_id=f"q{number}"
+            )  # kept: nothing is sent when the client is closed
+        for _ in range(MAXIMUM + 2 * QUESTIONS - 2):  # two of them may wait for a third
+            assert came.acquire(timeout=30)
+    assert most == MAXIMUM
+
+
+@pytest.fixture(scope="module")
+def by_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """A broker as the shipped configuration has it: the account is the session's name."""
+    broker = Mosquitto(tmp_path_factory.mktemp("by-account"), "use_username_as_clientid true\n")
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+def mosquitto(program: str, broker: Mosquitto, account: str, *arguments: str) -> list[str]:
+    """Run one of Mosquitto's clients; returns the lines that it prints."""
+    command = [program, "-V", "5", "-h", broker.host, "-p", str(broker.port), "-u", account, "-q", "1"]
+    ended = subprocess.run([*command, *arguments], check=True, timeout=60, capture_output=True, text=True)
+    return ended.stdout.splitlines()
+
+
+def test_a_boards_account_is_left_to_the_board(by_account: Mosquitto) -> None:
+    """With it `edged nodes` took the board's session and deleted all questions that waited in it."""
+    waits = ("-i", "board", "-c", "-x", "3600", "-t", "edged/v1/node/n1/ask/+")
+    mosquitto("mosquitto_sub", by_account, "n1", *waits, "-E")
+    for number in range(3):
+        mosquitto("mosquitto_pub", by_account, "d1", "-t", "edged/v1/node/n1/ask/d1", "-m", f"q{number}")
+    for _ in range(2):
+        with pytest.raises(ClientError, match="keeps a session for the account 'n1', a board's or another"):
+            Client(port=by_account.port, username="n1").connect()
+    assert mosquitto("mosquitto_sub", by_account, "n1", *waits, "-C", "3", "-W", "30") == ["q0", "q1", "q2"]
+
+
+def test_a_session_of_another_client_is_taken_over(by_account: Mosquitto) -> None:
+    """One that was killed a moment ago, or still runs: the newest is taken in; nothing is left of either."""
+    with Client(port=by_account.port, username="operator"):
+        for _ in range(2):
+            with Client(port=by_account.port, username="operator") as second:
+                assert second.nodes() == {}
+    with Client(port=by_account.port, username="operator") as third:
+        assert third.nodes() == {}
+
+
+def test_a_user_name_that_is_no_name() -> None:
+    """It says what to give."""
+    with pytest.raises(ValueError, match=r"'a@b' does not fit into a topic: give a name; names have"):
+        Client(username="a@b")
+    assert Client(username="a@b", name="a").name == "a"
