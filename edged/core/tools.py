@@ -15,8 +15,9 @@ import msgspec
 from edged.core.schema import checked
 from edged.errors import Refusal
 
-TOOLS_MAX = 16
-TOOLS_BYTES_MAX = 16 * 1024
+TOOLS_MAX = 64
+"""Home Assistant offers some twenty for a home with a media player, and one more for each script."""
+TOOLS_BYTES_MAX = 32 * 1024
 CALLS_MAX = 8
 """Calls in one message of a conversation."""
 CALLS_MADE_MAX = 4

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edged.core.dialect import adapted
 from edged.core.tools import CALLS_MADE_MAX, Mode, Tool
 from edged.engine.calls import CallForm
 
@@ -68,13 +69,17 @@ def grammar(
     spaced = {**options, "item_separator": ", ", "key_separator": ": "}
     for at, tool in enumerate(tools):
         lead = _terminal(literal(tool.name + form.middle))
-        lines.append(f"call_{at}: {lead} %json {_json(tool.parameters, spaced)}")
+        lines.append(f"call_{at}: {lead} %json {_json(tool.parameters, spaced, unique=False)}")
     return "\n".join([*lines, ""])
 
 
-def _json(schema: str, options: dict[str, Any]) -> str:
-    """A schema with the compiler's options in it: the only place that a grammar has for them."""
-    return json.dumps({**json.loads(schema), "x-guidance": options})
+def _json(schema: str, options: dict[str, Any], *, unique: bool = True) -> str:
+    """A schema with the compiler's options in it: the only place that a grammar has for them.
+
+    That items are unique is left to a tool to see, which has to check its arguments anyway: programs that offer a
+    list of such tools (Home Assistant with each of its scripts) would get no answer at all for one of them.
+    """
+    return json.dumps({**adapted(json.loads(schema), unique=unique), "x-guidance": options})
 
 
 def _terminal(parts: Sequence[str | int]) -> str:

@@ -8,10 +8,12 @@ schema comes: library and tables are memory that a node without schemas saves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from edged.core.dialect import adapted
 from edged.core.tools import Mode, Tool
 from edged.engine.call_grammar import grammar
 from edged.engine.calls import CallForm
@@ -34,6 +36,8 @@ LIMITS = LLParserLimits(
     max_grammar_size=200_000,
 )
 """What one schema may cost, to compile and a token; beyond it llguidance reports an error."""
+REASON_MAX = 200
+"""Characters of its words that a device gets."""
 
 
 class Constraint:
@@ -85,7 +89,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise OutgrownError(_first_line(self._matcher.get_error()))
+            raise OutgrownError(_one_line(self._matcher.get_error()))
 
     @property
     def complete(self) -> bool:
@@ -118,7 +122,8 @@ class Constraints:
             Refusal: `bad_request` with llguidance's reason.
         """
         try:
-            return self._constraint(LLMatcher.grammar_from_json_schema(schema, overrides=OPTIONS))
+            told = adapted(json.loads(schema))
+            return self._constraint(LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS))
         except ValueError as error:
             raise _refusal(error) from error
 
@@ -152,9 +157,11 @@ class Constraints:
 
 def _refusal(error: object) -> Refusal:
     return Refusal(
-        "bad_request", f"the schema of response_format or tools cannot be used: {_first_line(error)}"
+        "bad_request", f"the schema of response_format or tools cannot be used: {_one_line(error)}"
     )
 
 
-def _first_line(error: object) -> str:
-    return (str(error).splitlines() or ["no value fits it"])[0][:200]
+def _one_line(error: object) -> str:
+    """Its first words and its last ones: of a pattern the pattern, and what is wrong with it."""
+    text = " ".join(str(error).split()) or "no value fits it"
+    return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX // 2]} ... {text[-REASON_MAX // 2 :]}"

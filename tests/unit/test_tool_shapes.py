@@ -92,7 +92,7 @@ def _tool(**function: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"tools": [LAMP] * 17}, "16"),
+        ({"tools": [LAMP] * 65}, "64"),
         ({"tools": [LAMP, LAMP]}, "twice"),
         ({"tools": ["clock", "clock"]}, "twice"),
         ({"tools": ["no such name!"]}, "64 characters"),
@@ -105,7 +105,7 @@ def _tool(**function: Any) -> dict[str, Any]:
         ({"tools": [_tool(parameters={"type": "string"})]}, "type object"),
         ({"tools": [_tool(parameters=_deep(12))]}, "deeper"),
         ({"tools": [_tool(parameters={"x-guidance": {"lenient": True}})]}, "x-guidance"),
-        ({"tools": [_tool(description="x" * 17_000)]}, "bytes"),
+        ({"tools": [_tool(description="x" * 33_000)]}, "bytes"),
         ({"tools": [LAMP], "tool_choice": "lamp"}, "tool_choice"),
         ({"tools": [LAMP], "tool_choice": {"type": "function", "function": {"name": "horn"}}}, "among"),
         ({"tools": [7]}, "tools"),

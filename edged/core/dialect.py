@@ -1,0 +1,96 @@
+"""A JSON schema in the words of llguidance, which compiles it: every value stays one of the schema's. Pure.
+
+llguidance refuses what it does not know, also where that asks for nothing; takes references as URIs alone; and lets
+a number be the bound that it must not be, where nothing whole stands between the bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import urllib.parse
+from typing import Any
+
+from edged.core.schema import DEFINITIONS, LITERALS, NAMED
+
+FORMATS = frozenset(
+    {
+        *("date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname"),
+        *("ipv4", "ipv6", "uri", "uri-reference", "iri", "iri-reference", "uuid", "uri-template"),
+        *("json-pointer", "relative-json-pointer", "regex"),
+    }
+)
+"""JSON Schema 2020-12, Validation 7.3. Of any other it says that it must not fail (7.2.3): it is a remark."""
+ANY_NAME: tuple[object, ...] = (True, {}, {"type": "string"})
+"""What `propertyNames` may be without asking for anything, as zod writes it for each record."""
+REFERENCE = "#/%~!$&'()*+,;=:@?-._"
+"""Characters that stand in a URI's fragment as they are (RFC 3986, 3.5)."""
+NEAR = 1e-6
+"""How near to a bound that is excluded a number may come, as a share of the room between the bounds."""
+FLOAT_MAX = sys.float_info.max
+
+Schema = dict[str, Any]
+
+
+def adapted(schema: Schema, *, unique: bool = True) -> Schema:
+    """The schema for llguidance.
+
+    Args:
+        schema: within the bounds of `core.schema`.
+        unique: `uniqueItems`, which llguidance cannot keep, is to be; then it refuses the schema.
+    """
+    told: Schema = {}
+    for key, value in schema.items():
+        if key in NAMED | DEFINITIONS and isinstance(value, dict):
+            told[key] = {name: _part(each, unique=unique) for name, each in value.items()}
+        elif key in LITERALS:
+            told[key] = value
+        elif not _asks_nothing(key, value, unique=unique):
+            told[key] = _part(value, unique=unique)
+    reference = told.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        told["$ref"] = urllib.parse.quote(reference, safe=REFERENCE)
+    return told | _bounds(told)
+
+
+def _part(value: Any, *, unique: bool) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, list):
+        return [_part(each, unique=unique) for each in value]
+    return adapted(value, unique=unique) if isinstance(value, dict) else value
+
+
+def _asks_nothing(key: str, value: object, *, unique: bool) -> bool:
+    match key:
+        case "format":
+            return isinstance(value, str) and value not in FORMATS
+        case "uniqueItems":
+            return value is False or not unique
+        case "propertyNames":
+            return value in ANY_NAME
+    return False
+
+
+def _bounds(schema: Schema) -> Schema:
+    """A bound of its own for a number that must not be a whole one and lies less than 1 from it.
+
+    llguidance takes 0 for a number above 0 and below 0.5.
+    """
+    low, above = _number(schema, "minimum", -math.inf), _number(schema, "exclusiveMinimum", -math.inf)
+    high, below = _number(schema, "maximum", math.inf), _number(schema, "exclusiveMaximum", math.inf)
+    least, most = max(low, above), min(high, below)
+    room = most - least
+    if not 0 < room < 1:
+        return {}
+    told: Schema = {}
+    if above >= low and above.is_integer():
+        told["minimum"] = max(least + NEAR * room, math.nextafter(least, most))
+    if below <= high and below.is_integer():
+        told["maximum"] = min(most - NEAR * room, math.nextafter(most, least))
+    return told
+
+
+def _number(schema: Schema, key: str, without: float) -> float:
+    value = schema.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return without
+    return float(max(-FLOAT_MAX, min(value, FLOAT_MAX)))  # an integer may be larger

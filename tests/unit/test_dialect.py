@@ -1,0 +1,142 @@
+"""A schema as llguidance is given it: not refused for what asks for nothing, and kept where it would not be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llguidance import LLTokenizer
+
+from edged.core.dialect import adapted
+from edged.core.schema import schema_text
+from edged.core.tools import TOOLS_MAX, offer
+from edged.engine.calls import OURS
+from edged.engine.constraint import Constraint, Constraints
+from edged.errors import Refusal
+
+BYTES = Constraints(LLTokenizer("byte"))
+"""Every byte is a token of its own number."""
+TEXT = {"type": "string"}
+
+
+def compiled(schema: dict[str, Any]) -> Constraint:
+    """The schema of a question."""
+    text = schema_text({"type": "json_schema", "json_schema": {"schema": schema}})
+    assert text is not None
+    return BYTES.compile(text)
+
+
+def allows(schema: dict[str, Any], value: object) -> bool:
+    """Whether an answer may be this value; a text is taken for JSON."""
+    constraint = compiled(schema)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return all(constraint.allows(byte) and constraint.take(byte) for byte in text.encode()) and (
+        constraint.complete
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "string", "format": "entity_id"}, "light.hall"),
+        (
+            {"type": "object", "properties": {"format": {"type": "string", "format": "int64"}}},
+            {"format": "x"},
+        ),
+        ({"type": "array", "items": TEXT, "uniqueItems": False}, ["a", "a"]),
+        ({"type": "object", "propertyNames": TEXT, "additionalProperties": TEXT}, {"a": "b"}),
+        ({"$ref": "#/$defs/Gerät", "$defs": {"Gerät": {"const": 1}}}, 1),
+        ({"$ref": "#/$defs/List[int]", "$defs": {"List[int]": {"const": 1}}}, 1),
+        ({"$ref": "#/$defs/a%20b", "$defs": {"a b": {"const": 1}}}, 1),
+        ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"const": 1}}}, 1),
+        (
+            {"const": {"format": "entity_id", "uniqueItems": False}},
+            {"format": "entity_id", "uniqueItems": False},
+        ),
+    ],
+)
+def test_what_asks_for_nothing_refuses_nothing(schema: dict[str, Any], value: object) -> None:
+    """Formats of nobody's standard, keywords at the value that changes nothing, names outside ASCII."""
+    assert allows(schema, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"type": "string", "format": "uri-reference"}, "uri-reference"),
+        ({"type": "array", "items": TEXT, "uniqueItems": True}, "uniqueItems"),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, "propertyNames"),
+        ({"type": "string", "pattern": "^(?=.*x).*$"}, r"\(\?=\.\*x\).* look-ahead"),
+        ({"type": "string", "pattern": "((((" + "a" * 400}, r"\(\(\(\(a.* unclosed group"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
+    """The refusal, one line, says what to change: of a pattern which it is, and what is wrong with it."""
+    with pytest.raises(Refusal, match=named) as refused:
+        compiled(schema)
+    assert "\n" not in refused.value.message
+    assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+        ({"exclusiveMinimum": 1, "minimum": -9, "exclusiveMaximum": 1.1}, "1"),
+        ({"exclusiveMaximum": 0, "minimum": -0.0001}, "-0"),
+        ({"exclusiveMaximum": -1, "minimum": -1.5, "maximum": 8}, "-1"),
+    ],
+)
+def test_a_bound_that_is_excluded(schema: dict[str, Any], text: str) -> None:
+    """Zero is not above zero."""
+    assert not allows({"type": "number", **schema}, text)
+
+
+BOUNDS = st.integers(-3, 3) | st.sampled_from([0.5, -0.5, 0.001, 1.1, -1.5, 2.25, 10**400, 1e-9, 1e20])
+
+
+@given(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["number", "integer"])},
+        optional=dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), BOUNDS),
+    ),
+    st.sampled_from([-2, -1, 0, 1, 2, 0.5, 0.25, -0.25, 1.05, 1e-5, 3.5]),
+)
+def test_numbers_keep_their_bounds(schema: dict[str, Any], value: float) -> None:
+    """Whatever the bounds: no number comes in that was kept out, and none is kept out but the nearest."""
+    before, after = jsonschema.Draft202012Validator(schema), jsonschema.Draft202012Validator(adapted(schema))
+    assert before.is_valid(value) == after.is_valid(value)
+
+
+def test_the_tools_of_a_home() -> None:
+    """Home Assistant's: dozens, and a script's fields among them, of which any may have a format of its own."""
+    fields = {
+        "area": {**TEXT, "description": "Ä"},
+        "who": {"type": "array", "items": {**TEXT, "format": "entity_id"}},
+        "modes": {"type": "array", "items": {**TEXT, "enum": ["a", "b"]}, "uniqueItems": True},
+        "text": {**TEXT, "format": "jinja2"},
+        "colour": {
+            "type": "array",
+            "items": {"type": "number"},
+            "minItems": 3,
+            "maxItems": 3,
+            "format": "RGB",
+        },
+        "country": {**TEXT, "format": "ISO 3166-1 alpha-2"},
+    }
+    about = {"type": "object", "properties": fields, "required": []}
+    tools = [
+        {"type": "function", "function": {"name": f"script_{at}", "parameters": about}}
+        for at in range(TOOLS_MAX // 2)
+    ]
+    offered = offer(tools, "auto", parallel=True)
+    assert offered is not None
+    for mode in ("auto", "required"):
+        BYTES.compile_calls(
+            OURS, offered.tools, mode, literal=lambda text: [text], parallel=True, schema=None
+        )
+    assert '"uniqueItems":true' in offered.tools[0].parameters  # the model is told all of it
