@@ -157,19 +157,23 @@ class Writer:
     def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
         """Half a JSON value is of no use to a device: say what would make it whole."""
         self._over(sequence)
-        mend = {"length": "allow more max_tokens", "deadline": "allow a longer deadline_ms"}.get(
-            outcome, "leave out stop"
-        )
+        most = sequence.order.max_tokens
+        bound = most is not None and sequence.prompt_tokens + most <= sequence.context
+        mend = {
+            "length": "allow more max_tokens" if bound else "the context holds no more: shorten the prompt",
+            "deadline": "allow a longer deadline_ms",
+        }.get(outcome, "leave out stop")
+        details = {
+            "completion_tokens": sequence.written,
+            "prompt_tokens": sequence.prompt_tokens,
+            "context": sequence.context,
+        }
         self._reports.append(
             Refused(
                 sequence.number,
                 "expired" if outcome == "deadline" else "too_long",
                 f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
                 f"{sequence.written} tokens; {mend}, or ask for a smaller schema",
-                {
-                    "completion_tokens": sequence.written,
-                    "prompt_tokens": sequence.prompt_tokens,
-                    "context": sequence.context,
-                },
+                details | ({"max_tokens": most} if bound and outcome == "length" else {}),
             )
         )

@@ -115,6 +115,10 @@ def test_completions() -> None:
     assert wish.key == "k"
     with pytest.raises(Refusal):
         openai_shapes.completion_wish({"model": "m", "prompt": ["a", "b"]}, None)
+    with pytest.raises(Refusal, match="chat/completions"):  # the answer would be text, and a call was lost
+        openai_shapes.completion_wish({"model": "m", "prompt": "a", "tools": [{"type": "function"}]}, None)
+    with pytest.raises(Refusal, match="logprobs"):  # 0 asks for those of the tokens themselves
+        openai_shapes.completion_wish({"model": "m", "prompt": "a", "logprobs": 0}, None)
 
 
 def test_a_whole_chat_completion() -> None:
@@ -131,6 +135,21 @@ def test_a_whole_chat_completion() -> None:
     assert told["usage"]["completion_tokens_details"] == {"reasoning_tokens": 1}
     chunk = msgspec.json.decode(shape.calls(calls).removeprefix(b"data: "))
     assert chunk["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+@pytest.mark.parametrize(
+    ("details", "code"),
+    [
+        ({"prompt_tokens": 9000, "context": 2048}, "context_length_exceeded"),
+        ({"prompt_tokens": 40, "completion_tokens": 2008, "context": 2048}, "context_length_exceeded"),
+        ({"prompt_tokens": 40, "completion_tokens": 9, "context": 2048, "max_tokens": 9}, "too_long"),
+    ],
+)
+def test_what_is_too_long(details: dict[str, int], code: str) -> None:
+    """Programs that hear of the context shorten the conversation: in vain, where `max_tokens` is too low."""
+    reply = {"type": "error", "code": "too_long", "message": "too long", "details": details}
+    told = openai_shapes.error_body(of_reply(reply))["error"]
+    assert (told["code"], told["param"]) == (code, "max_tokens" if code == "too_long" else None)
 
 
 def test_ollama_requests() -> None:
@@ -186,6 +205,13 @@ def test_a_history_that_home_assistant_has_cut() -> None:
     assert [turn["role"] for turn in whole.fields["messages"]] == ["user", "assistant", "tool"] * 2
     with pytest.raises(Refusal, match="no call before"):
         ollama_shapes.chat_wish({**ASK, "messages": [asked, result]}, None)
+
+
+def test_what_ollama_says_itself_of_what_is_not_set() -> None:
+    """Its defaults of -1, which programs write out, ask for what comes without them."""
+    wish = ollama_shapes.chat_wish({**ASK, "options": {"seed": -1, "num_predict": -1}}, None)
+    assert wish is not None
+    assert wish.fields == {"stream": True, "messages": ASK["messages"]}
 
 
 @pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])

@@ -580,7 +580,23 @@ def test_schema_cut_short(max_tokens: int) -> None:
     one.run()
     [refused] = [report for report in one.reports if isinstance(report, Refused)]
     assert refused.code == "too_long"
+    assert "allow more max_tokens" in refused.message
+    assert refused.details["max_tokens"] == max_tokens
     assert not any(isinstance(report, Ended) for report in one.reports)
+    one.check_idle()
+
+
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": 300}])
+def test_schema_cut_short_by_the_context(asked: dict[str, int]) -> None:
+    """Where the context is full no more `max_tokens` would help: the refusal does not ask for them."""
+    one = rig("x" * 400)
+    constrained(one, 1, b'"' + b"x" * 400 + b'"', 500, **asked)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert refused.code == "too_long"
+    assert "shorten the prompt" in refused.message
+    assert "max_tokens" not in refused.message
+    assert "max_tokens" not in refused.details
     one.check_idle()
 
 

@@ -71,8 +71,14 @@ def of_reply(reply: Mapping[str, Any]) -> HttpError:
     if reply["type"] == "cancelled":
         return HttpError(503, "interrupted", "the question was cancelled at the node; ask again")
     code = reply["code"]
+    # Which of its own fields the request has to mend, where one is to blame: no prompt is too long then.
+    param = "max_tokens" if "max_tokens" in reply.get("details", {}) else None
     return HttpError(
-        STATUS.get(code, 500), code, reply["message"], retry_after_ms=reply.get("retry_after_ms")
+        STATUS.get(code, 500),
+        code,
+        reply["message"],
+        retry_after_ms=reply.get("retry_after_ms"),
+        param=param,
     )
 
 

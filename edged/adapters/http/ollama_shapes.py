@@ -17,7 +17,7 @@ from edged.errors import Refusal
 
 from .asking import Wish
 from .errors import HttpError
-from .openai_shapes import extras_of, one_line
+from .openai_shapes import extras_of, is_one_of, one_line
 
 OPTIONS = {
     "num_predict": "max_tokens",
@@ -27,6 +27,8 @@ OPTIONS = {
     "stop": "stop",
 }
 """Options with another name in the contract, or the same."""
+OPEN_BELOW_ZERO = frozenset({"num_predict", "seed"})
+"""What Ollama's own defaults of -1 ask for is what comes without them: as much as fits, any seed."""
 OPTIONS_HARMLESS = frozenset(
     {
         *("num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap"),
@@ -119,11 +121,11 @@ def _options(options: object) -> dict[str, Any]:
         if value is None or name in OPTIONS_HARMLESS:
             continue
         if name in OPTIONS_NEUTRAL:
-            if value not in OPTIONS_NEUTRAL[name]:
+            if not is_one_of(value, OPTIONS_NEUTRAL[name]):
                 raise Refusal("unsupported", f"options.{name} is not supported by this node; leave it out")
         elif name not in OPTIONS:
             raise Refusal("bad_request", f"unknown option {name[:80]!a}; leave it out")
-        elif not (name == "num_predict" and isinstance(value, int) and value < 0):  # -1, -2: as much as fits
+        elif not (name in OPEN_BELOW_ZERO and isinstance(value, int) and value < 0):
             fields[OPTIONS[name]] = value
     return fields
 

@@ -97,6 +97,8 @@ def completion_wish(body: Mapping[str, Any], key: str | None) -> Wish:
         Refusal: `bad_request` or `unsupported`, naming the field.
     """
     fields = _common(body)
+    if fields.get("tools"):
+        raise Refusal("unsupported", "tools have no place in a completion; ask /v1/chat/completions")
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
@@ -121,7 +123,7 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
         if name in PASSED or name in OWN:
             fields[name] = value
         elif name in NEUTRAL:
-            if value not in NEUTRAL[name]:
+            if not is_one_of(value, NEUTRAL[name]):
                 raise Refusal("unsupported", f"{name} is not supported by this node; leave it out")
         else:
             raise Refusal("bad_request", f"unknown field {name[:80]!a}; leave it out")
@@ -134,6 +136,11 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(effort, str) and effort in EFFORT_NONE:
         fields.setdefault("reasoning", {"budget": 0})
     return fields
+
+
+def is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
+    """Whether a value is among these; to Python 0 is False, but `logprobs` of 0 are wanted."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
 
 
 def _user(body: Mapping[str, Any]) -> str | None:
@@ -193,7 +200,9 @@ def error_body(error: HttpError) -> dict[str, Any]:
     """OpenAI's error object."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")  # noqa: PLR2004
-    code = "context_length_exceeded" if error.code == "too_long" else error.code
+    # Programs shorten the conversation and ask again for this code, which helps where the context is full.
+    full = error.code == "too_long" and error.param is None
+    code = "context_length_exceeded" if full else error.code
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": code}}
 
 
