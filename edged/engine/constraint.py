@@ -122,7 +122,7 @@ class Constraints:
             Refusal: `bad_request` with llguidance's reason.
         """
         try:
-            told = adapted(json.loads(schema))
+            told = json.dumps(adapted(json.loads(schema)))
             return self._constraint(LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS))
         except ValueError as error:
             raise _refusal(error) from error

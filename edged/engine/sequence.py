@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.drafting import Guesses
+from edged.core.numerals import Numerals
 from edged.core.outlook import Left
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call
@@ -52,6 +53,7 @@ class Sequence:
         closed: we wrote the end of the thinking for the model.
         tag_shown: the tag that ends an inline thinking stands in a delta.
         guesses: what its drafts are made of; None before the first.
+        numerals: follows what is held to a form, a call from its first byte on.
     """
 
     order: Submit
@@ -78,6 +80,7 @@ class Sequence:
     closed: bool = False
     tag_shown: bool = False
     guesses: Guesses | None = None
+    numerals: Numerals = field(default_factory=Numerals)
 
     @property
     def number(self) -> int:
@@ -133,11 +136,16 @@ class Sequence:
 
     def write(self, token: int, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
         """Append a token with the bytes to show for it; returns the pieces that it completes."""
-        was_thinking = self.text.thinking
+        was_thinking, was_calling = self.text.thinking, self.text.calling
         self.tokens.append(token)
         if was_thinking:
             self.reasoning_tokens += 1
-        return self.show(data)
+        pieces = self.show(data)
+        if was_calling or (self.order.schema is not None and not was_thinking):
+            self.numerals.feed(data)
+        elif self.text.calling:
+            self.numerals.feed(self.text.call.encode())
+        return pieces
 
     def show(self, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
         """Take bytes into the text; returns the pieces that this device wants to see."""

@@ -95,11 +95,25 @@ class Writer:
             return token
         if sequence.budget > 0 and sequence.text.would_open(self._vocabulary.piece(token)):
             return token  # Qwen3 thinks so, for one: the form is the answer's
-        if not constraint.allows(token):
-            token = chooser.choose_among(row, constraint.mask())
+        full = sequence.numerals.full
+        if (full and self._is_digit(token)) or not constraint.allows(token):
+            mask = constraint.mask()
+            token = chooser.choose_among(row, self._without_digits(mask) if full else mask)
         if not constraint.take(token):
             raise EngineError("a token that the schema allows does not fit it")
         return token
+
+    def _is_digit(self, token: int) -> bool:
+        return self._vocabulary.piece(token)[:1].isdigit()
+
+    def _without_digits(self, mask: bytes) -> bytes:
+        """The mask where a number has digits enough: without those that would go on with it, unless it must."""
+        left = bytearray(mask)
+        for at, byte in enumerate(mask):
+            for bit in range(8) if byte else ():
+                if byte >> bit & 1 and self._is_digit(8 * at + bit):
+                    left[at] &= ~(1 << bit)
+        return bytes(left) if any(left) else mask
 
     def _force(self, sequence: Sequence, constraint: Constraint, now: float) -> None:
         """Append what the schema leaves no choice about: one pass reads it all, instead of one for each token."""
