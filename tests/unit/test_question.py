@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edged.core.parsing import Bounds, Envelope, Misread, parse
-from edged.core.question import Message, Properties, Question
+from edged.core.question import Message, Priority, Properties, Question
 from edged.core.topics import Topics, is_job_id
 from edged.errors import CODES
 
@@ -553,6 +553,29 @@ def test_digest_knows_a_second_copy() -> None:
         {"id": "q1", "prompt": "a", "reply_to": "edged/v1/client/c1/now"}, expiry_s=41, correlation=b"2"
     )
     assert first.digest() == second.digest()
+
+
+class NextQuestion(Question, frozen=True):
+    """The question of a version to come: a field more, and another default."""
+
+    priority: Priority = "background"
+    grammar: str | None = None
+
+
+def test_digest_outlives_an_update() -> None:
+    """A copy that comes after an update is known again: what its device did not name counts for nothing."""
+    tool = {"type": "function", "function": {"name": "f"}}
+    for asked in ({"id": "j", "prompt": "x"}, {"id": "j", "prompt": "x", "seed": 1, "tools": [tool]}):
+        now = read(asked)
+        named = {name: value for name, value in msgspec.structs.asdict(now).items() if name != "priority"}
+        assert NextQuestion(**named).digest() == now.digest()
+        assert NextQuestion(**named, grammar="g").digest() != now.digest()
+
+
+def test_digest_stays_as_it_is() -> None:
+    """Pinned: journals hold it. Whoever has to change this makes devices' copies from before `bad_request`."""
+    asked = read({"id": "j", "messages": [{"role": "user", "content": "x"}], "temperature": 0, "stop": ["y"]})
+    assert asked.digest().hex() == "6f41188672d3fce2cbe984c0c32fda5d3032a54935c6aa8307e684b880a40c5d"
 
 
 @pytest.mark.parametrize(
