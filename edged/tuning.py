@@ -7,7 +7,7 @@ Belongs to the dispatcher thread. A reload takes the file as it stands, so what 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -55,6 +55,7 @@ class Tuning:
         current: the settings in effect.
         load: reads the settings file again; None where there is none.
         about: the start of `info`, which names the limits.
+        read: the files that were read at the start, passwords and certificates, as they were then.
     """
 
     started: Settings
@@ -66,6 +67,10 @@ class Tuning:
     bulletin: Bulletin
     vitals: VitalsThread
     about: dict[str, Any]
+    read: settings.Marks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.read = settings.marks(self.started)
 
     def show(self) -> dict[str, Any]:
         """Settings that can change, by key."""
@@ -103,6 +108,7 @@ class Tuning:
             if settings.at_run_time(key)
         }
         restart = [key for key in settings.differences(self.started, wanted) if not settings.at_run_time(key)]
+        restart += [key for key in settings.others(self.read, settings.marks(wanted)) if key not in restart]
         self._apply(wanted)
         fields: dict[str, Any] = {"changed": changed}
         if restart:

@@ -6,6 +6,7 @@ or logs. Read once, at start, in the process that needs it; the tree is frozen a
 """
 
 from .changes import at_run_time, changed, differences, values
+from .files import Marks, marks, others
 from .heat import Heat
 from .network import Mqtt, Node, Tls
 from .sessions import Sessions
@@ -34,6 +35,7 @@ __all__ = [
     "Journal",
     "Limits",
     "Log",
+    "Marks",
     "Model",
     "Mqtt",
     "Node",
@@ -47,6 +49,8 @@ __all__ = [
     "differences",
     "load",
     "markdown_table",
+    "marks",
+    "others",
     "table",
     "toml_text",
     "values",

@@ -306,8 +306,15 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
     """SIGHUP: what can change does, what needs a restart is named, a wrong file changes nothing."""
     systemd = Systemd(tmp_path / "notify")
     environment = {"NOTIFY_SOCKET": str(systemd.path)}
-    node = daemon(broker, {"limits": {"client_jobs": 4}}, scripted=True, environment=environment).start()
+    secret = tmp_path / "password"
+    secret.write_text("the first one\n")
+    sections: dict[str, dict[str, Any]] = {
+        "limits": {"client_jobs": 4},
+        "mqtt": {"username": "n1", "password_file": str(secret)},
+    }
+    node = daemon(broker, sections, scripted=True, environment=environment).start()
     good = node.config.read_text()
+    secret.write_text("the second one\n")
     node.config.write_text(
         good.replace("client_jobs = 4", "client_jobs = 1").replace(
             "slots = 2", "slots = 1\ncontext_max = 1280"
@@ -320,7 +327,7 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
     systemd.wait_for(b"READY=1")
     line = node.wait_log("reloaded")
     assert line["changed"] == {"limits.client_jobs": 1}
-    assert line["needs_restart"] == ["engine.slots", "engine.context_max"]
+    assert line["needs_restart"] == ["engine.slots", "engine.context_max", "mqtt.password_file"]
     node.wait_event("reloaded")
     held = node.wait_health(since=node.watcher.mark)
     assert (held["context"], held["heat"]["slots"]) == (2048, 2), (
