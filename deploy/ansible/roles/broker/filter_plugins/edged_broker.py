@@ -18,6 +18,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+PREFIX = "edged"
+"""Default of node.prefix."""
 NAME = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 ROUNDS = 101
 """Of PBKDF2 with SHA-512, as mosquitto_passwd of 2.0 has it (PW_DEFAULT_ITERATIONS)."""
@@ -36,6 +38,7 @@ def edged_nodes(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         node: dict[str, Any] = {
             "name": str(told["node"].get("id", host["inventory_hostname"])),
+            "prefix": str(told["node"].get("prefix", PREFIX)),
             "pools": list(told["node"].get("pools", [])),
             "reply_prefixes": list(told["mqtt"].get("reply_prefixes", [])),
             "admin": bool(told["admin"].get("enabled", False)),
@@ -50,6 +53,11 @@ def edged_nodes(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return nodes
 
 
+def edged_prefix(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """First level of the boards' topics; of the first one, where they differ: `edged_wrong` says so."""
+    return next((str(node["prefix"]) for node in nodes if node.get("prefix")), PREFIX)
+
+
 def edged_board_accounts(nodes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Accounts of the boards that have a password."""
     return {node["name"]: node["password"] for node in nodes if node.get("password")}
@@ -61,6 +69,8 @@ def edged_wrong(
     accounts: Mapping[str, Any],
     people: Iterable[str],
     ports: Iterable[int],
+    *,
+    prefix: str,
 ) -> list[str]:
     """What is wrong with an inventory, a sentence each; `people` are operators and Home Assistants."""
     names, people = [str(node["name"]) for node in nodes], {*map(str, people)}
@@ -89,6 +99,12 @@ def edged_wrong(
         for node in nodes
         for pool in node.get("pools", [])
         if not NAME.fullmatch(str(pool))
+    ]
+    said += [
+        f"{node['name']} has node.prefix {node['prefix']}, and the ACL is made for {prefix}: it would let that"
+        " board do nothing; give all boards of one broker the same prefix, and broker_prefix that one or none"
+        for node in nodes
+        if node.get("prefix", prefix) != prefix
     ]
     used = [port for port in ports if port]
     if not used or len(set(used)) < len(used) or not all(0 < port < 2**16 for port in used):
@@ -285,5 +301,13 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """All of them."""
-        made = (edged_nodes, edged_board_accounts, edged_wrong, edged_acl, edged_mosquitto_conf, edged_passwd)
+        made = (
+            edged_nodes,
+            edged_prefix,
+            edged_board_accounts,
+            edged_wrong,
+            edged_acl,
+            edged_mosquitto_conf,
+            edged_passwd,
+        )
         return {function.__name__: function for function in made}
