@@ -25,7 +25,7 @@ from edged.core.heat.heat import Heat
 from edged.core.heat.margins import of_section
 from edged.core.heat.policy import Ceiling
 from edged.core.topics import Topics
-from edged.core.topology import Choice, affordable, choose, format_cores, threads
+from edged.core.topology import KEPT_AWAY, Choice, affordable, choose, format_cores, threads
 from edged.core.upstream import Policy
 from edged.engine.messages import Configure
 from edged.errors import SettingsError
@@ -73,6 +73,8 @@ def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, 
         counts = threads(choice, decode, prefill, quota)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
+    if choice.kept_away:
+        log.warning("big_cores_kept_away", cores=format_cores(choice.kept_away), mend=KEPT_AWAY)
     rates = None if calibration is None else calibration.rates(*counts)
     if rates is None:
         return choice, counts, Speed()

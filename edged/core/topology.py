@@ -29,6 +29,9 @@ CORE_LIMIT = 4096
 
 _RANGE = re.compile(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", re.ASCII)
 
+KEPT_AWAY = "allow them: AllowedCPUs= or CPUAffinity= of the unit, isolcpus= on the kernel's command line"
+"""What mends `Choice.kept_away`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -67,12 +70,14 @@ class Choice:
         reason: why, in one sentence, for logs and `info`.
         decode_threads: the count that decodes fastest where that has been measured; None: one per engine
             core.
+        kept_away: the board's big cores, where this process may use none of them and the settings named none.
     """
 
     engine: tuple[int, ...]
     daemon: tuple[int, ...]
     reason: str
     decode_threads: int | None = None
+    kept_away: tuple[int, ...] = ()
 
 
 def parse_cores(text: str) -> tuple[int, ...]:
@@ -138,13 +143,17 @@ def big_cores(topology: Topology, allowed: frozenset[int]) -> Choice:
         reason = f"the board says nothing of its cores: engine and daemon share {format_cores(cores)}"
         return Choice(cores, cores, reason, decode)
     big, why = _tell_apart(known)
+    biggest = _tell_apart(topology.cores)[0]
+    away = () if biggest & allowed else tuple(sorted(biggest))
     engine = tuple(core.index for core in known if core.index in big)
     rest = tuple(sorted(allowed.difference(engine)))
     if rest:
-        return Choice(
-            engine, rest, f"{why}: engine on {format_cores(engine)}, daemon on {format_cores(rest)}", decode
-        )
-    return Choice(engine, engine, f"{why}: engine and daemon share {format_cores(engine)}", decode)
+        words = f"{why}: engine on {format_cores(engine)}, daemon on {format_cores(rest)}"
+    else:
+        words = f"{why}: engine and daemon share {format_cores(engine)}"
+    if away:
+        words += f"; its big cores, {format_cores(away)}, may not be used"
+    return Choice(engine, rest or engine, words, decode, away)
 
 
 def named_cores(topology: Topology, allowed: frozenset[int], cores: tuple[int, ...]) -> Choice:

@@ -187,6 +187,8 @@ def test_cores_that_are_kept_away(tmp_path: Path) -> None:
     choice = Choice((4, 5), (0, 1), "big cores by cpu_capacity")
     assert "6-7" in board_checks.cores(small, choice).words
     assert board_checks.cores(found, choice).state == "ok"  # it does not say what is allowed
+    little = replace(choice, engine=(0, 1), kept_away=(4, 5, 6, 7))
+    assert "isolcpus" in (board_checks.cores(small, little).mend or "")
     assert "CPUQuota" in (board_checks.cores(replace(small, cpu_quota=1.0), choice).mend or "")
     assert board_checks.cores(found, None, "cores: 900 not on this board").state == "failure"
 

@@ -85,6 +85,15 @@ def test_cores_of_each_board(  # noqa: PLR0917 - pytest passes them by name
     assert ("share" in choice.reason) == (engine == daemon)
 
 
+def test_big_cores_that_are_kept_away() -> None:
+    """By a cpuset, or by isolcpus: half of the speed, and nothing else would say so."""
+    choice = big_cores(RK3588, FOUR)
+    assert choice.kept_away == (4, 5, 6, 7)
+    assert "its big cores, 4-7, may not be used" in choice.reason
+    assert big_cores(RK3588, frozenset({0, 1, 6})).kept_away == ()
+    assert named_cores(RK3588, FOUR, (2, 3)).kept_away == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "evidence"),
     [

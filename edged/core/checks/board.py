@@ -11,7 +11,7 @@ from edged.core.gpu import why_unused
 from edged.core.heat.clocks import Found
 from edged.core.heat.margins import Margins
 from edged.core.huge_pages import HugePages
-from edged.core.topology import Choice, format_cores
+from edged.core.topology import KEPT_AWAY, Choice, format_cores
 from edged.core.vitals import (
     Trip,
     Vitals,
@@ -75,6 +75,8 @@ def cores(found: Board, choice: Choice | None, reason: str = "") -> Verdict:
     if found.cpu_quota is not None and found.cpu_quota < len(choice.engine):
         words = f"{words}; but its cgroup allows the time of {found.cpu_quota:g} cores only"
         return warning("cores", words, "raise CPUQuota= of the unit, or cpu.max of its cgroup")
+    if choice.kept_away:
+        return warning("cores", words, KEPT_AWAY)
     big = next((cluster for cluster in found.clusters if choice.engine[0] in cluster.cores), None)
     missing = _kept_away(found, big) if big is not None else []
     if missing and found.allowed:
