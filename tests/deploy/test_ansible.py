@@ -350,3 +350,27 @@ def test_settings_become_the_same_toml(tmp_path: Path) -> None:
     assert settings.mqtt.port == 8883
     assert settings.engine.lock_memory
     assert settings.health.interval_s == 2.5
+
+
+ASKED = """#!/bin/sh
+echo "$@" >>{calls}
+echo "edged ask: no answer within 900 s; ask again with more time" >&2
+exit 75
+"""
+
+
+def test_a_node_that_takes_the_question_and_never_answers(tmp_path: Path) -> None:
+    """One whole wait is enough: sixty of them would keep the node away from its old release for hours."""
+    program, calls = tmp_path / "opt/current/bin/edged", tmp_path / "calls"
+    program.parent.mkdir(parents=True)
+    program.write_text(ASKED.format(calls=calls))
+    program.chmod(0o755)
+    steps = [{"ansible.builtin.include_role": {"name": "edged", "tasks_from": "gate"}}]
+    playbook = tmp_path / "gate.json"
+    playbook.write_text(json.dumps([{"hosts": "edged", "gather_facts": False, "tasks": steps}]))
+    hosts = inventory(tmp_path, {"mute": {}}, edged_home=str(tmp_path / "opt"), edged_model=MODEL)
+    ended = run(tmp_path, "ansible-playbook", "-i", str(hosts), str(playbook), "-e", "edged_gate_tries=2")
+    assert ended.code != 0
+    assert "no answer to the question (edged ask: no answer within 900 s" in ended.text, ended.text
+    [asked] = calls.read_text().splitlines()
+    assert "--timeout 900 " in asked
