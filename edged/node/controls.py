@@ -5,19 +5,17 @@ Belongs to the dispatcher thread. A question that is over is looked up in the jo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import structlog
 
 from edged.core import control, reply
 from edged.core.job import Job, State
 from edged.core.link import JSON, Arrived, Outgoing
+from edged.core.ration import Ration
 from edged.core.records import SessionForgotten, StatusFound
 from edged.errors import Refusal
 from edged.node.desk import Desk
-
-log = structlog.get_logger()
+from edged.node.seldom import say_seldom
 
 RETRY_MS = 10_000
 """When to order again what the disk did not take."""
@@ -52,6 +50,7 @@ class Controls:
 
     desk: Desk
     journal: LooksUp
+    ration: Ration = field(default_factory=Ration)
     _forgets: int = 0
 
     def arrived(self, client: str, event: Arrived) -> None:
@@ -62,7 +61,9 @@ class Controls:
         except Refusal as refusal:
             # There is no question to answer under: it is told in the log and counted.
             desk.replies.counts.dropped += 1
-            log.info("control_refused", client=client, reason=refusal.message)
+            say_seldom(
+                "control_refused", self.ration, client, desk.clock(), client=client, reason=refusal.message
+            )
             desk.replies.line.acknowledge(event.delivery)
             return
         if order.op == "forget":

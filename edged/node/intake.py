@@ -21,6 +21,7 @@ from edged.core.job import Job, State
 from edged.core.link import INSIDE, Arrived, Delivery
 from edged.core.parsing import Address, Bounds, Envelope, Misread, parse
 from edged.core.question import Question
+from edged.core.ration import Ration
 from edged.core.records import (
     Accepted,
     Conflict,
@@ -38,6 +39,7 @@ from edged.node import endings
 from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
 from edged.node.refusing import Recalls, Refusing, Unfit, id_taken
+from edged.node.seldom import say_seldom
 from edged.node.unstored import Unstored
 
 log = structlog.get_logger()
@@ -62,6 +64,7 @@ class Intake:
         dealt: hears of which pool a question was.
         ordered: takes an operator's order, with its operation.
         closed: True when the node is stopping: what comes stays with the broker.
+        ration: of the log's lines about messages that nobody can be answered for.
         refusing: tells devices what is not taken on.
         unstored: what the disk did not take so far.
     """
@@ -78,6 +81,7 @@ class Intake:
     dealt: Callable[[str], None] = lambda _pool: None
     ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
+    ration: Ration = field(default_factory=Ration)
     refusing: Refusing = field(init=False)
     unstored: Unstored = field(init=False)
     _parked: dict[tuple[str, str], Arrived] = field(default_factory=dict)
@@ -106,7 +110,10 @@ class Intake:
                 desk.replies.counts.retained_ignored += 1
             else:
                 desk.replies.counts.dropped += 1
-            log.info("message_dropped", retained=event.retained, topic=event.topic[:200])
+            topic = event.topic[:200]
+            say_seldom(
+                "message_dropped", self.ration, topic, desk.clock(), retained=event.retained, topic=topic
+            )
             desk.replies.line.acknowledge(event.delivery)
             return
         verb, client, pool = route

@@ -8,26 +8,25 @@ nothing that is scarce.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from edged.core import reply
 from edged.core.link import JSON, Arrived, Delivery, Outgoing
 from edged.core.parsing import Address
+from edged.core.ration import Ration
 from edged.core.records import Conflict, Duplicate, Failed, NotKnown
 from edged.core.records import Outbox as Entries
 from edged.errors import Refusal
 from edged.node.desk import Desk
 from edged.node.outbox import is_unbounded
+from edged.node.seldom import say_seldom
 
 LOOKS_MAX = 64
 """Questions with QoS 0 that the journal is asked for at once: nothing else bounds how many of these come, and
 more are refused unseen."""
-
-log = structlog.get_logger()
 
 
 class Recalls(Protocol):
@@ -61,11 +60,13 @@ class Refusing:
         desk: its outbox takes what devices are told.
         journal: knows the answers given before.
         arrived: looks at a question anew.
+        ration: of the log's lines about refusals.
     """
 
     desk: Desk
     journal: Recalls
     arrived: Callable[[Arrived], None]
+    ration: Ration = field(default_factory=Ration)
     _looks: int = 0
 
     def refuse(self, refusal: Refusal, address: Address, client: str, delivery: Delivery) -> None:
@@ -73,8 +74,15 @@ class Refusing:
         if not self.tell(reply.failed(address.id, 0, refusal), address, delivery):
             return
         self.desk.replies.counts.refuse(refusal.code)
-        log.info(
-            "question_refused", job_id=address.id, client=client, code=refusal.code, reason=refusal.message
+        say_seldom(
+            "question_refused",
+            self.ration,
+            client,
+            self.desk.clock(),
+            job_id=address.id,
+            client=client,
+            code=refusal.code,
+            reason=refusal.message,
         )
 
     def tell(self, last: reply.Terminal, address: Address, delivery: Delivery) -> bool:

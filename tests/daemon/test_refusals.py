@@ -11,6 +11,8 @@ import pytest
 from broker import Mosquitto
 from daemon_process import MakeDaemon
 
+from edged.core.ration import EACH
+
 QUESTIONS = 40
 """More than may be under way at once: half of the refusals wait for acknowledgements that do not come."""
 LAST = "last"
@@ -58,7 +60,7 @@ def test_refused_when_the_connection_ends(
     told: set[str] = set()
     with socket.create_server(("127.0.0.1", 0)) as server:
         broker.port = server.getsockname()[1]
-        node = daemon(broker, scripted=True).launch()
+        node = daemon(broker, {"log": {"level": "debug"}}, scripted=True).launch()
         with server.accept()[0] as line:
             for head, body in packets(line, session_present=False):
                 if head >> 4 == SUBSCRIBE and b"/ask/" in body:
@@ -80,3 +82,5 @@ def test_refused_when_the_connection_ends(
                 if LAST in told:
                     break
     assert told == {*names, LAST}
+    said = [line for line in node.log("question_refused") if line["severity"] == "info"]
+    assert EACH <= len(said) < QUESTIONS, "one device fills the log"
