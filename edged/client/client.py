@@ -73,13 +73,14 @@ class Client(Watcher):
         if not name and username and not is_name(username):
             raise ValueError(f"the user name {username!r} does not fit into a topic: give a name; {NAMES}")
         self.name = name or username or f"c-{secrets.token_hex(4)}"
-        answers = Topics(prefix, "").answer(self.name, "+")
+        answers, text = Topics(prefix, "").answer(self.name, "+"), Topics(prefix, "").text(self.name)
         super().__init__(
             host,
             port,
             name=self.name,
             node=node,
             topics=(answers,),
+            marks=(answers, text, f"{prefix}/v1/client/{self.name}/#"),
             username=username,
             password=password,
             tls=tls,

@@ -60,7 +60,8 @@ class Line:
 
     Args:
         name: begins the MQTT client id.
-        topics: to subscribe to on every connection; only a session of a client like us has the first of them.
+        topics: to subscribe to on every connection.
+        marks: topics that only sessions of programs of our name have, this one or others.
         on_message: told topic, payload and whether it was retained. Network thread.
         on_connected: told of every connection, all but the first once subscriptions are answered. Network thread.
         on_subscribed: told a topic and why the broker refuses it, None where it does not. Any thread.
@@ -73,6 +74,7 @@ class Line:
         *,
         name: str,
         topics: tuple[str, ...],
+        marks: tuple[str, ...],
         on_message: Callable[[str, bytes, bool], None],
         on_connected: Callable[[], None],
         on_subscribed: Callable[[str, str | None], None],
@@ -81,7 +83,7 @@ class Line:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._host, self._port = host, port
-        self._topics = topics
+        self._topics, self._marks = topics, marks
         self._on_message = on_message
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
@@ -285,7 +287,7 @@ class Line:
         self._subacks.clear()  # those of the connection that is gone
         if flags.session_present and not self._taken_in.is_set():
             self._found = True
-            client.unsubscribe(self._topics[0])
+            client.unsubscribe(list(self._marks))
         else:
             self._begin()
 
@@ -297,7 +299,7 @@ class Line:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        if any(reason.value == NO_SUBSCRIPTION for reason in reasons):
+        if all(reason.value == NO_SUBSCRIPTION for reason in reasons):
             self._taken_in.set()  # it is another's: `connect` leaves it to its owner
         else:
             self._found = False

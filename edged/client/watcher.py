@@ -36,6 +36,7 @@ class Watcher:
         name: begins the MQTT client id.
         node: board that is meant where none is named.
         topics: to subscribe to from the start.
+        marks: topics that only sessions of programs of this name have.
         username, password: the broker's.
         tls: as made by `ssl.create_default_context`; plain TCP without it.
         prefix: first level or levels of every topic.
@@ -52,6 +53,7 @@ class Watcher:
         name: str,
         node: str | None,
         topics: tuple[str, ...],
+        marks: tuple[str, ...],
         username: str | None,
         password: str | None,
         tls: ssl.SSLContext | None,
@@ -76,6 +78,7 @@ class Watcher:
             port,
             name=name,
             topics=topics,
+            marks=marks,
             on_message=self._arrived,
             on_connected=self._connected,
             on_subscribed=self._subscribed,

@@ -167,6 +167,15 @@ def test_a_session_of_another_client_is_taken_over(by_account: Mosquitto) -> Non
         assert third.nodes() == {}
 
 
+@pytest.mark.parametrize("topic", ["text", "answer/+", "#"])
+def test_a_devices_account_is_its_programs(by_account: Mosquitto, topic: str) -> None:
+    """A session of the device itself, of other firmware a while ago say, keeps no later program of it out."""
+    waits = ("-i", "old", "-c", "-x", "3600", "-t", f"edged/v1/client/d7/{topic}")
+    mosquitto("mosquitto_sub", by_account, "d7", *waits, "-E")
+    with Client(port=by_account.port, username="d7") as client:
+        assert client.nodes() == {}
+
+
 def test_a_user_name_that_is_no_name() -> None:
     """It says what to give."""
     with pytest.raises(ValueError, match=r"'a@b' does not fit into a topic: give a name; names have"):
