@@ -114,27 +114,6 @@ def test_a_number_cut_short(rig: RealRig) -> None:
         assert well.text in {"3", "4"}
 
 
-def test_numbers_come_to_an_end(rig: RealRig) -> None:
-    """Plain ones, as most programs ask for: every fifth answer to these was digits until its tokens were spent.
-
-    A number that must have more digits, and digits in a string, have as many as they need.
-    """
-    plain = wanted(_object(a={"type": "integer"}, b={"type": "number"}))
-    asked = "How long until the tank is full? It holds 120 l and fills by 7 l a minute.", "Name two numbers."
-    for number in range(8):
-        heat = number % 4 / 2
-        rig.submit(ask(number, asked[number % 2], schema=plain, max_tokens=90, temperature=heat))
-    long = [1e24, 2e24]
-    rig.submit(ask(8, "A number?", schema=wanted({"enum": long}), max_tokens=90))
-    rig.submit(ask(9, "Digits?", schema=wanted({"type": "string", "pattern": "^[0-9]{25}$"}), max_tokens=90))
-    values = {}
-    for number, ending in rig.run().items():
-        assert isinstance(ending, Ended), ending
-        values[number] = reply.parsed(ending.text)
-    assert float(values[8]) in long
-    assert len(values[9]) == 25
-
-
 def _object(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
