@@ -36,6 +36,9 @@ from edged.core.topics import Topics, is_job_id, is_name
 QUESTION_BYTES_MAX = 1 << 20
 """What no node takes: the most that its `limits.payload_bytes` may be."""
 
+NAMELESS = "c-"
+"""How random names begin; and who listens below this name alone is a program that has one, see `Line`'s marks."""
+
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
 
@@ -72,15 +75,16 @@ class Client(Watcher):
     ) -> None:
         if not name and username and not is_name(username):
             raise ValueError(f"the user name {username!r} does not fit into a topic: give a name; {NAMES}")
-        self.name = name or username or f"c-{secrets.token_hex(4)}"
-        answers, text = Topics(prefix, "").answer(self.name, "+"), Topics(prefix, "").text(self.name)
+        self.name = name or username or f"{NAMELESS}{secrets.token_hex(4)}"
+        topics = Topics(prefix, "")
+        answers, nameless = topics.answer(self.name, "+"), topics.answer(NAMELESS, "+")
         super().__init__(
             host,
             port,
             name=self.name,
             node=node,
-            topics=(answers,),
-            marks=(answers, text, f"{prefix}/v1/client/{self.name}/#"),
+            topics=(answers,) if name or username else (answers, nameless),
+            marks=(answers, topics.text(self.name), f"{prefix}/v1/client/{self.name}/#", nameless),
             username=username,
             password=password,
             tls=tls,

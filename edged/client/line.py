@@ -36,8 +36,8 @@ RETRY_MAX_S = 4
 SESSION_S = 5
 """How long the broker keeps our session without us. Not 0: who asks for that can leave no session to its owner, for
 DISCONNECT must not ask for more then (MQTT 5, 3.14.2.2.2)."""
-KEEP_S = 604_800
-"""How long it is to keep one that we found and left: as long as boards ask for (mqtt.session_expiry_s)."""
+KEEP_S = 86_400
+"""How long it is to keep one that we found and left; when its owner is back, that one says."""
 RECEIVE_MAX = 32
 """Messages of QoS 1 that it may have under way to us: more of another's session need not come here."""
 NO_SUBSCRIPTION = 0x11
@@ -164,9 +164,10 @@ class Line:
         if not in_time:
             return UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
         if self._found:
+            account = "this certificate" if self._account[0] is None else f"the account {self._account[0]!r}"
             return ClientError(
-                f"the broker at {place} keeps a session for the account {self._account[0]!r}, a board's or another "
-                "program's, and lets each account in once: give this program one of its own"
+                f"the broker at {place} keeps a session for {account}, a board's or another program's, and lets "
+                "each account in once: give this program one of its own"
             )
         refused = self._refused
         if refused is None:

@@ -15,6 +15,7 @@ import pytest
 from daemon_process import MakeDaemon
 from secured import PASSWORDS, SHIPPED, Account, MakeAccount, ShippedBroker, ask_a_board, knock, start_node
 
+from edged.client import Client, ClientError
 from edged.parts import PACKET_SLACK_BYTES
 from edged.settings.tree import Limits
 
@@ -85,6 +86,21 @@ def test_a_session_is_its_accounts_own(shipped: ShippedBroker, account: MakeAcco
         assert knock(shipped, client_id, "d3", PASSWORDS["d3"]) == "Success"
     back = board(account, "edged/v1/node/n1/ask/+").start()
     assert back.wait_for("/ask/d1").payload == b"kept"
+
+
+def test_a_certificate_is_an_account(shipped: ShippedBroker, account: MakeAccount) -> None:
+    """A board's own opens no client's connection, and its questions stay; of a device's the newest is taken in."""
+    board(account, "edged/v1/node/n1/ask/+").start().stop()
+    account("d1").start().publish("edged/v1/node/n1/ask/d1", b"kept")
+    with pytest.raises(ClientError, match="keeps a session for this certificate, a board's or another"):
+        Client(port=shipped.cert_port, tls=shipped.client_tls("n1")).connect()
+    back = board(account, "edged/v1/node/n1/ask/+").start()
+    assert back.wait_for("/ask/d1").payload == b"kept"
+    with Client(port=shipped.cert_port, tls=shipped.client_tls("d2")):
+        with Client(port=shipped.cert_port, tls=shipped.client_tls("d2")) as second:
+            assert second.nodes() == {}
+        with Client(port=shipped.cert_port, tls=shipped.client_tls("d2"), name="d2") as third:
+            assert third.nodes() == {}
 
 
 # sizes -----------------------------------------------------------------------------------------------------
