@@ -104,8 +104,8 @@ class Nursery:
     def close(self) -> None:
         """End the nursery; its daemons have ended before."""
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._process.wait(10)
-        self._thread.join(10)
+        self._process.wait(60)
+        self._thread.join(60)
         self._socket.close()
 
     def _listen(self) -> None:
