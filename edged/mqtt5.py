@@ -5,7 +5,7 @@ next one, which ends in the same way, and so on for ever. Mosquitto 2.0 answers 
 does not let pass (149, "Packet too large"): a single long answer kept a node off its broker.
 
 It looks neither at a broker's Receive Maximum nor at its Maximum Packet Size (3.2.2.3), and what is under way it
-sends again without a look at what the new connection's broker takes.
+sends again without a look at what the new connection's broker takes. And its `loop_stop` can meet the thread's end.
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ class Client(paho.Client):
             for message in list(self._out_messages.values())[most:]:
                 message.state = MessageState.MQTT_MS_QUEUED
             return larger
+
+    def loop_stop(self) -> MQTTErrorCode:
+        """End the network thread; paho looks for it twice, and it may have ended by itself in between."""
+        try:
+            return super().loop_stop()
+        except AttributeError:
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         try:

@@ -6,6 +6,7 @@ from the test's thread under one condition, so that every wait ends with the mes
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -55,7 +56,8 @@ def leave(client: paho.Client) -> None:
     paho's pair of sockets before it comes to the client that closes it, and warns, in whichever test is running.
     """
     client.disconnect()
-    client.loop_stop()
+    with contextlib.suppress(AttributeError):  # see `edged.mqtt5.Client.loop_stop`
+        client.loop_stop()
     client.on_connect = client.on_subscribe = client.on_message = None
     client.on_publish = client.on_disconnect = None
 

@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edged import mqtt5
 from edged.core import certificate
 from edged.core.checks.node import BrokerAnswer, Certificate
 from edged.errors import SettingsError
@@ -84,7 +85,7 @@ def _log_in(
     asked: Asked, context: ssl.SSLContext | None, server: Certificate | None, timeout_s: float
 ) -> BrokerAnswer:
     heard: queue.SimpleQueue[tuple[Any, bool]] = queue.SimpleQueue()
-    client = paho.Client(
+    client = mqtt5.Client(
         CallbackAPIVersion.VERSION2,
         client_id=asked.client_id,
         protocol=paho.MQTTv5,
