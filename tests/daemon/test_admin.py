@@ -244,14 +244,16 @@ def test_commands_on_the_machine(broker: Mosquitto, daemon: MakeDaemon, device: 
     path = node.config.parent / "state" / "control.sock"
     assert path.stat().st_mode & 0o777 == 0o660
     asking = device(broker, "local-dev")
-    job = asking.ask(LONG)
+    job, held = asking.ask(LONG), asking.ask("tokens=900 step_ms=200")
     asking.wait_reply(job, "delta")
+    asking.wait_reply(held, "delta")
     told = edged(node, "status", "--json")
     assert told.returncode == 0
-    assert json.loads(told.stdout)["running"] == 1
+    assert json.loads(told.stdout)["running"] == 2
     hasty = edged(node, "drain", "--timeout", "0.1")
     assert hasty.returncode == 75
     assert "not idle" in hasty.stderr
+    asking.control("cancel", held)
     drained = edged(node, "drain", "--timeout", "60")
     assert (drained.returncode, "draining, idle" in drained.stdout) == (0, True)
     assert asking.answer(job).check().last["type"] == "done"

@@ -129,7 +129,7 @@ def test_hang_is_noticed_while_questions_keep_coming(
     begun = time.monotonic()
     others = []
     while not node.log("engine_hung"):
-        assert time.monotonic() - begun < 15, "nobody noticed"
+        assert time.monotonic() - begun < 60, "nobody noticed"
         others.append(asking.ask("tokens=2"))
         asking.wait_reply(others[-1], "accepted")
         node.wait_health(since=node.watcher.mark)
@@ -143,7 +143,7 @@ def test_stopped_engine_does_not_stop_the_daemon(
     broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
 ) -> None:
     """An engine that reads nothing any more: large questions pile up, and the daemon goes on serving."""
-    sections: Sections = {"engine": {"slots": 1, "hang_s": 5.0}, "limits": {"client_jobs": 40}}
+    sections: Sections = {"engine": {"slots": 1, "hang_s": 10.0}, "limits": {"client_jobs": 40}}
     node = daemon(broker, sections, scripted=True).start()
     asking = device(broker, "c1")
     engine = node.engine_pid()
@@ -151,9 +151,9 @@ def test_stopped_engine_does_not_stop_the_daemon(
     jobs = [asking.ask("word" * 15_000 + f" {n} tokens=2") for n in range(30)]  # 60 kB each
     since = node.watcher.mark
     asking.control("status", "nobody")
-    assert asking.wait_reply("nobody", "status", timeout_s=3)["state"] == "unknown"
-    node.wait_health(lambda h: h["queue"] == 30, since=since, timeout_s=3)
-    node.wait_log("engine_hung", timeout_s=15)
+    assert asking.wait_reply("nobody", "status", timeout_s=9)["state"] == "unknown"
+    node.wait_health(lambda h: h["queue"] == 30, since=since, timeout_s=9)
+    node.wait_log("engine_hung", timeout_s=60)
     for job in jobs:
         assert asking.answer(job).check().text == "w0 w1 "
 
