@@ -6,8 +6,10 @@ mind other tests' topics); loaded as a plug-in by conftest.py. The system's own 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-START_S = 10.0
-STOP_S = 10.0
+START_S = 30.0
+STOP_S = 30.0
 RUNNING = re.compile(r"mosquitto version \S+ running")
 SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin"
 """Debian puts mosquitto into sbin, which plain users' PATH leaves out."""
@@ -143,11 +145,22 @@ class Mosquitto:
             process.wait()
 
 
+PORTS = range(22_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on at this moment, and that was not given before.
+
+    None of those that Linux gives to outgoing connections, of whichever program: one may take it before our server.
+    """
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`: hypothesis seeds it
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
 
 
 def accepts(port: int) -> bool:
