@@ -92,6 +92,7 @@ class Intake:
                 self._preparation.reasoning_max = order.reasoning_budget
                 self._inbox.put(order)
             case ForgetPrompts():
+                self._preparation.forget_texts()
                 self._inbox.put(order)
             case Shutdown():
                 os._exit(0)

@@ -18,6 +18,7 @@ from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
 from edged.engine.sequence import CLOSING
 from edged.engine.sequence import Sequence as Measured
+from edged.engine.tokenizer import Tokenizer
 from edged.errors import Refusal
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class Preparation:
     make_constraints: Callable[[], Constraints] | None = None
     reasoning_max: int | None = None
     _constraints: Constraints | None = field(default=None, init=False)
+    _tokenize: Tokenizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no text known."""
+        self._tokenize = Tokenizer(self.vocabulary)
+
+    def forget_texts(self) -> None:
+        """Keep no text of a question that was measured."""
+        self._tokenize.forget()
 
     def prepare(self, order: Submit, now: float) -> Measured:
         """Measure a question.
@@ -94,14 +104,14 @@ class Preparation:
         budget = self._budget(order, room)
         if opening and budget == 0:
             # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
-            own = len(self._tokenize(opening, special=True))
-            tokens[-own:] = self._tokenize(opening + CLOSING, special=True)
+            own = len(self._tokenize(opening, True))
+            tokens[-own:] = self._tokenize(opening + CLOSING, True)
             room = max(1, min(room, limit - len(tokens)))
         thinking = bool(opening) and budget > 0
         return self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
 
     def _closing(self) -> list[int]:
-        return self._tokenize(CLOSING, special=True) if self.template.thinks else []
+        return self._tokenize(CLOSING, True) if self.template.thinks else []
 
     def _budget(self, order: Submit, room: int) -> int:
         """Tokens of thinking for a question; `max_tokens` bounds thinking and answer, half stays for the answer."""
@@ -131,9 +141,6 @@ class Preparation:
         spans = self.template.render(messages, tools)
         tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin, exact)
         return tokens, spans[-1].text if opens_thinking(spans) else ""
-
-    def _tokenize(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
-        return self.vocabulary.tokenize(text, special=special)
 
     def _sequence(
         self,
