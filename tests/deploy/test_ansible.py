@@ -167,6 +167,17 @@ def test_a_board_without_edged(tmp_path: Path, playbook: str, said: str) -> None
     refused(play(tmp_path, {"bare": {}}, playbook=playbook), tmp_path, {"bare": said})
 
 
+def test_draining_the_whole_fleet_is_asked_for(tmp_path: Path) -> None:
+    """A forgotten --limit would stop every board at once; `--limit edged` is how one says that all are meant."""
+    hosts: dict[str, dict[str, Any]] = {"press-7": {}, "line-3": {}}
+    whole = play(tmp_path, hosts, playbook="drain.yml")
+    assert whole.code != 0
+    assert "2 boards would finish and stop, all at once; name those that are meant" in whole.text, whole.text
+    assert "nothing to drain" not in whole.text
+    meant = play(tmp_path, hosts, "--limit", "edged", playbook="drain.yml")
+    refused(meant, tmp_path, dict.fromkeys(hosts, "there is nothing to drain"))
+
+
 def test_an_account_that_may_not_become_root(tmp_path: Path) -> None:
     """Sudo would ask for a password."""
     asks = tmp_path / "asks"
