@@ -266,6 +266,7 @@ def configure(
         reasoning_budget=engine.reasoning_budget,
         delta_interval_s=engine.delta_interval_ms / 1000,
         kv_type=engine.kv_type,
+        flash_attention=engine.flash_attention,
         lock_memory=engine.lock_memory,
         gpu_layers=engine.gpu_layers,
         system_prompt=model.system_prompt,

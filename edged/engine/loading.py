@@ -59,6 +59,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
             batch_tokens=max(setup.batch_tokens or rows_for(model.width), setup.slots),
             threads=setup.decode_threads,
             kv_type=setup.kv_type,
+            flash_attention=setup.flash_attention,
         )
     except ModelError as error:
         raise ModelError(f"{error}{why(complaints, setup.gpu_layers)}") from error
@@ -163,7 +164,11 @@ def _state_key(setup: Configure, path: Path) -> str:
     # llama.cpp writes the number of streams into a state and wants to find it again. By the size of a stream it
     # chooses between two sets of angles, where a model was trained with both (LongRoPE: Phi-3, Phi-4-mini).
     shape = f"{setup.slots} {setup.context}"
-    parts = (setup.sha256 or identity, setup.kv_type, shape, llama.version())
+    parts = [setup.sha256 or identity, setup.kv_type, shape, llama.version()]
+    if setup.flash_attention == "off":
+        parts.append(
+            "values transposed"
+        )  # as llama.cpp keeps them then; with it they are as they always were
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

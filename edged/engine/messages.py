@@ -55,6 +55,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     step_s: float = 0.0
     read_s: float = 0.0
     hang_s: float = 120.0
+    flash_attention: str = "auto"
 
 
 class Submit(Frame, frozen=True, tag="submit"):

@@ -28,6 +28,7 @@ class LoadTrial(Frame, frozen=True, tag="load"):
     cores: tuple[int, ...]
     threads: int
     kv_type: str = "f16"
+    flash_attention: str = "auto"
     gpu_layers: int = 0
 
 

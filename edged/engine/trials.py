@@ -59,6 +59,7 @@ class Bench:
                 batch_tokens=min(setup.batch_tokens or rows_for(self.model.width), setup.context),
                 threads=setup.threads,
                 kv_type=setup.kv_type,
+                flash_attention=setup.flash_attention,
             )
         except ModelError as error:
             raise ModelError(f"{error}{why(complaints, setup.gpu_layers)}") from error

@@ -103,6 +103,7 @@ def bench(
         cores=cores,
         threads=threads[0],
         kv_type=settings.engine.kv_type,
+        flash_attention=settings.engine.flash_attention,
         gpu_layers=settings.engine.gpu_layers,
     )
     tests: list[tuple[Literal["prefill", "decode"], int, int]] = []

@@ -54,6 +54,7 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         cores=cores,
         threads=len(cores),
         kv_type=settings.engine.kv_type,
+        flash_attention=settings.engine.flash_attention,
         gpu_layers=settings.engine.gpu_layers,
     )
     per_s = []

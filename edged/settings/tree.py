@@ -85,6 +85,9 @@ class Engine(Section):
     """Shortest time between two deltas of one answer; 0 sends every piece."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """Type of the key-value cache; `q8_0` halves its memory."""
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    """llama.cpp's fused attention; `auto` where it can. `off` reads a short question behind a long prompt faster on
+    some processors, and writes several answers side by side slower; `q8_0` needs it."""
     prefix_store_bytes: Annotated[int, Field(strict=True, ge=0, le=65_536 * MIB)] = 256 * MIB
     """Prompts kept on disk as computed, for after a restart; a day's writing has the same bound; 0 turns it off."""
     draft_max: Annotated[int, Field(strict=True, ge=0, le=3)] = 3
@@ -103,6 +106,13 @@ class Engine(Section):
     def _below_max(cls, value: int, info: ValidationInfo) -> int:
         if value > info.data.get("context_max", value):
             raise refuse(f"at most engine.context_max ({info.data['context_max']}) is accepted")
+        return value
+
+    @field_validator("flash_attention")
+    @classmethod
+    def _fits_cache(cls, value: str, info: ValidationInfo) -> str:
+        if value == "off" and info.data.get("kv_type") == "q8_0":
+            raise refuse('"auto" and "on" are accepted with engine.kv_type "q8_0"')
         return value
 
     @field_validator("cores")

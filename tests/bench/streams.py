@@ -58,12 +58,13 @@ def passes(*, cut: bool) -> list[list[tuple[int, int]]]:
 class Cache:
     """A context of `STREAMS` streams."""
 
-    def __init__(self, model: Any, threads: int, *, unified: bool) -> None:
+    def __init__(self, model: Any, threads: int, *, unified: bool, flash_attention: int = -1) -> None:
         asked = C.llama_context_default_params()
         asked.n_ctx, asked.n_seq_max = STREAMS * CONTEXT, STREAMS
         asked.n_batch = asked.n_ubatch = BATCH
         asked.n_threads = asked.n_threads_batch = threads
         asked.kv_unified, asked.no_perf = unified, True
+        asked.flash_attn_type = flash_attention
         self._context = C.llama_init_from_model(model, asked)
         self._batch = C.llama_batch_init(BATCH, 0, 1)
 

@@ -343,6 +343,14 @@ def test_whose_the_files_are(small_model: Path) -> None:
     """Whatever makes other states of the same tokens; the size of a stream does with models of two ropes."""
     keys = {
         load(configured(model_path=str(small_model), **changes), lambda _level, _text: None).state_key
-        for changes in ({}, {"context": 512}, {"slots": 2}, {"kv_type": "q8_0"}, {"batch_tokens": 32})
+        for changes in (
+            {},
+            {"context": 512},
+            {"slots": 2},
+            {"kv_type": "q8_0"},
+            {"flash_attention": "off"},
+            {"flash_attention": "on"},
+            {"batch_tokens": 32},
+        )
     }
-    assert len(keys) == 4
+    assert len(keys) == 5

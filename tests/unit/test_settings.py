@@ -109,6 +109,11 @@ def test_defaults(file: Path) -> None:
         ("[engine]\nhang_s = inf", "engine.hang_s", "number, 5 to 3600"),
         ("[engine]\nlock_memory = 1", "engine.lock_memory", "true or false"),
         ('[engine]\nkv_type = "f32"', "engine.kv_type", '"f16", "q8_0"'),
+        (
+            '[engine]\nkv_type = "q8_0"\nflash_attention = "off"',
+            "engine.flash_attention",
+            '"auto" and "on" are accepted with engine.kv_type "q8_0"',
+        ),
         ('[engine]\ncores = "7-4"', "engine.cores", "rising ranges"),
         ('[engine]\ncores = "all"', "engine.cores", "rising ranges"),
         ('[node]\nid = "a/b"', "node.id", "1 to 64 of A-Z a-z 0-9 _ . -"),

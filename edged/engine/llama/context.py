@@ -14,6 +14,8 @@ from .rows import Row, idle_rows
 
 KV_TYPES = {"f16": 1, "q8_0": 8}
 """ggml_type numbers (ggml.h) of the KV cache types that settings offer."""
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+"""llama_flash_attn_type (llama.h)."""
 NO_SLOT = 1
 ABORTED = 2
 """Return values of llama_decode: no room in the KV cache; aborted by the callback."""
@@ -32,6 +34,7 @@ class Context:
         batch_tokens: rows of one forward pass, at most.
         threads: threads for the warm-up; `decode` is told for each pass.
         kv_type: a key of `KV_TYPES`.
+        flash_attention: a key of `FLASH_ATTENTION`; a `q8_0` cache needs it.
         padding: decides about idle rows.
 
     Raises:
@@ -47,6 +50,7 @@ class Context:
         batch_tokens: int,
         threads: int,
         kv_type: str,
+        flash_attention: str = "auto",
         padding: Padding | None = None,
     ) -> None:
         params = C.llama_context_default_params()
@@ -60,6 +64,7 @@ class Context:
         # question would pay for the prompts that idle slots keep.
         params.kv_unified = False
         params.type_k = params.type_v = KV_TYPES[kv_type]
+        params.flash_attn_type = FLASH_ATTENTION[flash_attention]
         params.no_perf = True
         # The stop flag is read by every graph node of every pass, so the callback must not be Python: strlen(3)
         # of a two-byte buffer is 0 or 1, which is the C function `bool (*)(void *)` we need, for free.
