@@ -284,6 +284,27 @@ def test_stuck_sensor(others_move: bool) -> None:  # noqa: FBT001 - a table
     assert board.read(vitals(50.5, 60.0)).sensors == {}
 
 
+def test_a_figure_that_a_firmware_makes_up() -> None:
+    """`acpitz` of a PC says 27.8 C for ever: it is found out, and such a PC is not taken for one gone blind."""
+    board = Watched()
+    acpitz = Zone("acpitz", 27.8, (Trip("passive", 95.0), Trip("critical", 119.0)))
+    for n in range(round(2 * STUCK_S / 2)):
+        board.read(Vitals(zones=(acpitz, Zone("x86_pkg_temp", 45.0 + n % 30))), busy=n % 120 > 60)
+    verdict = board.verdicts[-1]
+    assert verdict.sensors == {"acpitz": "stuck"}
+    assert (verdict.level, verdict.effort, verdict.blind) == ("cool", 1.0, False)
+    assert board.levels == ["cool"]
+
+
+def test_a_cool_sensor_that_stops_moving() -> None:
+    """One that ever told another figure is a sensor, and one that has broken, at whatever figure."""
+    board = Watched()
+    board.hold(20, 35.5)
+    for n in range(round(STUCK_S / 2) + 2):
+        board.read(vitals(35.0), busy=n % 2 == 0)
+    assert (board.verdicts[-1].blind, board.verdicts[-1].effort) == (True, BLIND_EFFORT)
+
+
 @pytest.mark.parametrize(("temp_c", "busy"), [(84.5, False), (87.0, False), (87.0, True)])
 def test_a_lie_that_stops_all_work_ends(temp_c: float, busy: bool) -> None:  # noqa: FBT001 - a table
     """A sensor that says hot for ever lets nothing in that could prove it wrong: standing still there is proof."""

@@ -36,6 +36,9 @@ STUCK_NEAR_C = 5.0
 """So near its trip a reading that never changed for `STUCK_S` is not believed either once the engine has rested
 for `STUCK_BUSY_S`, and beyond the trip in any case: heat takes the work away there, so the engine may never be
 busy again, and a chip that really is that hot cools down."""
+PLACEHOLDER_C = 45.0
+"""A reading that has stood still since the first one, and is so far below its trip, is no sensor's that broke but a
+figure that a firmware makes up: `acpitz` of many PCs says 27.8 C for ever. It is not believed, but nothing was lost."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,13 @@ class _Track:
     others: tuple[float, float] | None = None
     room_c: float = 0.0
     outlived: bool = False
+    first_c: float | None = None
+    moved: bool = False
+
+    @property
+    def made_up(self) -> bool:
+        """There never was a sensor behind it."""
+        return self.state == "stuck" and not self.moved and self.room_c >= PLACEHOLDER_C
 
 
 class Sensors:
@@ -76,7 +86,8 @@ class Sensors:
     @property
     def blind(self) -> bool:
         """There are sensors, and none of them can be believed."""
-        return bool(self._tracks) and all(track.state != "ok" for track in self._tracks.values())
+        states = [track.state for track in self._tracks.values() if not track.made_up]
+        return bool(states) and all(state != "ok" for state in states)
 
     def look(self, zones: Sequence[Zone], now: float, *, busy: bool) -> tuple[Zone, ...]:
         """The zones with believable temperatures; the rest lose theirs.
@@ -127,6 +138,8 @@ class Sensors:
 
 def _follow(track: _Track, temp_c: float, others: list[float], now: float, *, busy: bool) -> None:
     before_c = track.believed_c
+    track.first_c = temp_c if track.first_c is None else track.first_c
+    track.moved = track.moved or temp_c != track.first_c
     jumps = before_c is not None and abs(temp_c - before_c) > JUMP_C
     confirmed = track.doubted_c is not None and abs(temp_c - track.doubted_c) <= JUMP_C / 2
     if jumps and not confirmed:
