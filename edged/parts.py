@@ -62,7 +62,7 @@ def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, 
     Counts are the settings', else the calibrated ones, else the board's default; within its cgroup's time, unless
     the settings say otherwise.
     """
-    engine, quota = settings.engine, reader.board().cpu_quota
+    engine, quota = settings.engine, reader.cpu_quota()
     try:
         choice = choose(reader.topology(), frozenset(os.sched_getaffinity(0)), engine.core_set())
         calibration = _calibration(settings, reader, choice)

@@ -86,6 +86,7 @@ class Vitals:
         memory_total_bytes: of the board.
         memory_available_bytes: what can be had without swapping.
         uptime_s: of the board, seconds.
+        late: no reading: one that hangs, told in its place, so all the rest is absent.
     """
 
     zones: tuple[Zone, ...] = ()
@@ -97,6 +98,7 @@ class Vitals:
     memory_total_bytes: int | None = None
     memory_available_bytes: int | None = None
     uptime_s: float | None = None
+    late: bool = False
 
 
 def plausible_c(temp_c: float | None) -> float | None:

@@ -1,7 +1,7 @@
 """Reads the board's vitals at an interval, in a thread of its own.
 
-A sensor on a slow bus must not hold up a question. While one hangs, the board is told as one that says nothing,
-which heat takes for blind. What was read goes into the node's inbox; nothing is decided.
+A sensor on a slow bus must not hold up a question. While one hangs, that is told in place of a reading,
+and heat takes the board for blind. What was read goes into the node's inbox; nothing is decided.
 """
 
 from __future__ import annotations
@@ -80,6 +80,6 @@ class VitalsThread:
         reader.start()
         reader.join(self._late_s)
         while reader.is_alive() and not self._stopping.is_set():
-            self._emit(VitalsRead(Vitals()))
+            self._emit(VitalsRead(Vitals(late=True)))
             reader.join(self._interval_s)
         return read[0] if read else None

@@ -204,6 +204,15 @@ def test_no_sensor_at_all() -> None:
     assert (verdict.level, verdict.effort, verdict.blind) == ("cool", 1.0, False)
 
 
+def test_the_first_reading_hangs() -> None:
+    """Whether there are sensors is not known then: such a board is no board without any."""
+    board = Watched()
+    verdict = board.read(Vitals(late=True))
+    assert (verdict.level, verdict.effort, verdict.blind) == ("warm", BLIND_EFFORT, True)
+    assert "hangs" in verdict.reason
+    assert board.hold(60, 50.0).level == "cool"
+
+
 def test_sensor_lost() -> None:
     """The only sensor goes away: warm, half the effort, one event; it comes back: another."""
     board = Watched()

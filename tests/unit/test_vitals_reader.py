@@ -21,7 +21,8 @@ from boards import (
     x86,
 )
 
-from edged.adapters.vitals import VitalsReader
+from edged import parts, settings
+from edged.adapters.vitals import Caps, VitalsReader
 from edged.core.topology import Core, Topology
 from edged.core.vitals import (
     Clock,
@@ -246,6 +247,28 @@ def test_a_sensor_that_is_not_ready_is_absent(tmp_path: Path) -> None:
         os.close(writer)
     assert zone.temp_c is None
     assert len(zone.trips) == 3
+
+
+def test_who_must_not_wait_asks_no_sensor(tmp_path: Path) -> None:
+    """The start and the dispatcher read what the kernel has in memory: no sensor, and no fan behind a bus."""
+    root = rk3588_mainline(tmp_path / "board")
+    thermal = root / "sys/class/thermal"
+    pipes = {}
+    for path in (*thermal.glob("thermal_zone*/temp"), thermal / "cooling_device3/cur_state"):
+        path.unlink()
+        os.mkfifo(path)
+        pipes[path] = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        os.write(pipes[path], b"1\n")
+    file = tmp_path / "edged.toml"
+    file.write_text(f'model.path = "m.gguf"\n[paths]\nsys = "{root}/sys"\nproc = "{root}/proc"\n')
+    parts.cores(settings.load(file), reader(root))
+    assert len(Caps(root / "sys").look(range(8))) == 3
+    try:
+        for path, pipe in pipes.items():
+            assert os.read(pipe, 9) == b"1\n", path
+    finally:
+        for pipe in pipes.values():
+            os.close(pipe)
 
 
 def test_zones_that_all_say_zero_are_asleep(tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def test_a_reading_that_hangs() -> None:
             pass
         readings = board.readings
         for _ in range(5):
-            assert told == VitalsRead(Vitals())
+            assert told == VitalsRead(Vitals(late=True))
             now += 2.0
-            verdict = heat.step(Vitals(), now, busy=True)
+            verdict = heat.step(told.vitals, now, busy=True)
             told = inbox.get(timeout=WAIT_S)
         assert (verdict.blind, verdict.level) == (True, "warm")
         assert board.readings == readings

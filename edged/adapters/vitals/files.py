@@ -106,8 +106,11 @@ def cpu_cooling(sys: Path) -> list[int]:
     """States of the kernel's cooling devices that slow cores down; above 0 one does."""
     states = []
     for _, directory in numbered(sys / "class/thermal", "cooling_device"):
+        # The type first: a fan's state may stand behind a slow bus, and the dispatcher asks here too.
+        if not _CPU_COOLING.fullmatch(label(directory / "type") or ""):
+            continue
         state = integer(directory / "cur_state")
-        if state is not None and _CPU_COOLING.fullmatch(label(directory / "type") or ""):
+        if state is not None:
             states.append(state)
     return states
 

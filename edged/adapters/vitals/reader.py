@@ -22,7 +22,7 @@ from ...core.board import Board, describe
 from ...core.topology import Core, Topology
 from ...core.vitals import Clock, Trip, Vitals, Zone, plausible_c, plausible_trip, without_sleepers
 from . import files
-from .rest import read_rest
+from .rest import cpu_quota, read_rest
 
 CPUINFO_BYTES_MAX = 1 << 20
 """An x86 core takes about 1.5 KiB of /proc/cpuinfo."""
@@ -97,6 +97,10 @@ class VitalsReader:
     def board(self) -> Board:
         """Read all that describes the board: name, clusters, limits, brakes, memory."""
         return describe(self.topology(), self.read(), read_rest(self._sys, self._proc))
+
+    def cpu_quota(self) -> float | None:
+        """Return cores' worth of time that the cgroup allows, None for no limit; no sensor is asked for it."""
+        return cpu_quota(self._sys, self._proc)
 
     def boot_id(self) -> str | None:
         """Return the random name of this boot, a lower-case UUID; a clock set wrong cannot change it."""

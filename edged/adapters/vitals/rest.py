@@ -33,7 +33,7 @@ def read_rest(sys: Path, proc: Path) -> Rest:
     return Rest(
         present=_core_list(files.text(cpu / "present") or files.text(cpu / "possible")),
         allowed=_allowed(sys, proc),
-        cpu_quota=_quota(sys, proc),
+        cpu_quota=cpu_quota(sys, proc),
         features=_features(proc),
         drivers=_drivers(cpu),
         cooling=_cooling(sys),
@@ -122,7 +122,7 @@ def _parsed(text: str) -> tuple[int, ...]:
         return ()
 
 
-def _quota(sys: Path, proc: Path) -> float | None:
+def cpu_quota(sys: Path, proc: Path) -> float | None:
     """The tightest `cpu.max` of the cgroup and those above it, in cores."""
     told = (_QUOTA.fullmatch(files.text(folder / "cpu.max") or "") for folder in _cgroups(sys, proc))
     return min((int(match[1]) / int(match[2]) for match in told if match), default=None)

@@ -114,7 +114,8 @@ class Heat:
         before = self._sensors.states
         zones = self.known(vitals).zones
         believed = replace(vitals, zones=self._sensors.look(zones, now, busy=busy))
-        states, blind = self._sensors.states, self._sensors.blind
+        # Also where the first reading ever hangs, and it is not known yet that there are sensors.
+        states, blind = self._sensors.states, self._sensors.blind or vitals.late
         near = nearest(believed.zones, margins.critical_c)
         rise = self._rise(believed.zones, near, now)
         trip_in_s = None if near is None else time_to_trip_s(near.excess_c, rise)
@@ -124,7 +125,9 @@ class Heat:
         relieved = now - self._low_at < UNDER_VOLTAGE_S
         floor = max(WARM if relieved else 0, self._blind_floor(now, blind=blind))
         level, reason = self._levels.step(believed, now, trip_in_s, floor)
-        if blind:
+        if vitals.late:
+            reason = "no sensor can be believed: reading them hangs"
+        elif blind:
             reason = "no sensor can be believed: " + _listed(states)
         elif relieved:
             reason += "; the supply's voltage was too low"

@@ -38,7 +38,7 @@ for `STUCK_BUSY_S`, and beyond the trip in any case: heat takes the work away th
 busy again, and a chip that really is that hot cools down."""
 PLACEHOLDER_C = 45.0
 """A reading that has stood still since the first one, and is so far below its trip, is no sensor's that broke but a
-figure that a firmware makes up: `acpitz` of many PCs says 27.8 C for ever. It is not believed, but nothing was lost."""
+figure that a firmware makes up: `acpitz` of many PCs says 27.8 C for ever. It is not believed; nothing is lost."""
 
 
 @dataclass(slots=True)
