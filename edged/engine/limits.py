@@ -26,11 +26,33 @@ class Limits:
 
     def __init__(self, *, slots: int, decode_threads: int, prefill_threads: int) -> None:
         self.slots_max = self.slots = slots
-        self._decode_max = self.decode_threads = decode_threads
-        self._prefill_max = self.prefill_threads = prefill_threads
+        self._decode_max = self._decode = decode_threads
+        self._prefill_max = self._prefill = prefill_threads
+        self._cores = max(decode_threads, prefill_threads)
         self._clock = 1.0
         self.pace = Pace()
         self.paused = False
+
+    @property
+    def threads_max(self) -> int:
+        """The most that any pass could use."""
+        return max(self._decode_max, self._prefill_max)
+
+    @property
+    def decode_threads(self) -> int:
+        """For passes that write."""
+        return min(self._decode, self._cores)
+
+    @property
+    def prefill_threads(self) -> int:
+        """For passes that read a prompt."""
+        return min(self._prefill, self._cores)
+
+    def confine(self, cores: int) -> float:
+        """No more threads than this from now on; returns what `obey` does."""
+        before = self.prefill_threads
+        self._cores = max(1, cores)
+        return self.prefill_threads / before
 
     def obey(self, told: SetLimits) -> float:
         """Take on new ones; what runs keeps its slot.
@@ -40,8 +62,8 @@ class Limits:
         """
         before = self.prefill_threads * self._clock
         self.slots = min(self.slots_max, max(1, told.slots))
-        self.decode_threads = min(self._decode_max, max(1, told.decode_threads))
-        self.prefill_threads = min(self._prefill_max, max(1, told.prefill_threads))
+        self._decode = min(self._decode_max, max(1, told.decode_threads))
+        self._prefill = min(self._prefill_max, max(1, told.prefill_threads))
         self._clock = min(1.0, max(CLOCK_SHARE_MIN, told.clock))
         self.pace.share = min(1.0, max(PACE_MIN, told.pace))
         self.paused = told.paused

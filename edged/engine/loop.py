@@ -12,6 +12,7 @@ import time
 from edged.core.batching import CHUNK_MIN
 from edged.core.rates import per_s
 from edged.engine.channel import Channel
+from edged.engine.cores import Cores
 from edged.engine.messages import (
     Cancel,
     EndReasoning,
@@ -49,6 +50,7 @@ class Loop:
         channel: to the daemon.
         passes: the model's; how long one may be is bounded from here.
         preparation: read for what a question may have just now.
+        cores: how many there still are.
         hang_s: silence after which the daemon takes us for hung.
     """
 
@@ -61,12 +63,14 @@ class Loop:
         *,
         passes: Passes,
         preparation: Preparation,
+        cores: Cores,
         hang_s: float,
     ) -> None:
         self._inbox = inbox
         self._scheduler = scheduler
         self._passes = passes
         self._preparation = preparation
+        self._cores = cores
         self._prefixes = prefixes
         self._channel = channel
         self._pulsed_at = 0.0
@@ -137,6 +141,7 @@ class Loop:
             return
         self._pulsed_at = now
         scheduler, prefixes = self._scheduler, self._prefixes
+        scheduler.confine(self._cores.left(scheduler.limits.threads_max))
         counters, limits = scheduler.counters, scheduler.limits
         self._channel.send(
             Pulse(

@@ -23,6 +23,7 @@ from typing import Any, cast
 from edged.child import end_with_parent, offer_to_oom_killer
 from edged.core.rates import per_s
 from edged.engine.channel import Channel
+from edged.engine.cores import Cores, Say
 from edged.engine.intake import Intake
 from edged.engine.locked import ADVICE, lock_memory
 from edged.engine.loop import Inbox, Loop
@@ -82,8 +83,13 @@ def _run(fd: int, load: Load) -> int:
     if not isinstance(setup, Configure):
         return 0
     started = time.monotonic()
-    if setup.cores:
-        os.sched_setaffinity(0, setup.cores)
+
+    def say(level: str, event: str, fields: dict[str, Any]) -> None:
+        with suppress(OSError):  # the daemon is gone, and we are about to be
+            channel.send(Log(cast("Any", level), event, fields))
+
+    cores = Cores(setup.cores, say)
+    cores.pin()
 
     def log(level: str, text: str) -> None:
         channel.send(Log(cast("Any", level), "llama_cpp", {"text": text[:500]}))
@@ -95,7 +101,7 @@ def _run(fd: int, load: Load) -> int:
         return 0
     if model.gpu_missed:
         channel.send(Log("warning", "gpu_not_used", {"reason": model.gpu_missed}))
-    prefixes = _open_prefixes(setup, model, channel)
+    prefixes = _open_prefixes(setup, model, say)
     scheduler = Scheduler(
         model.vocabulary,
         model.passes,
@@ -105,6 +111,7 @@ def _run(fd: int, load: Load) -> int:
         prefill_threads=setup.prefill_threads,
         emit=lambda reports: channel.send(*reports),
     )
+    scheduler.confine(cores.left(scheduler.limits.threads_max))
     longest = model.passes.batch_tokens if model.gpus else None
     warm_up(scheduler, model.vocabulary, context=setup.context, longest=longest)
     scheduler.drafts.most = setup.draft_max  # from here on: the first rates are those without
@@ -135,21 +142,18 @@ def _run(fd: int, load: Load) -> int:
         channel,
         passes=model.passes,
         preparation=model.preparation,
+        cores=cores,
         hang_s=setup.hang_s,
     ).run()
     return 0
 
 
-def _open_prefixes(setup: Configure, model: LoadedModel, channel: Channel[Frame, Frame]) -> Prefixes | None:
-    def log(level: str, event: str, fields: dict[str, Any]) -> None:
-        with suppress(OSError):  # the daemon is gone, and we are about to be
-            channel.send(Log(cast("Any", level), event, fields))
-
+def _open_prefixes(setup: Configure, model: LoadedModel, say: Say) -> Prefixes | None:
     if not setup.prefix_folder or not model.state_key:
         return None
     folder = Path(setup.prefix_folder)
     if setup.prefix_bytes:
         size = model.info.kv_bytes_per_token
-        return Prefixes(folder, model.state_key, setup.prefix_bytes, log, token_bytes=size)
+        return Prefixes(folder, model.state_key, setup.prefix_bytes, say, token_bytes=size)
     erase(folder)
     return None

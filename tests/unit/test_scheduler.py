@@ -670,6 +670,19 @@ def test_threads_from_the_next_pass() -> None:
     assert one.model.passes.threads == [3, 1, DECODE, DECODE, DECODE]
 
 
+def test_fewer_cores_than_heat_allows() -> None:
+    """Cores that were taken away bound the threads whatever heat allows, until they are back."""
+    one = rig("abcd")
+    one.scheduler.confine(1)
+    one.scheduler.limit(limits())
+    one.ask(1)
+    one.scheduler.step()
+    one.scheduler.step()
+    one.scheduler.confine(one.scheduler.limits.threads_max)
+    one.run()
+    assert one.model.passes.threads == [1, 1, DECODE, DECODE, DECODE]
+
+
 def test_pace() -> None:
     """At half pace a pass is followed by a rest of its own length; no pass is run inside it."""
     one = rig("abcd")
