@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
-from edged.core.tools import Tool
 from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
@@ -77,7 +76,7 @@ class Preparation:
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
         limit, trimmed = self.context, 0
-        tokens, opening = self._measure(messages, sampled, order.tools)
+        tokens, opening = self._measure(messages, sampled, order)
         # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
         reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if opening else 0)
         wanted = reserve
@@ -86,11 +85,11 @@ class Preparation:
         if len(tokens) + wanted > limit and order.overflow == "trim_history":
 
             def fits(left: list[Message]) -> bool:
-                return len(self._measure(left, sampled, order.tools)[0]) + wanted <= limit
+                return len(self._measure(left, sampled, order)[0]) + wanted <= limit
 
             kept = _trimmed(messages, fits)
             trimmed, messages = len(messages) - len(kept), kept
-            tokens, opening = self._measure(messages, sampled, order.tools)
+            tokens, opening = self._measure(messages, sampled, order)
         if len(tokens) + reserve > limit:
             raise Refusal(
                 "too_long",
@@ -123,13 +122,13 @@ class Preparation:
         return max(0, min(budget, room // 2 - len(self._closing())))
 
     def _measure(
-        self, messages: list[Message], sampled: Mapping[int, Sequence[int]], tools: Sequence[Tool]
+        self, messages: list[Message], sampled: Mapping[int, Sequence[int]], order: Submit
     ) -> tuple[list[int], str]:
         """Tokens of a conversation, and the template's words that open its answer's thinking, "" where none do.
 
         Args:
             messages: all of it.
-            tools: what the model is told that it may call.
+            order: what was asked; of one that is to leave nothing behind no text is kept.
             sampled: the tokens that made an earlier answer, by the identity of its message. They are taken
                 where they still make its very text: another model may have said it.
         """
@@ -138,8 +137,12 @@ class Preparation:
             tokens = () if span.message is None else sampled.get(id(messages[span.message]), ())
             return tokens if b"".join(map(self.vocabulary.piece, tokens)) == span.text.encode() else ()
 
-        spans = self.template.render(messages, tools)
-        tokens = to_tokens(spans, self._tokenize, self.vocabulary.begin, exact)
+        def anew(text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
+            return self.vocabulary.tokenize(text, special=special)
+
+        spans = self.template.render(messages, order.tools)
+        tokenize = self._tokenize if order.reuse else anew
+        tokens = to_tokens(spans, tokenize, self.vocabulary.begin, exact)
         return tokens, spans[-1].text if opens_thinking(spans) else ""
 
     def _sequence(

@@ -7,14 +7,17 @@ the same wherever it stands.
 from __future__ import annotations
 
 import array
+import sys
 from collections import OrderedDict
 
 from edged.engine.ports import Vocabulary
 
 TEXT_CHARACTERS_MAX = 16_384
 """Longer texts are not kept: some 4,000 tokens, more than most contexts hold."""
-CHARACTERS_MAX = 262_144
-"""Of all texts that are kept; with their tokens they take 2 MB at most."""
+BYTES_MAX = 2 * 2**20
+"""Of all texts that are kept, with their tokens."""
+KEEPING_BYTES = 288
+"""What keeping a text takes beside it, of which a device's two or three words are a small part."""
 
 
 class Tokenizer:
@@ -22,12 +25,12 @@ class Tokenizer:
 
     Args:
         vocabulary: the model's.
-        characters_max: of the texts that are kept, together; the one used longest ago goes first.
+        bytes_max: of what is kept, together; the text used longest ago goes first.
     """
 
-    def __init__(self, vocabulary: Vocabulary, characters_max: int = CHARACTERS_MAX) -> None:
+    def __init__(self, vocabulary: Vocabulary, bytes_max: int = BYTES_MAX) -> None:
         self._vocabulary = vocabulary
-        self._room = characters_max
+        self._room = bytes_max
         self._kept: OrderedDict[tuple[str, bool], array.array[int]] = OrderedDict()
 
     def __call__(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
@@ -39,14 +42,19 @@ class Tokenizer:
             return list(known)
         tokens = self._vocabulary.tokenize(text, special=special)
         if len(text) <= TEXT_CHARACTERS_MAX:
-            self._kept[key] = array.array("i", tokens)
-            self._room -= len(text)
+            self._kept[key] = kept = array.array("i", tokens)
+            self._room -= size_of(text, kept)
             while self._room < 0:
-                (oldest, _), _ = self._kept.popitem(last=False)
-                self._room += len(oldest)
+                (oldest, _), gone = self._kept.popitem(last=False)
+                self._room += size_of(oldest, gone)
         return tokens
 
     def forget(self) -> None:
         """Keep none of the texts so far."""
-        self._room += sum(len(text) for text, _ in self._kept)
+        self._room += sum(size_of(text, tokens) for (text, _), tokens in self._kept.items())
         self._kept.clear()
+
+
+def size_of(text: str, tokens: array.array[int]) -> int:
+    """Bytes that a text takes that is kept."""
+    return sys.getsizeof(text) + len(tokens) * tokens.itemsize + KEEPING_BYTES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from scripted import PLAIN, USER, ByteVocabulary, ScriptedModel, preparation, sa
 
 from edged.core.question import Message
 from edged.engine.prepare import Preparation
-from edged.engine.tokenizer import TEXT_CHARACTERS_MAX, Tokenizer
+from edged.engine.tokenizer import TEXT_CHARACTERS_MAX, Tokenizer, size_of
 
 
 class Counting(ByteVocabulary):
@@ -76,22 +78,45 @@ def test_forgotten_texts_are_read_anew() -> None:
     assert ("secret", False) in model.texts
 
 
+def test_a_question_that_is_to_leave_nothing_behind_leaves_no_text() -> None:
+    """`cache: bypass` promises that nothing of it is kept; what was kept of others it does not take either."""
+    measure, model = counted()
+    for number, reuse in enumerate((False, False, True, False)):
+        model.texts.clear()
+        measure.prepare(submit(number, Message("user", "secret"), reuse=reuse), 0.0)
+        assert ("secret", False) in model.texts
+
+
 @given(st.lists(st.text(alphabet="abc", max_size=12), max_size=40))
 def test_what_is_kept_fits_the_room_and_changes_no_token(texts: list[str]) -> None:
     """The texts used last stay, as many as there is room for."""
     model = Counting()
-    tokenize = Tokenizer(model, characters_max=20)
+    room = 1500
+    tokenize = Tokenizer(model, bytes_max=room)
     for text in texts:
         assert tokenize(text, False) == [*text.encode()]
     kept = list(dict.fromkeys(reversed(texts)))
     model.texts.clear()
-    room = 20
     for text in kept:
-        room -= len(text)
+        room -= size_of(text, array.array("i", [*text.encode()]))
         if room < 0:
             break
         tokenize(text, False)
     assert model.texts == []
+
+
+@pytest.mark.parametrize("text", ["{}", "T={}.25", "{}" + "\U0001f321" * 30, "{}" + 100 * "warm "])
+def test_many_texts_take_no_more_memory_than_the_room(text: str) -> None:
+    """Short ones neither: a number from each of many devices took 300 bytes, of which few are its own."""
+    room = 200_000
+    tokenize = Tokenizer(ByteVocabulary(), bytes_max=room)
+    tracemalloc.start()
+    try:
+        for number in range(1500):
+            tokenize(text.format(number), False)
+        assert tracemalloc.get_traced_memory()[0] < 1.25 * room
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("length", "reads"), [(TEXT_CHARACTERS_MAX, 1), (TEXT_CHARACTERS_MAX + 1, 2)])
