@@ -223,7 +223,20 @@ def test_sensor_lost() -> None:
     assert verdict.effort <= BLIND_EFFORT
     assert not board.read(vitals(None)).failed
     back = board.read(vitals(50.0))
-    assert (back.mended, back.blind) == (("zone0",), False)
+    assert (back.mended, back.blind, dict(back.sensors)) == ((), False, {})
+    board.hold(30, 50.0)
+    assert [verdict.mended for verdict in board.verdicts if verdict.mended] == [("zone0",)]
+
+
+def test_a_loose_contact_is_told_once() -> None:
+    """A sensor that answers now and then for hours has failed once, and is mended when it has answered for long."""
+    board = Watched()
+    for n in range(1800):
+        board.read(vitals(None if n % 6 < 5 else 50.0 + n % 3, 51.0 + n % 2))
+    told = [(dict(verdict.failed), verdict.mended) for verdict in board.verdicts]
+    assert [one for one in told if one != ({}, ())] == [({"zone0": "missing"}, ())]
+    board.hold(40, 50.0, 51.0)
+    assert [verdict.mended for verdict in board.verdicts if verdict.mended] == [("zone0",)]
 
 
 def test_lost_while_hot() -> None:

@@ -47,7 +47,7 @@ class Verdict:
         throttles, under_voltages: beginnings of each in this boot, as far as a daemon was there to see them.
         throttled, under_voltage: whether one begins (True) or has ended (False) with this reading, for `dwell_s`;
             None for neither.
-        failed, mended: sensors that are not believed from this reading on, or again.
+        failed, mended: sensors that are not believed from this reading on, or have been again for `dwell_s`.
     """
 
     level: Level
@@ -97,6 +97,8 @@ class Heat:
         self._seen_rank = 0
         self.edges = Edges() if edges is None else edges
         self._low_at = -math.inf
+        self._failed: set[str] = set()
+        self._well_since: dict[str, float] = {}
 
     def known(self, vitals: Vitals) -> Vitals:
         """The reading with the trips that the kernel does not tell, for whoever shows it; twice is as once."""
@@ -111,7 +113,6 @@ class Heat:
             busy: whether the engine computed since then.
         """
         margins = self._margins
-        before = self._sensors.states
         zones = self.known(vitals).zones
         believed = replace(vitals, zones=self._sensors.look(zones, now, busy=busy))
         # Also where the first reading ever hangs, and it is not known yet that there are sensors.
@@ -140,6 +141,7 @@ class Heat:
         )
         room_c = math.inf if near is None else -near.excess_c - margins.target_c
         effort = most if near is None else self._control.step(room_c, rise, now, most)
+        failed, mended = self._news_of_sensors(states, now)
         return Verdict(
             level=level,
             reason=reason,
@@ -155,15 +157,28 @@ class Heat:
             under_voltages=self.edges.supply.count,
             throttled=throttled,
             under_voltage=low,
-            failed={
-                name: state
-                for name, state in states.items()
-                if state != "ok" and before.get(name, "ok") != state
-            },
-            mended=tuple(
-                name for name, state in states.items() if state == "ok" and before.get(name, "ok") != "ok"
-            ),
+            failed=failed,
+            mended=mended,
         )
+
+    def _news_of_sensors(
+        self, states: Mapping[str, State], now: float
+    ) -> tuple[dict[str, State], tuple[str, ...]]:
+        """Which failed, and which were well for `dwell_s` since: a loose contact is no news by the second."""
+        failed: dict[str, State] = {}
+        mended = []
+        for name, state in states.items():
+            if state != "ok":
+                self._well_since.pop(name, None)
+                if name not in self._failed:
+                    failed[name] = state
+            elif (
+                name in self._failed and now - self._well_since.setdefault(name, now) >= self._margins.dwell_s
+            ):
+                mended.append(name)
+                del self._well_since[name]
+        self._failed = (self._failed | failed.keys()) - set(mended)
+        return failed, tuple(mended)
 
     def _rise(self, zones: Sequence[Zone], near: Nearest | None, now: float) -> float:
         """Of the zone that decides; all are followed, for two of nearly the same heat take turns."""
