@@ -25,6 +25,9 @@ NONE = "this machine tells no clocks of the engine's cores"
 UNNOTED = "what stands there cannot be noted in paths.state"
 NOTE_AGAIN = 30
 """Readings until a note that the disk refused is tried again: a minute, unless set otherwise."""
+SAY_AGAIN = 300
+"""Readings until another one's change of a cap is worth a line again: a program that sets it over and over would
+fill the journal. Ten minutes, unless set otherwise."""
 
 log = structlog.get_logger()
 
@@ -89,6 +92,8 @@ class Clocks:
     _before: dict[tuple[int, ...], int] = field(default_factory=dict)
     _noted: str = ""
     _note_in: int = 0
+    _quiet: dict[str, int] = field(default_factory=dict)
+    _left_out: int = 0
 
     @property
     def lowered(self) -> bool:
@@ -128,9 +133,10 @@ class Clocks:
         for one in self._found.values():
             known = self._known.setdefault(one.name, Cap())
             if known.look(one, hot=hot):
-                log.info("clock_cap_changed_by_another", policy=one.name, cap_hz=one.cap_hz)
+                self._say_changed(one)
                 if self._noted:
                     self._keep()
+        self._quiet = {name: left - 1 for name, left in self._quiet.items() if left > 1}
         if self._note_in:
             self._note_in -= 1
             if not self._note_in:
@@ -208,6 +214,15 @@ class Clocks:
             return {"lowered": True}
         told: dict[str, Any] = {"lowered": False, "reason": self.reason}
         return {**told, "mend": self.mend} if self.mend else told
+
+    def _say_changed(self, one: Found) -> None:
+        if one.name in self._quiet:
+            self._left_out += 1
+            return
+        self._quiet[one.name] = SAY_AGAIN
+        others = {"left_out": self._left_out} if self._left_out else {}
+        log.info("clock_cap_changed_by_another", policy=one.name, cap_hz=one.cap_hz, **others)
+        self._left_out = 0
 
     def _objection(self) -> str:
         """Why the clocks must be left alone; empty when they may be lowered."""

@@ -33,7 +33,7 @@ from edged.core.heat.clocks import (
 )
 from edged.core.heat.policy import Ceiling, limits
 from edged.core.pace import PACE_MIN
-from edged.node.clocks import NONE, NOTE_AGAIN, OFF, UNNOTED, Clocks
+from edged.node.clocks import NONE, NOTE_AGAIN, OFF, SAY_AGAIN, UNNOTED, Clocks
 from edged.settings import Paths
 
 MHZ = 1_000_000
@@ -392,6 +392,18 @@ def test_changed_by_another_meanwhile(rig: Rig) -> None:
     rig.clocks = rig.another()
     rig.spend(1.0)
     assert (rig.cap(4), rig.cap(6)) == (1200, 2400)
+
+
+def test_another_that_never_rests(rig: Rig) -> None:
+    """A program that sets the cap back again and again is told now and then: lines push others out."""
+    rig.spend(0.5)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2 * SAY_AGAIN):
+            rig.file(4).write_text("2400000\n")
+            rig.spend(0.5)
+            assert rig.cap(4) == 1608
+    told = [one for one in lines if one["event"] == "clock_cap_changed_by_another"]
+    assert [one.get("left_out") for one in told] == [None, SAY_AGAIN - 1]
 
 
 def test_the_kernel_throttles_meanwhile(rig: Rig) -> None:
