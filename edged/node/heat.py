@@ -128,11 +128,11 @@ class Thermostat:
         if verdict is None or limits is None:
             return {}
         told: dict[str, Any] = {
-            "effort": round(verdict.effort, 2),
+            "effort": 0.0 if limits.paused else round(verdict.effort, 2),
             "slots": limits.slots,
             "decode_threads": limits.decode_threads,
             "prefill_threads": limits.prefill_threads,
-            "pace": limits.pace,
+            "pace": 0.0 if limits.paused else limits.pace,
             "paused": limits.paused,
             "throttles": verdict.throttles,
             "under_voltages": verdict.under_voltages,

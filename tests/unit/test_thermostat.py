@@ -126,6 +126,18 @@ def test_a_context_that_shrank_is_the_ceiling_from_then_on(tmp_path: Path) -> No
         assert rig.supervision.limits.context == (1024 + shrunk) // 2
 
 
+def test_a_pause_is_told_as_one(tmp_path: Path) -> None:
+    """Health and dashboard say that the engine spends nothing, whatever it would go on with."""
+    rig = Rig(tmp_path)
+    rig.read(60.0)
+    told = rig.thermostat.as_json()
+    assert (told["pace"], told["effort"], told["paused"]) == (1.0, 1.0, False)
+    for _ in range(3):
+        rig.read(86.0)
+    told = rig.thermostat.as_json()
+    assert (told["pace"], told["effort"], told["paused"]) == (0.0, 0.0, True)
+
+
 def test_a_lie_leaves_no_clock_lowered(tmp_path: Path) -> None:
     """A sensor that stands at a hot figure for ever lowers the caps for a while, and not for good."""
     rig = Rig(tmp_path)
