@@ -134,6 +134,11 @@ class ScriptedPasses:
     def __post_init__(self) -> None:
         self.kv = [[] for _ in range(self.streams)]
 
+    @property
+    def rewinds(self) -> bool:
+        """What cannot be cut cannot go back either."""
+        return self.cuts
+
     def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
         """Append a row to the next pass."""
         assert 0 <= token <= ASSISTANT, f"no such token: {token}"

@@ -94,7 +94,7 @@ class ScriptedPasses:
     A script counts passes as tokens: nothing is drafted.
     """
 
-    cuts = False
+    cuts, rewinds = False, True
 
     def __init__(self, vocabulary: WordVocabulary, slots: int, batch_tokens: int) -> None:
         self.batch_tokens = batch_tokens

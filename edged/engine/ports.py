@@ -35,6 +35,10 @@ class Passes(Protocol):
     cuts: bool
     """Whether `forget` can take out again what the last pass put in."""
 
+    @property
+    def rewinds(self) -> bool:
+        """Whether `forget` can go back at all: a recurrent layer has one state, of all tokens so far."""
+
     def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
         """Append a row to the next pass."""
 

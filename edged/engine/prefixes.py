@@ -19,7 +19,7 @@ from typing import Any
 
 from edged.core.wear import Allowance
 from edged.engine import state_file
-from edged.engine.slots import Stored, common
+from edged.engine.slots import Stored, common, useful
 from edged.engine.state_file import SUFFIX, UNFINISHED, UnfitError
 
 TOKENS_MIN = 64
@@ -68,6 +68,7 @@ class Prefixes:
         clock: monotonic seconds.
         token_bytes: of a state, about, for each of its tokens: what would be too large is not made.
         spare_bytes: of the disk, which are not taken.
+        rewinds: a file may be of use to a prompt that begins with a part of it only.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Prefixes:
         *,
         token_bytes: int = 0,
         spare_bytes: int = SPARE_BYTES,
+        rewinds: bool = True,
     ) -> None:
         self._folder = folder
         self._key = key
@@ -88,6 +90,7 @@ class Prefixes:
         self._clock = clock
         self._token_bytes = token_bytes
         self._spare_bytes = spare_bytes
+        self._rewinds = rewinds
         self._guard = threading.Lock()
         self._entries: dict[Path, Entry] = {}
         self._waiting: weakref.WeakValueDictionary[Path, Stored] = weakref.WeakValueDictionary()
@@ -150,7 +153,8 @@ class Prefixes:
     def _best(self, tokens: Sequence[int]) -> tuple[Entry | None, int]:
         """The file that begins most like a prompt, and how many tokens they share."""
         with self._guard:
-            shared = [(common(entry.tokens, tokens), entry) for entry in self._entries.values()]
+            known = [*self._entries.values()]
+        shared = [(useful(entry.tokens, tokens, rewinds=self._rewinds), entry) for entry in known]
         count, best = max(shared, key=lambda one: one[0], default=(0, None))
         return best, count
 

@@ -154,6 +154,8 @@ def _open_prefixes(setup: Configure, model: LoadedModel, say: Say) -> Prefixes |
     folder = Path(setup.prefix_folder)
     if setup.prefix_bytes:
         size = model.info.kv_bytes_per_token
-        return Prefixes(folder, model.state_key, setup.prefix_bytes, say, token_bytes=size)
+        return Prefixes(
+            folder, model.state_key, setup.prefix_bytes, say, token_bytes=size, rewinds=model.passes.rewinds
+        )
     erase(folder)
     return None

@@ -251,7 +251,7 @@ class Scheduler:
     def _awaits(self, sequence: Sequence) -> bool:
         """Whether a running question is just reading the same beginning: it is computed once, then copied."""
         reading = [s for s in self._line.running.values() if s.past < s.prompt_tokens and s.order.reuse]
-        if not reading or not sequence.order.reuse:
+        if not reading or not sequence.order.reuse or not self.slots.rewinds:
             return False
         known = sequence.known(self.slots, {other.slot for other in reading})
         shared = [(common(s.tokens[: s.prompt_tokens], sequence.tokens), s.past) for s in reading]

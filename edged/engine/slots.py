@@ -39,10 +39,6 @@ class Slot:
     talk: bool = False
     private: bool = False
 
-    def shares(self, tokens: Items[int]) -> int:
-        """How many of its first tokens a prompt begins with and may have."""
-        return 0 if self.private else common(self.held, tokens)
-
     def worth(self, *, talks: bool) -> int:
         """How many of its first tokens may well be wanted again; those of conversations if `talks`."""
         return len(self.held) if self.talk and talks else min(self.shared, len(self.held))
@@ -75,6 +71,11 @@ class Slots:
         self._uses = 0
 
     @property
+    def rewinds(self) -> bool:
+        """Whether a stream may be of use to a prompt that begins with a part of it only."""
+        return self._passes.rewinds
+
+    @property
     def free(self) -> int:
         """Streams without a running question."""
         return sum(not slot.busy for slot in self._slots)
@@ -90,7 +91,11 @@ class Slots:
         From any thread, where it may be a step old.
         """
         rest = (slot for slot in self._slots if slot.index not in without)
-        return max((slot.shares(tokens) for slot in rest), default=0)
+        return max((self._shared(slot, tokens) for slot in rest), default=0)
+
+    def _shared(self, slot: Slot, tokens: Items[int]) -> int:
+        """How many of a stream's first tokens a prompt begins with and may have."""
+        return 0 if slot.private else useful(slot.held, tokens, rewinds=self.rewinds)
 
     def take(
         self, tokens: Items[int], *, reuse: bool, talk: bool = False, stored: Stored | None = None
@@ -106,7 +111,7 @@ class Slots:
         Returns:
             The stream's index and how many of the tokens stand in it already.
         """
-        shared = {slot.index: slot.shares(tokens) if reuse else 0 for slot in self._slots}
+        shared = {slot.index: self._shared(slot, tokens) if reuse else 0 for slot in self._slots}
         idle = [slot for slot in self._slots if not slot.busy]
         best = max(self._slots, key=lambda slot: (shared[slot.index], not slot.busy, -slot.used))
         near = max(idle, key=lambda slot: (shared[slot.index], -slot.used))
@@ -219,7 +224,11 @@ class Slots:
             talks: with conversations that may go on; else only what several prompts have begun with.
         """
         resting = [(slot, slot.worth(talks=talks)) for slot in self._slots if not slot.busy]
-        return [(slot.index, slot.held[:worth]) for slot, worth in resting if worth]
+        return [
+            (slot.index, slot.held[:worth])
+            for slot, worth in resting
+            if worth and (self.rewinds or worth == len(slot.held))
+        ]
 
     def state(self, index: int, count: int) -> bytearray | None:
         """The state of a stream at rest with its first `count` tokens in it.
@@ -248,3 +257,9 @@ def common(held: Items[int], tokens: Items[int]) -> int:
         return limit
     # Halving compares some thousand tokens in C, where a loop would look at each: this is asked of every slot.
     return bisect.bisect_left(range(limit), True, key=lambda size: held[: size + 1] != tokens[: size + 1])
+
+
+def useful(held: Items[int], tokens: Items[int], *, rewinds: bool) -> int:
+    """How many tokens of a state a prompt can go on from; all or none where the memory does not go back."""
+    count = common(held, tokens)
+    return count if rewinds or count == len(held) else 0

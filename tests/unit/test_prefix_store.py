@@ -91,6 +91,17 @@ def test_a_prompt_finds_its_beginning_after_a_restart(shelf: Shelf) -> None:
     assert shelf.events() == []
 
 
+def test_memory_that_does_not_go_back_gets_whole_files_only(shelf: Shelf) -> None:
+    """A recurrent layer's state is of all the tokens in it: a prompt that goes on otherwise has no use for it."""
+    prefixes = Prefixes(shelf.folder, "model", 100_000, lambda *_: None, shelf.clock, rewinds=False)
+    put(prefixes, HALL, b"hall")
+    put(prefixes, HALL[:70], b"beginning")
+    assert prefixes.wants(HALL[:65])
+    assert found(prefixes, [*HALL, 1]) == b"hall"
+    assert found(prefixes, [*HALL[:90], 7, 8]) == b"beginning"
+    assert found(prefixes, HALL[:70]) is None
+
+
 def test_files_are_private(shelf: Shelf) -> None:
     """Only their owner may read prompts, whatever the umask."""
     mask = os.umask(0)

@@ -936,6 +936,18 @@ def test_a_common_beginning_is_computed_once() -> None:
     one.check_idle()
 
 
+def test_nobody_waits_for_a_beginning_that_cannot_be_cut_off() -> None:
+    """Where memory does not go back, what another reads is of use to none that goes on otherwise."""
+    one = rig("yes", streams=2, batch_tokens=16)
+    one.model.passes.cuts = False
+    one.ask(1, HALL + "a")
+    one.ask(2, HALL + "b")
+    one.scheduler.step()
+    assert sorted(one.started()) == [1, 2]
+    one.run()
+    one.check_idle()
+
+
 def test_whoever_waits_for_a_beginning_keeps_its_place() -> None:
     """Nobody of lower priority takes the slot meanwhile, and a client's own order stays as it is."""
     one = rig("yes", streams=2, batch_tokens=16)

@@ -200,6 +200,31 @@ def test_memory_that_cannot_be_cut() -> None:
     streams.check()
 
 
+def test_a_conversation_is_not_emptied_for_a_part_of_it_that_is_of_no_use() -> None:
+    """A prompt that begins alike took its stream and could not cut it, beside an empty one: both were read anew."""
+    streams = Streams(2, cuts=False)
+    streams.ask([*LONG, 1, 2], talk=True)
+    assert streams.ask([*LONG, 3]) == (1, 0)
+    assert streams.ask([*LONG, 1, 2, 4], talk=True) == (0, len(LONG) + 2)
+    assert streams.ask([200, 1]) == (1, 0)
+    assert streams.passes.copies == 0
+    streams.take([*LONG, 1, 2, 4, 5])
+    assert streams.ask([*LONG, 1, 2, 4, 5, 6]) == (1, len(LONG) + 4)
+    streams.check()
+
+
+def test_no_beginning_is_kept_of_memory_that_cannot_be_cut() -> None:
+    """It was saved, emptied and put back twice a second while the engine rested; a whole conversation is kept."""
+    streams = Streams(2, cuts=False)
+    streams.take(LONG)
+    streams.ask([*LONG, 9, 9])
+    streams.compute(0, [8])
+    streams.end(0)
+    assert streams.slots.worthwhile(talks=True) == []
+    streams.ask([*LONG, 9, 9, 7], talk=True)
+    assert [tokens for _, tokens in streams.slots.worthwhile(talks=True)] == [[*LONG, 9, 9, 7]]
+
+
 @pytest.mark.parametrize(("cuts", "left"), [(True, LONG), (False, [])])
 def test_aborted_pass(cuts: bool, left: list[int]) -> None:  # noqa: FBT001 - a table
     """After an aborted pass the stream holds what it held before, or nothing where it cannot be cut."""

@@ -86,9 +86,10 @@ class Context:
         self._sequences, self._room = sequences, context
         self._padding = padding or Padding()
         # Idle rows must be taken out again, as nothing recurrent can be, and a window might make room for them.
-        self.cuts = self._window == 0 and not (
+        self.rewinds = not (
             C.llama_model_is_recurrent(model.pointer) or C.llama_model_is_hybrid(model.pointer)
         )
+        self.cuts = self.rewinds and self._window == 0
         self._rows: list[Row] = []
         self.first_row = 0
         self.batch_tokens = batch_tokens
