@@ -225,7 +225,10 @@ class Said(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ended(Frame, frozen=True, tag="ended"):
-    """The question is over: exactly one of these, or a `Refused`, for each `Submit`."""
+    """The question is over: exactly one of these, or a `Refused`, for each `Submit`.
+
+    `hurried`: its thinking was ended sooner than on a cool board.
+    """
 
     number: int
     outcome: FinishReason | Literal["cancelled"]
@@ -236,6 +239,7 @@ class Ended(Frame, frozen=True, tag="ended"):
     trimmed: int = 0
     said: Said | None = None
     calls: tuple[Call, ...] = ()
+    hurried: bool = False
 
 
 class Refused(Frame, frozen=True, tag="refused"):

@@ -37,7 +37,7 @@ class Preparation:
     """How questions of one model are measured.
 
     Attributes:
-        context: tokens of prompt and answer together; may change between questions.
+        context: tokens of prompt and answer together; may change between questions, to no more than at first.
         system_prompt: stands before every conversation that brings none of its own; may be empty.
         reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
         reasoning_max: tokens of thinking that no question gets more of; None for no bound.
@@ -55,10 +55,12 @@ class Preparation:
     make_constraints: Callable[[], Constraints] | None = None
     reasoning_max: int | None = None
     _constraints: Constraints | None = field(default=None, init=False)
+    _context_most: int = field(init=False)
     _tokenize: Tokenizer = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with no text known."""
+        self._context_most = self.context
         self._tokenize = Tokenizer(self.vocabulary)
 
     def forget_texts(self) -> None:
@@ -97,28 +99,32 @@ class Preparation:
                 f"{reserve} stay for the answer; shorten the prompt",
                 details={"prompt_tokens": len(tokens), "context": limit},
             )
-        room = limit - len(tokens)
-        if order.max_tokens is not None:
-            room = min(room, order.max_tokens)
+        room = _room(order, limit - len(tokens))
         budget = self._budget(order, room)
+        most = self._granted(order, _room(order, self._context_most - len(tokens)), self._context_most)
         if opening and budget == 0:
             # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
             own = len(self._tokenize(opening, True))
             tokens[-own:] = self._tokenize(opening + CLOSING, True)
             room = max(1, min(room, limit - len(tokens)))
         thinking = bool(opening) and budget > 0
-        return self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
+        measured = self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
+        measured.hurried = self.template.thinks and budget < most
+        return measured
 
     def _closing(self) -> list[int]:
         return self._tokenize(CLOSING, True) if self.template.thinks else []
 
     def _budget(self, order: Submit, room: int) -> int:
-        """Tokens of thinking for a question; `max_tokens` bounds thinking and answer, half stays for the answer."""
-        budget = self.context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
+        """Tokens of thinking for a question, within the bound that heat may set."""
+        budget = self._granted(order, room, self.context)
+        return budget if self.reasoning_max is None else min(budget, self.reasoning_max)
+
+    def _granted(self, order: Submit, room: int, context: int) -> int:
+        """The same without that; `max_tokens` bounds thinking and answer, half stays for the answer."""
+        budget = context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
         if order.reasoning_budget is not None:
             budget = order.reasoning_budget
-        if self.reasoning_max is not None:
-            budget = min(budget, self.reasoning_max)
         return max(0, min(budget, room // 2 - len(self._closing())))
 
     def _measure(
@@ -211,6 +217,11 @@ class Preparation:
             else:
                 run += self.vocabulary.piece(token)
         return [*parts, run.decode()] if run else parts
+
+
+def _room(order: Submit, left: int) -> int:
+    """Tokens that may be written where the context has so many left."""
+    return left if order.max_tokens is None else min(left, order.max_tokens)
 
 
 def _trimmed(messages: list[Message], fits: Callable[[list[Message]], bool]) -> list[Message]:

@@ -51,6 +51,7 @@ class Sequence:
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
         closed: we wrote the end of the thinking for the model.
+        hurried: heat leaves it a smaller budget than it would have had on a cool board.
         tag_shown: the tag that ends an inline thinking stands in a delta.
         guesses: what its drafts are made of; None before the first.
         numerals: follows what is held to a form, a call from its first byte on.
@@ -78,6 +79,7 @@ class Sequence:
     started: float = math.nan
     first: float = math.nan
     closed: bool = False
+    hurried: bool = False
     tag_shown: bool = False
     guesses: Guesses | None = None
     numerals: Numerals = field(default_factory=Numerals)
@@ -245,6 +247,7 @@ class Sequence:
             trimmed=self.trimmed,
             calls=self.calls() if outcome == "tool_calls" else (),
             said=self.said(piece) if self.order.session else None,
+            hurried=self.hurried and (self.closed or self.budget == 0),
         )
 
 

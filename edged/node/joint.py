@@ -30,7 +30,7 @@ class Run:
         pieces: the answer so far, pieces of one kind joined.
         written, thought: tokens so far, of the answer and of its thinking.
         closed: it is being cancelled: nobody may join any more.
-        altered: a hot board, or its device, has ended the thinking: the answer is not what another one would get.
+        altered: its device has ended the thinking: the answer is not what another one would get.
     """
 
     number: int

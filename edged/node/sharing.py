@@ -19,9 +19,6 @@ from edged.node import endings
 from edged.node.course import Course
 from edged.node.joint import Joint, Run
 
-HASTY = frozenset({"hot", "critical"})
-"""Levels at which a model may have to think less: an answer that was begun or ended there is not given again."""
-
 
 class Orders(Protocol):
     """The engine, as far as running jobs need it."""
@@ -88,9 +85,7 @@ class Sharing:
 
     def begin(self, job: Job, key: bytes | None, number: int) -> None:
         """This question was given to the engine under this number; others may join where it has a key."""
-        run = self.joint.begin(job, key, number)
-        run.altered = self.course.level in HASTY
-        job.run = run.number
+        job.run = self.joint.begin(job, key, number).number
 
     def note(self, report: Prepared | Started | Piece) -> None:
         """Remember how far a run is, for those who join later."""
@@ -114,7 +109,7 @@ class Sharing:
         outcome = report.outcome
         if run.key is None or run.altered or not run.jobs:
             return
-        if self.course.level in HASTY or outcome == "cancelled":
+        if report.hurried or outcome == "cancelled":
             return
         trimmed, written = report.trimmed > 0, report.usage.completion_tokens
         asked = run.jobs[0].question

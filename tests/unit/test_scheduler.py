@@ -184,6 +184,25 @@ def test_budget_closes_the_thinking() -> None:
     assert one.pieces(1, "reasoning") == ended.reasoning
 
 
+@pytest.mark.parametrize(
+    ("context", "bound", "thinks", "hurried"),
+    [
+        (300, None, 90, False),  # cool: a third of the context is enough
+        (150, None, 90, True),  # warm: less context, so its thinking is cut
+        (300, 64, 90, True),  # hot: no thinking is longer
+        (300, 0, 90, True),  # critical: it may not even begin
+        (150, 64, 9, False),  # heat took some of the budget, and nothing of this answer
+    ],
+)
+def test_what_heat_cut_is_told(context: int, bound: int | None, thinks: int, hurried: bool) -> None:  # noqa: FBT001 - a table
+    """An answer that a cool board would have thought longer about."""
+    one = rig("yes", "h" * thinks, THINKING, context=300)
+    one.preparation.context, one.preparation.reasoning_max = context, bound
+    one.ask(1)
+    one.run()
+    assert (one.ended(1).text, one.ended(1).hurried) == ("yes", hurried)
+
+
 @pytest.mark.parametrize("budget", [4, 5, 6, 7])
 def test_a_character_that_the_budget_cuts_is_no_text(budget: int) -> None:
     """Where we close the thinking within a character, whole ones are shown, and no mark of a broken one."""
