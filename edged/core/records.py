@@ -131,7 +131,8 @@ class Recovered(msgspec.Struct, frozen=True):
         jobs: unfinished questions in the order of their acceptance.
         outbox: terminal messages that the broker has not acknowledged, in the order of their questions.
         set_aside: path of a corrupt or foreign file that was moved out of the way; None when all was well.
-        unreadable: finished questions whose stored answer could not be read and was dropped.
+        unreadable: finished questions whose stored answer could not be read and was dropped; those of `jobs` whose
+            `body` is empty are among them, for nobody has told their devices how they ended.
         stopped: the last life of the node ended in order: the runs that were going on then crashed nothing.
     """
 

@@ -28,6 +28,13 @@ UNREADABLE = Refusal(
     "again under a new id",
 )
 
+LOST = Refusal(
+    "interrupted",
+    "this node had an answer and cannot read it any more, its disk has damaged it; ask again",
+    retry_after_ms=1000,
+)
+"""Said of a question that is finished, and whose body is dropped therefore, but for its device's sake."""
+
 log = structlog.get_logger()
 
 
@@ -67,7 +74,7 @@ def recover(
         if is_passing(*job.key):
             desk.cancel(job)
         elif question is None:
-            desk.course.fail(job, UNREADABLE)
+            desk.course.fail(job, UNREADABLE if old.row.body else LOST)
         elif old.attempts >= BEGUN_MAX and not recovered.stopped:
             desk.blame.poison(job, f"was begun {old.attempts} times and never ended")
         else:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from desk_rig import Rig, Server, Toolbox, ended
+from desk_rig import TOPICS, Rig, Server, Toolbox, ended
+from journals import answer, row
+from journals import desk as on_disk
 
 from edged.adapters.judge import Judge
 from edged.core import reply
 from edged.core.job import State
 from edged.core.link import Delivered
 from edged.core.question import Message
-from edged.core.records import JobRow, Publish, Recovered, RecoveredJob, StoredSession
+from edged.core.records import Finished, JobRow, Publish, Recovered, RecoveredJob, StoredSession
 from edged.core.session import Turn
 from edged.core.tools import Call, Offer
 from edged.core.upstream import Policy
@@ -153,6 +158,26 @@ def test_a_question_that_cannot_be_read(body: bytes) -> None:
     recover(rig.desk, Recovered(jobs=(RecoveredJob(1, 0, row),)), "boot", 0.0)
     assert rig.journal.finished[1]["code"] == "interrupted"
     assert rig.engine.submitted == []
+
+
+def test_an_answer_that_cannot_be_read(tmp_path: Path) -> None:
+    """A worn card has changed it before its device had it: the device is told to ask again, once."""
+    path = tmp_path / "journal.db"
+    with on_disk(path) as stored:
+        stored.finish(stored.accepted(row("q1", "c")), answer("yes"))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE jobs SET terminal = x'c1'")
+    with on_disk(path) as stored:
+        rig = Rig(stored.journal)
+        recover(rig.desk, stored.recovered, "boot", 0.0)
+        rig.desk.kept(stored.next(Finished))
+        [told] = rig.line.published
+        assert told.topic == TOPICS.answer("c", "q1")
+        said = msgspec.json.decode(told.payload)
+        assert (said["code"], said["retry_after_ms"]) == ("interrupted", 1000)
+        assert rig.engine.submitted == []
+    with on_disk(path) as stored:
+        assert (stored.recovered.jobs, len(stored.recovered.outbox)) == ((), 1)
 
 
 def test_an_answer_that_is_no_json_is_an_error_each_time() -> None:

@@ -14,6 +14,7 @@ from journals import answer, desk, row
 from edged.adapters.journal import Journal, JournalBusyError, JournalError, JournalVersionError
 from edged.adapters.journal.schema import MIGRATIONS, connect, migrate, unusable
 from edged.core.records import (
+    PUBLISHES_MAX,
     Accepted,
     Broken,
     JournalEvent,
@@ -122,19 +123,26 @@ def test_database_of_another_program_is_set_aside_unchanged(path: Path) -> None:
     assert path.with_name("journal.db.corrupt-1").read_bytes() == content
 
 
-def test_unreadable_stored_answer_is_as_if_pruned(path: Path) -> None:
-    """A stored answer whose bytes make no sense is dropped: its question may be asked again."""
+def test_unreadable_stored_answer(path: Path) -> None:
+    """One whose device has heard nothing is to end in another way; any other is as if it had been pruned."""
     with desk(path) as d:
-        d.finish(d.accepted(row("owed")), answer("yes"))
+        owed = d.accepted(row("owed"))
+        d.finish(owed, answer("yes"))
+        d.journal.clear(d.finish(d.accepted(row("half")), answer("yes")).outbox[0][0])
         for outbox_id, _ in d.finish(d.accepted(row("kept")), answer("yes")).outbox:
             d.journal.clear(outbox_id)
     connection = connect(path)
     connection.execute("UPDATE jobs SET terminal = x'c1'")
     connection.close()
     with desk(path) as d:
-        assert d.recovered.unreadable == 1
+        assert d.recovered.unreadable == 2
         assert d.recovered.outbox == ()
+        assert [(job.number, job.row.id, job.row.body) for job in d.recovered.jobs] == [(owed, "owed", b"")]
+        told = d.finish(owed, answer("lost")[:1], again=True)
+        assert told.outbox == ((owed * PUBLISHES_MAX, answer("lost")[0]),)
+        d.journal.clear(owed * PUBLISHES_MAX)
         assert isinstance(d.accept(row("owed")), Accepted)
+        assert isinstance(d.accept(row("half")), Accepted)
         assert isinstance(d.accept(row("kept")), Accepted)
         assert d.journal.depth().outbox == 0
 

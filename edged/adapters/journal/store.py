@@ -88,6 +88,15 @@ class Store:
 
     def recover(self, now: Instant, time_s: float) -> Recovered:
         """Read what is unfinished and record its deadlines in the clock of this boot; `time_s` as in `finish`."""
+        outbox: list[tuple[int, Publish]] = []
+        unreadable = 0
+        owed = self._sql.execute("SELECT DISTINCT id / ? FROM outbox ORDER BY 1", (PUBLISHES_MAX,)).fetchall()
+        for (number,) in owed:
+            if (entries := self._entries(number)) is None:
+                self._reopen(number)
+                unreadable += 1
+            else:
+                outbox += entries
         jobs = []
         for number, attempts, *columns in self._sql.execute(
             f"{_SELECT_JOB} WHERE finished_s IS NULL ORDER BY number"
@@ -95,15 +104,6 @@ class Store:
             row = recorded(_row(*columns), now)
             session = self._session(row, time_s)
             jobs.append(RecoveredJob(number=number, attempts=attempts, row=row, session=session))
-        outbox: list[tuple[int, Publish]] = []
-        unreadable = 0
-        owed = self._sql.execute("SELECT DISTINCT id / ? FROM outbox ORDER BY 1", (PUBLISHES_MAX,)).fetchall()
-        for (number,) in owed:
-            if (entries := self._entries(number)) is None:
-                self._empty(number)
-                unreadable += 1
-            else:
-                outbox += entries
         self.counts = Counts(unfinished=len(jobs), outbox=len(outbox))
         for job in jobs:
             self._record_deadline(job.number, job.row)
@@ -300,6 +300,16 @@ class Store:
             return _decode(found[0]) if found and found[0] is not None else None
         except msgspec.MsgspecError:
             return None
+
+    def _reopen(self, number: int) -> None:
+        """Drop an answer that is owed and cannot be read; a device that has heard nothing of it is due another end.
+
+        The first message is the one in JSON. Without it in the outbox the device has it, and lacks the plain text.
+        """
+        entry = self._sql.execute("SELECT 1 FROM outbox WHERE id = ?", (number * PUBLISHES_MAX,)).fetchone()
+        self._empty(number)
+        if entry is not None:
+            self._sql.execute("UPDATE jobs SET finished_s = NULL WHERE number = ?", (number,))
 
     def _forget(self, number: int) -> None:
         self._empty(number)
