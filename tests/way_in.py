@@ -44,9 +44,9 @@ class Disk:
 
 
 class WayIn:
-    """The way in, before a desk."""
+    """The way in, before a desk; `full`: one that takes no question on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, full: bool = False) -> None:
         self.rig, self.disk = Rig(), Disk()
         self.jobs: dict[str, Job] = {}
         self.intake = Intake(
@@ -55,7 +55,7 @@ class WayIn:
             self.disk,
             Bounds(),
             Bound(64, 1 << 20, 64),
-            lambda jobs: Load(0, 0, jobs, 1.0, 1, "ready"),
+            lambda jobs: Load(64 if full else 0, 0, jobs, 1.0, 1, "ready"),
             lambda: Instant("boot", self.rig.clock()),
             DEADLINE_S,
             slots=1,

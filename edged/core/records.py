@@ -210,10 +210,14 @@ class NotKnown(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The question was NOT stored; `reason` names SQLite's error, never any content."""
+    """The question was NOT stored; `reason` names SQLite's error, never any content.
+
+    `answer` holds the messages that ended it before, for reading needs no room; they are not in the outbox.
+    """
 
     ticket: object
     reason: str
+    answer: tuple[Publish, ...] = ()
 
 
 class AttemptCounted(msgspec.Struct, frozen=True):

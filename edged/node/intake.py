@@ -275,7 +275,10 @@ class Intake:
             self.refusing.looked(event.ticket, event)
 
     def failed(self, event: Failed) -> None:
-        """The disk does not take it: the broker keeps it, and we try again until its deadline."""
+        """The disk does not take it: the broker keeps it, and we try again until its deadline.
+
+        One that was answered before needs no room.
+        """
         if isinstance(event.ticket, Inquiry):
             self.controls.not_found(event.ticket)
             return
@@ -283,6 +286,12 @@ class Intake:
             self.refusing.looked(event.ticket, event)
             return
         job = _job(event.ticket)
+        if event.answer:
+            self.unstored.drop(job)
+            self.desk.drop(job)
+            for delivery in job.deliveries:
+                self.refusing.give_unwritten(_address(job.question), event.answer, delivery)
+            return
         self.desk.giving.not_stored(job)
         self.unstored.failed(job, event.reason)
 

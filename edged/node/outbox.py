@@ -9,7 +9,7 @@ broker cannot, as it has lost our session or the question was of QoS 0, the refu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -120,6 +120,14 @@ class Outbox:
         self._line.publish(replace(message, token=Answered(message, delivery)))
         return True
 
+    def give(self, answer: Sequence[Publish], delivery: Delivery) -> bool:
+        """Send an answer that the journal has and cannot owe just now, as `refuse` sends a refusal."""
+        if not self.refuse(_outgoing(answer[0]), delivery):
+            return False
+        for publish in answer[1:]:
+            self._line.publish(_outgoing(publish))
+        return True
+
     def connected(self, *, session_present: bool) -> None:
         """A new connection: hand over what waits; `session_present`: the broker has kept our session."""
         turned_back, self._turned_back = self._turned_back, []
@@ -137,16 +145,7 @@ class Outbox:
 
     def _hand_over(self, outbox_id: int, publish: Publish) -> None:
         self._under_way[outbox_id] = publish
-        self._line.publish(
-            Outgoing(
-                topic=publish.topic,
-                payload=publish.payload,
-                qos=1,
-                token=Owed(outbox_id),
-                correlation=publish.properties.get("correlation"),
-                content_type=publish.properties.get("content_type"),
-            )
-        )
+        self._line.publish(replace(_outgoing(publish), token=Owed(outbox_id)))
 
     def delivered_one(self, event: Delivered) -> str | None:
         """The broker has answered; returns its reason where it refused a terminal message."""
@@ -187,6 +186,16 @@ class Outbox:
 def is_unbounded(delivery: Delivery) -> bool:
     """Whether the broker sends such questions without an end: those over HTTP have bounds of their own."""
     return delivery.connection > 0 and not delivery.qos
+
+
+def _outgoing(publish: Publish) -> Outgoing:
+    return Outgoing(
+        topic=publish.topic,
+        payload=publish.payload,
+        qos=1,
+        correlation=publish.properties.get("correlation"),
+        content_type=publish.properties.get("content_type"),
+    )
 
 
 def _error_for(publish: Publish, why: str) -> Publish | None:

@@ -17,7 +17,7 @@ from edged.core import reply
 from edged.core.link import JSON, Arrived, Delivery, Outgoing
 from edged.core.parsing import Address
 from edged.core.ration import Ration
-from edged.core.records import Conflict, Duplicate, Failed, NotKnown
+from edged.core.records import Conflict, Duplicate, Failed, NotKnown, Publish
 from edged.core.records import Outbox as Entries
 from edged.errors import Refusal
 from edged.node.desk import Desk
@@ -116,6 +116,8 @@ class Refusing:
             case Duplicate(state="finished"):
                 self.desk.replies.line.acknowledge(delivery)
                 self.give_again(unfit.address, found.outbox)
+            case Failed(answer=(_, *_)):
+                self.give_unwritten(unfit.address, found.answer, delivery)
             case Conflict():
                 self.refuse(id_taken(unfit.address.id), unfit.address, unfit.client, delivery)
             case _ if (unfit.client, unfit.address.id) in self.desk.roster.named:
@@ -126,16 +128,21 @@ class Refusing:
     def give_again(self, address: Address, entries: Entries) -> None:
         """Send the answer that the journal has."""
         self.desk.replies.counts.duplicates += 1
-        properties = {"content_type": JSON, "correlation": address.correlation}
-        self.desk.outbox.owe(
-            tuple(
-                # The device may listen elsewhere by now, but the plain text has a topic of its own.
-                (number, msgspec.structs.replace(publish, topic=address.reply_to, properties=properties))
-                if publish.properties.get("content_type") == JSON
-                else (number, publish)
-                for number, publish in entries
-            )
-        )
+        self.desk.outbox.owe(tuple((number, _sent_to(address, publish)) for number, publish in entries))
+
+    def give_unwritten(self, address: Address, answer: tuple[Publish, ...], delivery: Delivery) -> None:
+        """The same while the journal cannot note that it is owed: the question is acknowledged after it."""
+        sent = self.desk.outbox.give([_sent_to(address, publish) for publish in answer], delivery)
+        self.desk.replies.counts.duplicates += sent
+        self.desk.replies.counts.dropped += not sent
+
+
+def _sent_to(address: Address, publish: Publish) -> Publish:
+    """A message to where its device listens by now; the plain text has a topic of its own."""
+    if publish.properties.get("content_type") != JSON:
+        return publish
+    properties = {"content_type": JSON, "correlation": address.correlation}
+    return msgspec.structs.replace(publish, topic=address.reply_to, properties=properties)
 
 
 def id_taken(job_id: str) -> Refusal:

@@ -56,6 +56,10 @@ class Unstored:
             for other in self._waiting():
                 self._try(other)
 
+    def drop(self, job: Job) -> None:
+        """It was answered without being stored."""
+        self._jobs.pop(job, None)
+
     def over(self, now: float) -> list[Job]:
         """Those that wait no longer, as they were taken back or are late; nothing before it is time to look."""
         if now < self._retry_at:

@@ -33,12 +33,19 @@ def start_on_a_tiny_disk(broker: Mosquitto, node: MakeNode, state: Path) -> tupl
 
 
 def test_taken_back_while_the_disk_is_full(broker: Mosquitto, node: MakeNode, tmp_path: Path) -> None:
-    """A question that is taken back before it could be stored ends as `cancelled`, and may be asked anew."""
+    """A question that is taken back before it could be stored ends as `cancelled`, and may be asked anew.
+
+    One that was answered before the disk was full has its answer again meanwhile.
+    """
     process, filler = start_on_a_tiny_disk(broker, node, tmp_path / "state")
     asking = Device(broker.host, broker.port, "d1").start()
+    known = asking.ask("x tokens=2")
+    assert asking.wait_reply(known, "done")["text"] == "w0 w1 "
     fill(filler, 0)
     job = asking.ask("x" * 20_000 + " tokens=3")
     process.wait_health(lambda h: "failing" in h["journal"])
+    asking.ask("x tokens=2", id=known)
+    assert asking.wait_reply(known, "done", count=2)["text"] == "w0 w1 "
     asking.control("cancel", job)
     assert asking.answer(job).last["type"] == "cancelled"
     filler.unlink()

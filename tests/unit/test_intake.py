@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 import structlog
-from desk_rig import ended
+from desk_rig import TOPICS, ended
 from way_in import DEADLINE_S, WayIn
 
-from edged.core.records import Accepted, Depth, Failed, Finished
+from edged.core.link import JSON, Delivered
+from edged.core.records import Accepted, Depth, Failed, Finished, Publish
 from edged.engine.messages import Started
 from edged.node.disk_watch import DiskWatch
 from edged.node.unstored import RETRY_S
@@ -44,6 +45,28 @@ def test_copies_while_the_answer_is_not_stored() -> None:
     way.rig.desk.kept(Finished(1, ()))
     way.intake.unpark()
     assert len(way.disk.asked) == 1, "the latest asks for all"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_answer_that_can_be_read_is_given(full: bool) -> None:  # noqa: FBT001 - a table
+    """To a device that asks again: it needs no room, and its question is acknowledged once the broker has it."""
+    way = WayIn(full=full)
+    with structlog.testing.capture_logs() as lines:
+        way.copies(1)
+        ticket = way.disk.asked.pop()
+        text = Publish("edged/v1/client/c/text", b"yes", {"content_type": "text/plain"})
+        end = Publish("elsewhere", b'{"type": "done"}', {"content_type": JSON})
+        way.intake.failed(Failed(ticket, "SQLITE_FULL", (end, text)))
+    told = way.rig.line.published
+    assert [(one.topic, one.payload) for one in told] == [
+        (TOPICS.answer("c", "q"), end.payload),
+        (text.topic, text.payload),
+    ]
+    assert (way.rig.line.acknowledged, way.tried(RETRY_S)) == ([], [])
+    way.rig.desk.outbox.delivered_one(Delivered(told[0].token))
+    assert [one.mid for one in way.rig.line.acknowledged] == [1]
+    assert [line["event"] for line in lines if line["log_level"] != "debug"] == []
+    assert way.rig.desk.roster.named == {}
 
 
 def test_a_question_that_waits_has_one_line() -> None:

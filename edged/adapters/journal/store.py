@@ -152,6 +152,14 @@ class Store:
             return NotKnown(ticket=ticket, unreadable=number)
         return Duplicate(ticket=ticket, number=number, state="finished", outbox=self._owe(number, publishes))
 
+    def answer(self, client: str, job_id: str, digest: bytes) -> tuple[Publish, ...]:
+        """What ended a question, but for words that it is to be asked again; needs no transaction, owes nothing."""
+        found = self._sql.execute(
+            "SELECT number FROM jobs WHERE client = ? AND id = ? AND digest = ? AND finished_s > ?",
+            (client, job_id, digest, _FORGOTTEN_S),
+        ).fetchone()
+        return () if found is None else self._terminal(found[0]) or ()
+
     def attempt(self, number: int, now: Instant) -> AttemptCounted:
         """Count a run that is about to begin, and record what is left of the deadline: the same page."""
         found = self._sql.execute(

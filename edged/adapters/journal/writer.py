@@ -5,7 +5,8 @@ commits once (the group commit: while one commit waits for the disk, the next gr
 reports, one event a command, through `emit`. Only `Entered` comes before the commit: a question that runs at
 once may be computed meanwhile. A clear has no event and waits a little for another commit to ride on.
 
-When the disk refuses (full, I/O error, read-only), questions are reported as `Failed`, while what is
+When the disk refuses (full, I/O error, read-only), questions are reported as `Failed`, with the answer where one
+stands there and can be read, while what is
 already under way (attempts, terminal messages, clears) is kept in memory and tried again with growing
 pauses. That memory is bounded by the questions that stand unfinished in the journal: each can owe one
 attempt and one finish.
@@ -190,9 +191,14 @@ class Writer:
     def _refuse(self, asks: Iterable[Ask], why: str) -> None:
         for ask in asks:
             answer: JournalEvent = Failed(ask.ticket, why)
-            if isinstance(ask, Status):
-                with suppress(sqlite3.OperationalError):  # a disk that takes nothing may still be read
-                    answer = self._store.status(ask.ticket, ask.client, ask.id)
+            with suppress(sqlite3.OperationalError):  # a disk that takes nothing may still be read
+                match ask:
+                    case Status(ticket, client, job_id):
+                        answer = self._store.status(ticket, client, job_id)
+                    case Accept(ticket, row):
+                        answer = Failed(ticket, why, self._store.answer(row.client, row.id, row.digest))
+                    case Recall(ticket, client, job_id, digest):
+                        answer = Failed(ticket, why, self._store.answer(client, job_id, digest))
             self._emit(answer)
 
     def _pause(self, why: str) -> None:
