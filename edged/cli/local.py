@@ -99,4 +99,5 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
     questions = f"{count} question" if count == 1 else f"{count} questions"
     words += ["idle"] if told["idle"] else [questions, f"{told['running']} running"]
     words += [] if told["connected"] else ["no broker"]
+    words += [f"the disk takes nothing ({told['disk']})"] if told.get("disk") else []
     print(f"{told['node']} {told['version']}: {', '.join(words)}; engine {told['engine']}, {told['level']}")

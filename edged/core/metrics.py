@@ -250,7 +250,9 @@ def _processes(health: Health) -> Iterable[Family]:
     yield _one("edged_journal_outbox", "Terminal messages that the broker does not have.", journal.outbox)
     yield _one("edged_sessions", "Conversations that are kept.", journal.sessions)
     yield _one("edged_journal_bytes", "Size of the journal on disk.", journal.bytes)
-    yield _one("edged_journal_failing", "Whether the disk refuses.", journal.failing is not None)
+    yield _one(
+        "edged_journal_failing", "Whether the disk refuses, or does not answer.", journal.failing is not None
+    )
 
 
 def _gauge(name: str, what: str, samples: Iterable[Sample]) -> Family:

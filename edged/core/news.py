@@ -154,7 +154,7 @@ class JournalDepth(Shape, frozen=True, omit_defaults=False):
         outbox: terminal messages that the broker has not acknowledged.
         sessions: conversations that are kept.
         bytes: on disk.
-        failing: why the disk refuses, while it does.
+        failing: why the disk refuses, while it does, or for how long it has not answered.
     """
 
     unfinished: int = 0

@@ -154,6 +154,7 @@ class Depth(msgspec.Struct, frozen=True):
         owed: commands kept in memory until the disk takes them (or until the lazy commit of clears).
         failing: why the disk refuses just now; None when it does not.
         sessions: conversations that are kept.
+        writing_s: how long what is being written has been on its way; 0.0 where nothing is.
     """
 
     unfinished: int
@@ -163,6 +164,7 @@ class Depth(msgspec.Struct, frozen=True):
     owed: int
     failing: str | None
     sessions: int = 0
+    writing_s: float = 0.0
 
 
 class Entered(msgspec.Struct, frozen=True):

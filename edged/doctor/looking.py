@@ -17,6 +17,7 @@ from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.probe import Asked, probe
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
+from edged.client.local import NoDaemonError, order, usual
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
@@ -35,6 +36,7 @@ from edged.node.clocks import NOTE
 from edged.settings import Settings
 from edged.settings.http import is_loopback
 
+STATUS_S = 5.0
 Tell = Callable[[str], None]
 """Called with what is being looked at."""
 
@@ -72,8 +74,26 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
         yield node_checks.daemon(pid, unsure)
     yield node_checks.clock(machine.clock_synchronised(), time.time())
     if settings is not None:
-        yield node_checks.disk(machine.folder(settings.paths.state), settings.journal.max_bytes)
+        folder = machine.folder(settings.paths.state)
+        failing = _failing(settings)
+        if failing is not None:
+            yield node_checks.unwritable(folder, failing)
+        else:
+            yield node_checks.disk(folder, settings.journal.max_bytes)
     yield from node_checks.service(unit, gpu=settings is not None and settings.engine.gpu_layers > 0)
+
+
+def _failing(settings: Settings) -> str | None:
+    """What the daemon says of its disk, where one runs and we may ask."""
+    for place in (settings.control_socket(), usual()):
+        try:
+            told = order(place, "status", timeout_s=STATUS_S).data
+        except NoDaemonError:
+            continue
+        if told.get("node") == settings.node.id:
+            failing = told.get("disk")
+            return None if failing is None else str(failing)
+    return None
 
 
 def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | None, str]:

@@ -134,6 +134,7 @@ class Telling:
             "engine": self.supervision.phase,
             "model": self.desk.course.model,
             "level": self.thermostat.level,
+            "disk": self.journal_depth().failing,
             **news.pools(self.membership),
         }
 

@@ -414,6 +414,13 @@ def test_disks(folder: Folder, state: State) -> None:
     assert node_checks.disk(folder, 64 * 2**20).state == state
 
 
+def test_a_disk_that_only_the_daemon_knows_to_hang() -> None:
+    """It has room and rights, and takes nothing."""
+    folder = Folder("/s", exists=True, writable=True, free_bytes=10 * GIB)
+    verdict = node_checks.unwritable(folder, "the disk has not answered for 12 s")
+    assert (verdict.state, "has not answered for 12 s" in verdict.words) == ("failure", True)
+
+
 RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0"}
 
 

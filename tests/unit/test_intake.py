@@ -119,6 +119,18 @@ def test_one_session_keeps_its_order() -> None:
     assert way.tried() == ["behind"]
 
 
+def test_a_disk_that_hangs_is_told() -> None:
+    """It refuses nothing; a write that takes so long is the only sign, in health as in the log."""
+    depth = iter(Depth(1, 0, 0, 0, 1, None, writing_s=seconds) for seconds in (0.0, 4.0, 12.0, 27.0, 0.0))
+    watch = DiskWatch(lambda: next(depth))
+    with structlog.testing.capture_logs() as lines:
+        told = [watch().failing for _ in range(5)]
+    hangs = "the disk has not answered for"
+    assert told == [None, None, f"{hangs} 12 s", f"{hangs} 27 s", None]
+    assert [line["event"] for line in lines] == ["journal_failing", "journal_writes_again"]
+    assert lines[0]["reason"] == f"{hangs} 12 s"
+
+
 def test_a_disk_that_refuses_is_told() -> None:
     """Also where an answer alone waits for it, of which nobody else says a word; once, and when it is over."""
     found = [Depth(0, 0, 0, 0, 0, None), Depth(1, 0, 0, 0, 1, "SQLITE_FULL: full")]

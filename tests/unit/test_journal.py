@@ -240,6 +240,29 @@ def test_a_new_question_that_runs_at_once_is_told_of_before_its_commit(path: Pat
         assert d.events.empty()
 
 
+def test_how_long_a_write_takes_is_told(path: Path) -> None:
+    """A disk that hangs ends nothing and refuses nothing: only the time tells."""
+    begun, on = threading.Event(), threading.Event()
+
+    def hang(_event: JournalEvent) -> None:
+        begun.set()
+        assert on.wait(20)
+
+    journal = Journal(path, hang)
+    journal.open()
+    journal.accept("ticket", row("a"), begun=True)
+    assert begun.wait(20)
+    first = journal.depth().writing_s
+    time.sleep(0.01)
+    assert journal.depth().writing_s >= first + 0.01
+    on.set()
+    until_s = time.monotonic() + 20
+    while journal.depth().writing_s:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    assert journal.close(20)
+
+
 def test_close_is_idempotent_and_final(path: Path) -> None:
     """Closing twice is harmless; a command after it is a defect of the caller and told as such."""
     journal = Journal(path, lambda _: None)

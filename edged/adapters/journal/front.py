@@ -185,6 +185,7 @@ class Journal:
             owed=self._writer.owed,
             failing=self._writer.failing,
             sessions=self._store.sessions.count,
+            writing_s=self._writer.writing_s,
         )
 
     def close(self, timeout_s: float = 5.0) -> bool:

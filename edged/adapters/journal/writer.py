@@ -43,7 +43,7 @@ UPKEEP_S: Final = 3600.0  # pruning by age and saving the clock: 24 small commit
 
 
 class Writer:
-    """Serves one queue of commands until told to close; any thread may read `failing` and `owed`."""
+    """Serves one queue of commands until told to close; any thread may read its public attributes."""
 
     def __init__(
         self,
@@ -65,12 +65,19 @@ class Writer:
         self._upkeep_s = time.monotonic()
         self._pause_s = 0.0
         self._retry_s = 0.0  # no try before this while failing
+        self._turn_s: float | None = None  # since when the file is used
         self.failing: str | None = None
 
     @property
     def owed(self) -> int:
         """Commands kept until the disk takes them."""
         return len(self._owed)
+
+    @property
+    def writing_s(self) -> float:
+        """How long it has been at the file, which a disk may make last for ever; any thread."""
+        since_s = self._turn_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def run(self) -> None:
         """Be the thread. However it ends, unless it was told to, `Broken` is the last event."""
@@ -89,8 +96,9 @@ class Writer:
                 self._emit(Broken(ended))
 
     def _turn(self) -> None:
+        self._turn_s = None
         asks = self._gather()
-        now_s = time.monotonic()
+        self._turn_s = now_s = time.monotonic()
         if self.failing is not None and now_s < self._retry_s:
             self._refuse(asks, self.failing)
         elif asks or self.failing is not None or now_s >= min(self._due_s, self._upkeep_s):

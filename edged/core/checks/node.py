@@ -145,6 +145,12 @@ def clock(synchronised: bool | None, now_s: float) -> Verdict:  # noqa: FBT001 -
     return ok("clock", "synchronised")
 
 
+def unwritable(folder: Folder, failing: str) -> Verdict:
+    """What the daemon says of a disk that may look well from here, as one that hangs does."""
+    words = f"the daemon cannot write its journal: {failing}"
+    return failure("disk", words, f"df {folder.path}; sudo dmesg | tail")
+
+
 def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
     """The state folder: journal, prefix store, calibration."""
     name = "disk"
