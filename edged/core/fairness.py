@@ -35,7 +35,12 @@ def choose(waiting: Sequence[Waiting], served: Mapping[str, float]) -> Waiting |
 
 
 class TokenLedger:
-    """How many tokens each client was served, forgotten slowly so that yesterday's use does not count.
+    """How many tokens each client was served, while others wanted some too.
+
+    What a client had before another one came costs that one nothing, and who comes has saved up nothing: a
+    newcomer begins where those stand whose turn it is just now (start-time fair queueing, Goyal, Vin and Cheng
+    1996). Else who was alone for an hour would wait until whoever comes later has had as much, and a newcomer that
+    asks without a pause would keep all others waiting as long. An engine without a question forgets all.
 
     Args:
         half_life_tokens: after this many tokens served to anybody, old counts weigh half.
@@ -44,7 +49,19 @@ class TokenLedger:
     def __init__(self, half_life_tokens: int = 20_000) -> None:
         self._half_life_tokens = half_life_tokens
         self._since_halving = 0
+        self._level: dict[Priority, float] = {}
         self.served: dict[str, float] = {}
+
+    def comes(self, client: str, priority: Priority, *, first: bool) -> None:
+        """Count a client in that had no question of this class here; `first` where nobody had any."""
+        if first:
+            self._level, self.served = {}, {}
+        elif self._level.get(priority, 0.0) > self.served.get(client, 0.0):
+            self.served[client] = self._level[priority]
+
+    def begins(self, client: str, priority: Priority) -> None:
+        """A question's turn has come, before its tokens are counted."""
+        self._level[priority] = max(self._level.get(priority, 0.0), self.served.get(client, 0.0))
 
     def add(self, client: str, tokens: int) -> None:
         """Count tokens, prompt and answer alike, that were computed for `client`."""
@@ -52,4 +69,5 @@ class TokenLedger:
         self._since_halving += tokens
         if self._since_halving >= self._half_life_tokens:
             self._since_halving = 0
+            self._level = {priority: level / 2 for priority, level in self._level.items()}
             self.served = {name: count / 2 for name, count in self.served.items() if count >= 2}  # noqa: PLR2004 - under two tokens is forgotten

@@ -34,6 +34,9 @@ class Line:
     def submit(self, sequence: Sequence) -> None:
         """Put a measured question in line."""
         self._announced.pop(sequence.number, None)
+        order, here = sequence.order, [*self.waiting.values(), *self.running.values()]
+        if not any((one.order.client, one.order.priority) == (order.client, order.priority) for one in here):
+            self.ledger.comes(order.client, order.priority, first=not here)
         self.waiting[sequence.number] = sequence
 
     def find(self, number: int) -> Sequence | None:

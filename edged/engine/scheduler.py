@@ -238,6 +238,7 @@ class Scheduler:
             )
             sequence.stored = None
             sequence.cached = sequence.past
+            self._line.ledger.begins(order.client, order.priority)
             # Charged now, not as it is read: else one client could take every slot that comes free at once.
             self._line.ledger.add(order.client, sequence.prompt_tokens - sequence.cached)
             sequence.started = now

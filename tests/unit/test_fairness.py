@@ -88,6 +88,49 @@ def test_a_flood_does_not_hold_up_others() -> None:
     pytest.fail("the single question was not served")
 
 
+def test_what_was_had_while_nobody_waited_is_no_debt() -> None:
+    """A node's only client all day stood behind 190 questions of whoever came in the evening."""
+    ledger = TokenLedger()
+    ledger.comes("calm", "normal", first=True)
+    for _ in range(500):
+        ledger.begins("calm", "normal")
+        ledger.add("calm", 100)
+    ledger.comes("flood", "normal", first=False)
+    ledger.begins("flood", "normal")
+    ledger.add("flood", 150)
+    line = [Waiting(number, "flood", "normal") for number in range(9)] + [Waiting(9, "calm", "normal")]
+    chosen = choose(line, ledger.served)
+    assert chosen is not None
+    assert chosen.client == "calm"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3000), st.booleans()), max_size=60))
+def test_who_comes_waits_for_one_question_of_each_other(history: list[tuple[str, int, bool]]) -> None:
+    """At most, whatever was before, and however fast the others ask; and does the same for them."""
+    ledger, here = TokenLedger(half_life_tokens=5000), set[str]()
+    for client, tokens, stays in history:
+        if client not in here:
+            ledger.comes(client, "normal", first=not here)
+        here.add(client)
+        served = min(here, key=lambda one: (ledger.served.get(one, 0.0), one))
+        ledger.begins(served, "normal")
+        ledger.add(served, tokens)
+        if not stays:
+            here.remove(served)
+    ledger.comes("new", "normal", first=not here)
+    line = [Waiting(number, client, "normal") for number, client in enumerate([*sorted(here), "new"])]
+    turns = list[str]()
+    while len(turns) < 8:
+        chosen = choose(line, ledger.served)
+        assert chosen is not None
+        turns.append(chosen.client)
+        ledger.begins(chosen.client, "normal")
+        ledger.add(chosen.client, 3000)
+    before = turns[: turns.index("new")]
+    assert len(set(before)) == len(before)
+    assert turns.count("new") <= 5 or not here
+
+
 def test_old_use_is_forgotten() -> None:
     """After its half life a count weighs half, and small ones are dropped, so names do not pile up."""
     ledger = TokenLedger(half_life_tokens=100)

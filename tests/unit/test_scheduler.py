@@ -491,6 +491,25 @@ def test_priorities() -> None:
     assert one.started() == [1, 5, 4, 3, 2]
 
 
+def test_who_was_alone_before_is_served_beside_who_comes() -> None:
+    """And who comes late, and asks without a pause, keeps nobody waiting until it has had as much."""
+    one = rig("x" * 60, streams=1)
+    for number in range(1, 30):
+        one.ask(number, client="calm")
+    for number in range(30, 60):
+        one.scheduler.step()
+        one.ask(number, client="flood")
+    while len(one.started()) < 29:
+        one.scheduler.step()
+    one.ask(60, client="late")
+    one.ask(61, client="late")
+    one.run()
+    order = one.started()
+    assert {30, 31} < set(order[:8])
+    assert order.index(60) <= 31
+    assert order.index(61) <= 34
+
+
 def test_reuse() -> None:
     """A conversation that goes on reads only what is new; a question that wants no reuse reads everything."""
     one = rig("yes", streams=1)
