@@ -127,7 +127,7 @@ HEAT = (
         (
             Query(f"edged_temperature_celsius{NODE}", "{{instance}} {{zone}}"),
             Query(
-                'max by (instance, kind) (edged_trip_celsius{instance=~"$instance", kind!="active"})',
+                'min by (instance, kind) (edged_trip_celsius{instance=~"$instance", kind!="active"})',
                 "trip: {{instance}} {{kind}}",
             ),
             Query(f"edged_heat_target_celsius{NODE}", "trip: {{instance}} target"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,43 @@ def test_the_dashboards_are_those_that_the_code_makes() -> None:
     """Nobody has edited the JSON, or forgotten to make it anew."""
     assert {path.name for path in (DEPLOY / "grafana").glob("*.json")} == {"node.json", "fleet.json"}
     code, said = run(sys.executable, str(DEPLOY / "grafana" / "dashboards.py"), "--check")
+    assert code == 0, said
+
+
+def test_the_trip_that_is_drawn_is_the_first_one(tmp_path: Path) -> None:
+    """A Raspberry Pi is slowed down from 80 C on, though its zone has a trip at 85 C as well."""
+    panels = json.loads((DEPLOY / "grafana" / "node.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    [expr] = [query for query in queries if "edged_trip_celsius" in query]
+    trips = {("passive", 80): 0, ("passive", 85): 1, ("critical", 110): 2, ("active", 50): 3}
+    story = {
+        "rule_files": [],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {
+                        "series": f'edged_trip_celsius{{instance="pi", zone="cpu", trip="{trip}", kind="{kind}"}}',
+                        "values": f"{temp_c}x5",
+                    }
+                    for (kind, temp_c), trip in trips.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": expr.replace("$instance", ".*"),
+                        "eval_time": "2m",
+                        "exp_samples": [
+                            {"labels": '{instance="pi", kind="passive"}', "value": 80},
+                            {"labels": '{instance="pi", kind="critical"}', "value": 110},
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "trips.test.yml"
+    file.write_text(yaml.safe_dump(story))
+    code, said = run("promtool", "test", "rules", str(file))
     assert code == 0, said
 
 
