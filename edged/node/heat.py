@@ -122,6 +122,14 @@ class Thermostat:
         )
         return True
 
+    def without_lies(self, vitals: Vitals) -> Vitals:
+        """The reading without what sensors say that are not believed: a cool board is not shown as 127 C hot."""
+        lying = {} if self.verdict is None else self.verdict.sensors
+        zones = (
+            dataclasses.replace(zone, temp_c=None) if zone.name in lying else zone for zone in vitals.zones
+        )
+        return dataclasses.replace(vitals, zones=tuple(zones)) if lying else vitals
+
     def as_json(self) -> dict[str, Any]:
         """The part of `health` about heat; what is not known is left out."""
         verdict, limits = self.verdict, self.limits

@@ -259,6 +259,7 @@ class Node:
     def _vitals_read(self, vitals: Vitals) -> None:
         vitals = self.thermostat.heat.known(self.thermostat.clocks.without_ours(vitals))
         changed = self.thermostat.read(vitals, self.clock(), busy=self.desk.running > 0)
+        vitals = self.thermostat.without_lies(vitals)
         self.desk.course.level = self.thermostat.level
         self.desk.calling.vitals = {"level": self.desk.course.level, **news.board(vitals)}
         self.intake.slots = self.thermostat.slots

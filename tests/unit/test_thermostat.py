@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import boards
+import pytest
 from configured import configured
 
 from edged.adapters.note import Note
@@ -15,6 +16,7 @@ from edged.core.heat.edges import Edges
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import Margins
 from edged.core.heat.policy import Ceiling
+from edged.core.vitals import headroom_c
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, Order
 from edged.node.clocks import Clocks
@@ -149,6 +151,21 @@ def test_a_lie_leaves_no_clock_lowered(tmp_path: Path) -> None:
     verdict = rig.thermostat.verdict
     assert verdict is not None
     assert (verdict.sensors[BIG], rig.caps()) == ("stuck", {"2400000"})
+
+
+def test_a_lie_is_not_shown(tmp_path: Path) -> None:
+    """A sensor that says 127 C for ever is told as not believed: no screen shows a cool board as that hot."""
+    rig = Rig(tmp_path)
+    for _ in range(40):
+        rig.read(127.0)
+    vitals = rig.reader.read()
+    assert headroom_c(vitals.zones) == 85.0 - 127.0
+    shown = rig.thermostat.without_lies(vitals)
+    assert {zone.name for zone in shown.zones if zone.temp_c is None} == {BIG}
+    assert headroom_c(shown.zones) == pytest.approx(85.0 - 47.153)
+    rig.read(50.0)
+    rig.read(50.0)
+    assert rig.thermostat.without_lies(vitals) == vitals
 
 
 def test_dips_that_are_told_as_one_are_all_counted_on(tmp_path: Path) -> None:
