@@ -153,6 +153,8 @@ def _tls(cafile: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLCon
         if cert is not None or key is not None:
             raise typer.BadParameter("--cert and --key need --cafile, which switches TLS on")
         return None
+    if cert is None and key is not None:
+        raise typer.BadParameter("--key needs --cert, the certificate that it belongs to")
     try:
         context = ssl.create_default_context(cafile=str(cafile))
     except ssl.SSLError:

@@ -39,3 +39,15 @@ def on_refusal(reason: str) -> str:
     if reason == "Unsupported protocol version":
         return "it has no MQTT 5, which this client speaks"
     return "see user name, password and its ACL"
+
+
+def on_closing(*, tls: bool) -> str:
+    """What helps where the connection ended before the broker answered CONNECT, over TLS or not."""
+    if tls:  # with TLS 1.3 it looks at our certificate when the handshake is over for us
+        return (
+            "it may want a certificate of this program (--cert, --key), or not accept that; its log says more"
+        )
+    return (
+        "if that is its port for TLS, give the CA that signed its certificate (--cafile), else see whether it is "
+        "a broker for MQTT 5"
+    )

@@ -91,6 +91,7 @@ class Line:
         self._subacks: Words[list[ReasonCode]] = Words()
         self._refused: ReasonCode | None = None
         self._found = False  # a session of which we do not know that it is ours
+        self._hung_up = False  # by the broker, before it said anything
         self._connected_s: float | None = None
         self._short_lives = 0
         self._taken_in = threading.Event()
@@ -138,7 +139,7 @@ class Line:
         self._pubacks.clear()
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
-        self._found, self._short_lives = False, 0
+        self._found, self._hung_up, self._short_lives = False, False, 0
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_S
@@ -163,6 +164,9 @@ class Line:
     def _failure(self, place: str, *, in_time: bool) -> ClientError | None:
         if not in_time:
             return UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
+        if self._hung_up:
+            doubt = failures.on_closing(tls=self._tls is not None)
+            return UnreachableError(f"{place} ended the connection without an answer; {doubt}")
         if self._found:
             account = "this certificate" if self._account[0] is None else f"the account {self._account[0]!r}"
             return ClientError(
@@ -336,6 +340,9 @@ class Line:
         since_s, self._connected_s = self._connected_s, None
         if since_s is not None:  # paho may tell it twice
             self._short_lives = self._short_lives + 1 if time.monotonic() - since_s < STEADY_S else 0
+        elif not self._taken_in.is_set():
+            self._hung_up = True
+            self._taken_in.set()
 
     def _arrived(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
         if self._found:

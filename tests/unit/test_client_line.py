@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from broker import Mosquitto
+from certificates import Authority
 
-from edged.client import Client, ClientError
+from edged.client import Client, ClientError, UnreachableError
 from edged.client.watcher import SETTLE_S
 
 CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
@@ -73,6 +76,32 @@ def test_what_is_kept_comes_late_on_a_slow_line() -> None:
 
     with fake(CONNACK, answer) as port, Client(port=port) as client:
         assert client.nodes() == {"attic": "online"}
+
+
+@pytest.mark.parametrize(("tls", "mend"), [(False, "--cafile"), (True, "--cert, --key")])
+def test_a_broker_that_hangs_up_is_not_called_silent(tmp_path: Path, tls: bool, mend: str) -> None:  # noqa: FBT001
+    """A port for TLS asked without it, or one that wants a certificate: told at once, with what to change."""
+    theirs = ours = None
+    if tls:
+        authority = Authority(tmp_path)
+        pair = authority.server()
+        theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        theirs.load_cert_chain(pair.cert, pair.key)
+        ours = ssl.create_default_context(cafile=authority.pem)
+
+    def hang_up(server: socket.socket) -> None:
+        line = server.accept()[0]
+        with line if theirs is None else theirs.wrap_socket(line, server_side=True) as heard:
+            heard.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        thread = threading.Thread(target=hang_up, args=(server,), daemon=True)
+        thread.start()
+        client = Client(port=server.getsockname()[1], tls=ours)
+        with pytest.raises(UnreachableError, match=f"ended the connection without an answer; .*{mend}"):
+            client.connect()
+        thread.join(30)
 
 
 def test_a_refused_subscription_is_told() -> None:
