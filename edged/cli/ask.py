@@ -82,8 +82,7 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     Exit codes: 0 answered, 1 refused or failed, 2 usage, 75 not now (busy, hot, loading, draining, offline, no
     answer in time), 130 interrupted.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a script's timeout, a terminal that is gone
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
+    end_in_order()
     if node is not None and pool is not None:
         raise typer.BadParameter("give --node or --pool, not both")
     fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session, "model": model}
@@ -106,6 +105,12 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged ask", error)
     sys.exit(code)
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP (a script's timeout, a terminal that is gone) take back what is asked."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
 
 
 def follow(answer: Answer, *, as_json: bool = False) -> int:

@@ -13,7 +13,7 @@ import typer
 
 from ..client import Client, ClientError
 from . import OVER_MQTT, app, broker
-from .ask import complain, follow, note
+from .ask import complain, end_in_order, follow, note
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401 - gives input() its arrows and its memory
@@ -56,6 +56,7 @@ def chat(  # noqa: PLR0917 - typer gives them by name
 
     Exit codes: 0 ended, 1 refused, 75 not now.
     """
+    end_in_order()
     try:
         name = name or username or broker.own_name()  # whose the session is
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:

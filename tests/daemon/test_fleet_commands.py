@@ -375,19 +375,27 @@ def test_what_was_lost_on_the_way_is_printed_at_the_end(broker: Mosquitto, node:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name)
 def test_waits_in_line_and_is_ended(broker: Mosquitto, daemon: MakeDaemon, how: signal.Signals) -> None:
-    """Behind another question a terminal is told so; a signal that ends the command takes the question back."""
+    """Behind another question a terminal is told so; a signal that ends ask or chat takes the question back."""
     node = daemon(broker, {"engine": {"slots": 1}}, scripted=True).start()
     node.wait_online()
-    words = command("ask", "tokens=400 step_ms=20", "--json", "--port", str(broker.port))
+    question = "tokens=400 step_ms=20"
+    words = command("ask", question, "--json", "--port", str(broker.port))
     with subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
         assert b"accepted" in first.stdout.readline()
         ours, theirs = pty.openpty()
-        words.remove("--json")
         with subprocess.Popen(
-            words, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
+            command("chat", "--port", str(broker.port)),
+            env=environment(),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
         ) as second:
             os.close(theirs)
+            assert second.stdin is not None
+            second.stdin.write(f"{question}\n".encode())
+            second.stdin.flush()
             assert b"one question has to end before it begins" in os.read(ours, 4096)
             for asking in (second, first):
                 asking.send_signal(how)
