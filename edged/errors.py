@@ -7,7 +7,8 @@ sysexits.h, which the unit file does not restart); a `Refusal` is the asking dev
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 EX_TEMPFAIL = 75  # sysexits.h; systemd starts us again
 EX_CONFIG = 78  # sysexits.h; systemd: RestartPreventExitStatus=78
@@ -72,6 +73,17 @@ class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, n
 
 class ModelError(EdgedError):
     """The model file cannot be used; the text says which file, why, and what to do."""
+
+    @classmethod
+    def unread(cls, path: Path, error: OSError) -> Self:
+        """It cannot be opened. Where it is there and closed to us, putting it there again would not help."""
+        mend = "put the model there or correct model.path"
+        if isinstance(error, PermissionError):
+            mend = (
+                "let the account of edged read the file and enter the folders above it; as a service it sees "
+                "nothing below /home and /root"
+            )
+        return cls(f"{path}: {error.strerror}; {mend}")
 
 
 class LibraryError(EdgedError):

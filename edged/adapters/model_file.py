@@ -51,7 +51,7 @@ def read(path: Path) -> ModelFile:
             header = _header(lambda size: (file.seek(0), file.read(size))[1])
         shape = gguf.shape(header)
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; put the model there or correct model.path") from error
+        raise ModelError.unread(path, error) from error
     except gguf.GgufError as error:
         raise ModelError(
             f"{path}: {error}; copy the file again, or set model.path to a model in GGUF"
@@ -84,5 +84,5 @@ def sha256(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
                 done += len(chunk)
                 progress(done)
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; correct model.path") from error
+        raise ModelError.unread(path, error) from error
     return digest.hexdigest()

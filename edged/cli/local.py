@@ -21,6 +21,7 @@ Socket = Annotated[
         "--socket",
         metavar="FILE",
         envvar="EDGED_SOCKET",
+        readable=False,  # who may not ask is told who may
         help=f"The daemon's socket; else {' or '.join(map(str, PLACES))}.",
     ),
 ]

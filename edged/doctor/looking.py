@@ -29,6 +29,7 @@ from edged.core.heat.clocks import decode, lowered
 from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose, threads
 from edged.core.vitals import Vitals
+from edged.engine import template_file
 from edged.engine.environment import huge_pages
 from edged.engine.trial_client import describe, used_sets
 from edged.errors import EngineError, ModelError, SettingsError
@@ -162,8 +163,9 @@ def _model(
         return
     yield model_checks.file(model.shape, model.bytes, model.missing_bytes, "")
     yield model_checks.quantisation(model.shape, str(path))
-    yield model_checks.sha256(settings.model.sha256, None if quick else _hash(model, tell))
-    yield model_checks.template(model.shape, settings.model.chat_template is not None)
+    if settings.model.sha256 or not model.missing_bytes:  # nobody shall set the hash of a file that was cut
+        yield model_checks.sha256(settings.model.sha256, None if quick else _hash(model, tell))
+    yield _template(settings.model.chat_template, model)
     room = model_checks.Room(engine.slots, engine.context_max, engine.kv_type)
     total, free = found.memory_total_bytes, found.memory_available_bytes
     yield model_checks.memory(model.shape, room, total, free, running)
@@ -174,6 +176,16 @@ def _model(
         key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine, engine.gpu_layers)
         if key is not None:
             yield model_checks.calibration(*calibration_file.fitting(settings.paths.state, key))
+
+
+def _template(configured: Path | None, model: ModelFile) -> Verdict:
+    reason = ""
+    if configured is not None:
+        try:
+            template_file.load(configured)
+        except ModelError as error:
+            reason = str(error)
+    return model_checks.template(model.shape, configured is not None, reason)
 
 
 def _hash(model: ModelFile, tell: Tell) -> str | None:

@@ -99,7 +99,8 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
-            raise ModelError(f"the chat template cannot be read: {error}") from error
+            where = f"line {error.lineno}: " if isinstance(error, jinja2.TemplateSyntaxError) else ""
+            raise ModelError(f"the chat template cannot be read: {where}{error.message}") from error
         self._bos, self._eos = bos, eos
         self.thinks = CLOSE in source or OPEN in source
         # A nonce that no device can know: private-use characters that bracket text from the wire.

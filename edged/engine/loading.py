@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edged import small_file
 from edged.core.batching import rows_for
 from edged.core.gpu import why_unused
-from edged.engine import llama
+from edged.engine import llama, template_file
 from edged.engine.chat import CHATML, ChatTemplate
 from edged.engine.messages import Configure, ModelInfo
 from edged.engine.ports import Chooser
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 MAGIC = b"GGUF"
 HASH_CHUNK_BYTES = 1 << 20
-TEMPLATE_BYTES_MAX = 256 * 1024
 
 
 def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
@@ -66,9 +64,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     loading = False
     gpus = llama.gpus() if setup.gpu_layers else ()
     llama.give_back()  # what the loader and the tokenizer's making have freed: 2 MB with 49k tokens, 6 with 152k
-    template = ChatTemplate(
-        _template_source(setup, model), bos=model.special_text("bos"), eos=model.special_text("eos")
-    )
+    template = _template(setup, model)
     preparation = Preparation(
         vocabulary=model,
         template=template,
@@ -149,7 +145,7 @@ def check_file(path: Path, sha256: str | None) -> int:
                         "copy the file again, or correct the setting"
                     )
     except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; put the model there or correct model.path") from error
+        raise ModelError.unread(path, error) from error
     return size
 
 
@@ -172,13 +168,13 @@ def _state_key(setup: Configure, path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _template_source(setup: Configure, model: llama.Model) -> str:
-    if setup.chat_template is None:
-        return model.chat_template or CHATML
-    path = Path(setup.chat_template)
+def _template(setup: Configure, model: llama.Model) -> ChatTemplate:
+    bos, eos = model.special_text("bos"), model.special_text("eos")
+    if setup.chat_template is not None:
+        return template_file.load(Path(setup.chat_template), bos=bos, eos=eos)
     try:
-        return small_file.read(path, TEMPLATE_BYTES_MAX).decode()
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}; correct model.chat_template") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: {error}; correct model.chat_template") from error
+        return ChatTemplate(model.chat_template or CHATML, bos=bos, eos=eos)
+    except ModelError as error:
+        raise ModelError(
+            f"{setup.model_path}: {error}; name a file with another in model.chat_template"
+        ) from error

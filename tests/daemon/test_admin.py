@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from device import WAIT_S, Listener, MakeDevice
 LONG = "tokens=400 step_ms=20"
 SHORT = "tokens=60 step_ms=20"
 RESULTS = ("edged/v1/node/n1/admin/+/result",)
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 
 
 class Operator(Listener):
@@ -47,10 +49,12 @@ def operator(broker: Mosquitto) -> Any:
     person.stop()
 
 
-def edged(node: DaemonProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+def edged(
+    node: DaemonProcess, *arguments: str, wrapper: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command against the node's socket."""
     path = node.config.parent / "state" / "control.sock"
-    command = [sys.executable, "-m", "edged", *arguments, "--socket", str(path)]
+    command = [*wrapper, sys.executable, "-m", "edged", *arguments, "--socket", str(path)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
     )
@@ -260,6 +264,9 @@ def test_commands_on_the_machine(broker: Mosquitto, daemon: MakeDaemon, device: 
     assert asking.answer(asking.ask("x")).last["code"] == "draining"
     assert edged(node, "undrain").returncode == 0
     assert asking.answer(asking.ask("x")).last["type"] == "done"
+    path.chmod(0)
+    closed = edged(node, "status", wrapper=WITHOUT_PRIVILEGE if os.geteuid() == 0 else ())
+    assert (closed.returncode, "root and the service's group may" in closed.stderr) == (69, True)
     assert node.terminate() == 0
     absent = edged(node, "status")
     assert absent.returncode == 69

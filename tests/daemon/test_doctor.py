@@ -168,16 +168,20 @@ def test_no_broker(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> Non
 
 
 def test_what_is_broken(daemon: MakeDaemon, broker: Mosquitto, small_model: Path, tmp_path: Path) -> None:
-    """A cut model, a wrong hash and a board in trouble are failures and warnings with their mends."""
-    model = tmp_path / "cut.gguf"
+    """A cut model, a wrong hash or template, a board in trouble are failures and warnings with their mends."""
+    model, template = tmp_path / "cut.gguf", tmp_path / "t.jinja"
     model.write_bytes(small_model.read_bytes()[:-100_000])
+    template.write_text("{{ bogus")
     root = rk3588_mainline(tmp_path / "board")
     tree.put(root / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "powersave\n")
     paths = {"sys": str(root / "sys"), "proc": str(root / "proc")}
-    node = daemon(broker, {"model": {"path": str(model), "sha256": "0" * 64}, "paths": paths})
+    files = {"path": str(model), "chat_template": str(template)}
+    node = daemon(broker, {"model": files | {"sha256": "0" * 64}, "paths": paths})
     found = checks(config=node.config)
     assert found["model"]["state"] == "failure"
     assert found["hash"]["state"] == "failure"
+    assert found["template"]["state"] == "failure"
+    assert found["template"]["words"].startswith(f"{template}: ")
     assert found["clocks"]["state"] == "warning"
     assert "Radxa ROCK 5B" in found["board"]["words"]
 

@@ -73,7 +73,7 @@ UNUSABLE: dict[Callable[[Path, Path], None], str] = {
     only_the_magic: "llama.cpp cannot load",
     directory: "Is a directory",
     pipe: "no regular file",
-    unreadable: "Permission denied",
+    unreadable: "Permission denied; let the account of edged read the file",
 }
 """What makes the file, and what must stand in the reason."""
 

@@ -288,12 +288,14 @@ def test_the_model_s_figures() -> None:
     assert (none.state, none.words, none.mend) == ("failure", "m.gguf: no such file", "correct model.path")
     assert model_checks.quantisation(R1, "m.gguf").state == "ok"
     other = model_checks.quantisation(replace(R1, quantisation="Q8_0"), "/m/a.gguf")
-    assert other.mend == "python -m edged.engine.quantize /m/a.gguf /m/a-Q4_0.gguf"
+    assert other.mend == "edged model add --q4-0 /m/a.gguf, and set model.path to what it prints"
     assert model_checks.context(R1, Room()) is None
     assert model_checks.context(R1, Room(context_max=200_000)) is not None
     assert model_checks.template(R1, configured=False).state == "ok"
     assert model_checks.template(replace(R1, has_template=False), configured=False).state == "warning"
     assert model_checks.template(replace(R1, has_template=False), configured=True).state == "ok"
+    wrong = model_checks.template(R1, configured=True, reason="t.jinja: line 1: what; correct it")
+    assert (wrong.state, wrong.words, wrong.mend) == ("failure", "t.jinja: line 1: what", "correct it")
 
 
 @pytest.mark.parametrize(

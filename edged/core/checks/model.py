@@ -46,8 +46,7 @@ def quantisation(shape: Shape, path: str) -> Verdict:
     if shape.quantisation == "Q4_0":
         return ok("format", f"Q4_0, {shape.bytes_per_token / 1e6:.0f} MB read a token")
     words = f"mostly {shape.quantisation}: llama.cpp is fastest on these CPUs with Q4_0"
-    target = f"{path.removesuffix('.gguf')}-Q4_0.gguf"
-    return warning("format", words, f"python -m edged.engine.quantize {path} {target}")
+    return warning("format", words, f"edged model add --q4-0 {path}, and set model.path to what it prints")
 
 
 def sha256(wanted: str | None, found: str | None) -> Verdict:
@@ -64,8 +63,11 @@ def sha256(wanted: str | None, found: str | None) -> Verdict:
     return ok("hash", f"SHA-256 {found[:12]}... as set")
 
 
-def template(shape: Shape, configured: bool) -> Verdict:  # noqa: FBT001 - one of two facts
-    """How conversations are written for the model."""
+def template(shape: Shape, configured: bool, reason: str = "") -> Verdict:  # noqa: FBT001 - one of two facts
+    """How conversations are written for the model; `reason`: why the one in the settings cannot be used."""
+    if reason:
+        words, _, mend = reason.rpartition("; ")
+        return failure("template", words, mend)
     if shape.has_template or configured:
         return ok("template", "of the settings" if configured else "of the file")
     return warning(
