@@ -26,10 +26,14 @@ class Left:
     room: int
     written: int = 0
 
-    def work_s(self, rates: Rates) -> float:
-        """Seconds that it takes alone."""
+    def read_s(self, rates: Rates) -> float:
+        """Seconds to read what is left of its prompt."""
+        return rates.work_s(read=max(0, self.read), write=0)
+
+    def write_s(self, rates: Rates) -> float:
+        """Seconds to write an average answer, or what is left of one, alone."""
         write = min(self.room, max(1, int(rates.answer_tokens) - self.written))
-        return rates.work_s(read=max(0, self.read), write=write)
+        return rates.work_s(read=0, write=write)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,14 @@ class Capacity:
     share: float
 
     def line_s(self, ahead: Iterable[Left]) -> float:
-        """Seconds until these are done, side by side."""
-        return sum(left.work_s(self.rates) for left in ahead) / self.slots / self.share
+        """Seconds until these are done: answers are written side by side, prompts read one after the other."""
+        rates, each = self.rates, [*ahead]
+        read_s = sum(left.read_s(rates) for left in each)
+        return (read_s + sum(left.write_s(rates) for left in each) / self.slots) / self.share
 
     def eta_s(self, ahead: Iterable[Left], own: Left) -> float:
         """Seconds until a question behind these is answered."""
-        return self.line_s(ahead) + own.work_s(self.rates) / self.share
+        return self.line_s(ahead) + (own.read_s(self.rates) + own.write_s(self.rates)) / self.share
 
     def refusal(self, ahead: Sequence[Left], own: Left, prompt_tokens: int, left_s: float) -> Refusal | None:
         """The refusal of a question that cannot begin its answer in time; None where it may.

@@ -6,13 +6,18 @@ changed from here; the arithmetic is `core.outlook`'s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
+
 from edged.core.outlook import Capacity, Left
 from edged.core.rates import MEASURED_PASSES, Counters
 from edged.engine.limits import Limits
 from edged.engine.line import Line
 from edged.engine.sequence import Sequence
-from edged.engine.slots import Slots
+from edged.engine.slots import COPY_MIN, Slots, common
 from edged.errors import Refusal
+
+LOOKED_AT = 8
+"""Questions ahead that a prompt is compared with: those of a fleet begin alike, and one look takes tens of us."""
 
 
 class Promises:
@@ -31,7 +36,8 @@ class Promises:
     def estimate(self, sequence: Sequence) -> tuple[int, float]:
         """How many questions must end before this one begins, and in how many seconds its answer may be there."""
         ahead = self._line.everyone()
-        own = Left(sequence.prompt_tokens - sequence.known(self._slots), sequence.room)
+        sequence.foreseen = self._foreseen(sequence, ahead)
+        own = Left(sequence.prompt_tokens - sequence.foreseen, sequence.room)
         in_line = max(0, len(ahead) + 1 - self._limits.slots)
         return in_line, self._capacity().eta_s((other.left for other in ahead), own)
 
@@ -44,7 +50,7 @@ class Promises:
         if deadline is None or self._counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
             return None
         ahead = self._line.before(sequence)
-        held = self._slots.longest(sequence.tokens)
+        held = max(self._slots.longest(sequence.tokens), self._foreseen(sequence, ahead))
         if sequence.stored is not None:
             held = max(held, len(sequence.stored.tokens))
         own = Left(sequence.prompt_tokens - held, sequence.room)
@@ -53,6 +59,18 @@ class Promises:
         if refusal is not None:
             refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
         return refusal
+
+    def _foreseen(self, sequence: Sequence, others: Items[Sequence]) -> int:
+        """Tokens of a prompt that will not be computed for it: they are known, or read before for one of others."""
+        known = sequence.known(self._slots)
+        if not sequence.order.reuse or not self._slots.rewinds:
+            return known
+        alike = [
+            common(other.tokens[: other.prompt_tokens], sequence.tokens)
+            for other in others[-LOOKED_AT:]
+            if other.order.reuse
+        ]
+        return max([known, *(count for count in alike if count >= COPY_MIN)])
 
     def _capacity(self) -> Capacity:
         return Capacity(self._counters.rates, self._limits.slots, self._limits.pace.share)

@@ -50,6 +50,7 @@ class Sequence:
         form: how the model writes tool calls, where it may.
         past: tokens that stand in the cache, in slot `slot`.
         cached: prompt tokens that were there already.
+        foreseen: how many these will be, by the looks of it when its answer's time was told; until it has a slot.
         closed: we wrote the end of the thinking for the model.
         hurried: heat leaves it a smaller budget than it would have had on a cool board.
         tag_shown: the tag that ends an inline thinking stands in a delta.
@@ -74,6 +75,7 @@ class Sequence:
     slot: int = NO_SLOT
     past: int = 0
     cached: int = 0
+    foreseen: int = 0
     reasoning_tokens: int = 0
     chooser: Chooser | None = None
     started: float = math.nan
@@ -117,7 +119,8 @@ class Sequence:
     @property
     def left(self) -> Left:
         """What it has still before it."""
-        return Left(self.prompt_tokens - self.past, self.room, self.written)
+        done = self.foreseen if self.slot == NO_SLOT else self.past
+        return Left(self.prompt_tokens - done, self.room, self.written)
 
     def known(self, slots: Slots, without: Container[int] = ()) -> int:
         """How many tokens of its prompt need not be computed, as things stand; some streams left out."""

@@ -24,7 +24,7 @@ RATES.expect(0.1, 0.01)  # answers of 128 tokens on average, as nothing was answ
 )
 def test_work(left: Left, seconds: float) -> None:
     """Reading, and an average answer, or as much of one as there is room for."""
-    assert left.work_s(RATES) == pytest.approx(seconds)
+    assert left.read_s(RATES) + left.write_s(RATES) == pytest.approx(seconds)
 
 
 def test_eta() -> None:
@@ -32,6 +32,12 @@ def test_eta() -> None:
     ahead = [Left(0, 10)] * 4
     assert Capacity(RATES, 2, 1.0).eta_s(ahead, Left(100, 10)) == pytest.approx(4.0 / 2 + 2.0)
     assert Capacity(RATES, 2, 0.5).eta_s(ahead, Left(100, 10)) == pytest.approx(8.0)
+
+
+def test_prompts_are_read_one_after_the_other() -> None:
+    """However many slots there are: of four slots with prompts to read, a fourth of the time was told."""
+    ahead = [Left(300, 10)] * 4
+    assert Capacity(RATES, 4, 1.0).eta_s(ahead, Left(300, 10)) == pytest.approx(5 * 3.0 + 1.0 + 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1163,6 +1163,37 @@ def test_an_idle_engine_refuses_no_sensible_deadline() -> None:
     assert fresh.scheduler.promises.refusal(sequence, now) is None
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_a_fleet_is_told_is_what_it_takes(slots: int, alike: bool) -> None:  # noqa: FBT001 - a table
+    """Twelve at once: a beginning in common was counted for each of them, and prompts as if read side by side."""
+    rig = Rig(ScriptedModel(say("0123456789" * 4), streams=slots, context=512, batch_tokens=64))
+    passes = rig.model.passes
+    passes.during = lambda: rig.clock.advance(0.01 + 0.002 * max(0, passes.rows_of[-1] - 4))
+    for number in range(100, 104):
+        rig.ask(number, "x" * 300)
+        rig.run()
+    told: dict[int, float] = {}
+    for number in range(1, 13):
+        text = ("a hall with pumps " if alike else f"{number} hall with pumps ") * 10
+        due = rig.clock() + 60.0
+        messages = Message("system", text), Message("user", f"{number}?")
+        order = submit(number, *messages, client=f"c{number}", deadline=due, max_tokens=40)
+        sequence = rig.measure(order)
+        assert rig.scheduler.promises.refusal(sequence, rig.clock()) is None
+        told[number] = rig.scheduler.promises.estimate(sequence)[1]
+        rig.put_in_line(sequence)
+    begun, took = rig.clock(), dict[int, float]()
+    while rig.scheduler.step():
+        for report in rig.reports:
+            if isinstance(report, Ended):
+                took[report.number] = rig.clock() - begun
+        rig.reports.clear()
+    for number, eta_s in told.items():
+        assert eta_s < 1.7 * took[number]
+        assert eta_s > 0.6 * took[number] or number <= slots  # the first know nothing of those to come
+
+
 def test_a_prompt_too_long_for_its_deadline() -> None:
     """300 tokens at a millisecond each cannot be read in 50: that is said at once, with the time it would take."""
     rig = measured()
