@@ -34,6 +34,8 @@ def events(  # noqa: PLR0917 - typer gives them by name
 ) -> None:
     """Follow what happens to the nodes, until interrupted.
 
+    When something may have been missed, standard error says so.
+
     Exit codes: 0 so many came, 1 refused, 75 no broker, 130 interrupted.
     """
     out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -41,7 +43,7 @@ def events(  # noqa: PLR0917 - typer gives them by name
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:
             if broker.interactive():
                 note(f"waiting for what happens to {node or 'the nodes'} of {host}:{port}; Ctrl-C ends")
-            for number, event in enumerate(client.events(node), 1):
+            for number, event in enumerate(client.events(node, missed=note), 1):
                 if as_json:
                     told = {"node": event.node, "event": event.event, **event.fields}
                     print(msgspec.json.encode(told).decode(), flush=True)

@@ -205,8 +205,10 @@ class Line:
         return self._paho.is_connected()
 
     def crowded(self) -> bool:
-        """Whether connections end again and again soon after they began."""
-        return self._short_lives >= SHORT_LIVES
+        """Whether connections end again and again soon after they began; no longer once one lasts."""
+        since_s = self._connected_s
+        lasts = since_s is not None and time.monotonic() - since_s >= STEADY_S
+        return self._short_lives >= SHORT_LIVES and not lasts
 
     def subscribe(self, topic: str) -> None:
         """Subscribe from now on; once is enough.

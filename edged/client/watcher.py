@@ -11,13 +11,14 @@ import secrets
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import msgspec
 
 from edged.client.answer import FAILURE, AnswerTimeoutError, ClientError, UnreachableError
 from edged.client.fleet import Happened, NodeView, happened, views
+from edged.client.gaps import Gaps
 from edged.client.line import Line
 from edged.core.topics import is_name, is_prefix
 
@@ -174,8 +175,14 @@ class Watcher:
         with self._changed:
             return views(self._prefix, self._latest, self._heard_at, time.monotonic())
 
-    def events(self, node: str | None = None) -> Iterator[Happened]:
+    def events(
+        self, node: str | None = None, *, missed: Callable[[str], None] = lambda _why: None
+    ) -> Iterator[Happened]:
         """What happens to one node, or to all, from now on; ends when the client is closed.
+
+        Args:
+            node: one alone.
+            missed: told in a sentence when and why something may have passed by; called by whoever iterates.
 
         Raises:
             ValueError: the name does not fit into a topic.
@@ -187,8 +194,12 @@ class Watcher:
         wanted = f"{self._prefix}/v1/node/{node or '+'}/event"
         self._line.subscribe(wanted)
         self._listeners.append(listener)
+        gaps = Gaps()
         try:
             while True:
+                near, crowded = self._line.connected(), self._line.crowded()
+                if why := gaps.look(time.monotonic(), connected=near, crowded=crowded):
+                    missed(why)
                 try:
                     event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
                 except queue.Empty:

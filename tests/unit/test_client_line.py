@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import subprocess
@@ -16,6 +17,7 @@ from broker import Mosquitto
 from certificates import Authority
 
 from edged.client import Client, ClientError, UnreachableError
+from edged.client.gaps import MISSED, MISSING, Gaps
 from edged.client.watcher import SETTLE_S
 
 CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
@@ -210,3 +212,38 @@ def test_a_user_name_that_is_no_name() -> None:
     with pytest.raises(ValueError, match=r"'a@b' does not fit into a topic: give a name; names have"):
         Client(username="a@b")
     assert Client(username="a@b", name="a").name == "a"
+
+
+def test_what_a_listener_may_have_missed_is_told() -> None:
+    """The connection came back by itself, and nobody can tell what happened meanwhile."""
+    lives = itertools.count(1)
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        if kind != SUBSCRIBE:
+            return b""
+        return suback(body, GRANTED) if b"/event" not in body or next(lives) > 1 else None
+
+    told: list[str] = []
+    with fake(CONNACK, answer) as port, Client(port=port) as client:
+
+        def missed(why: str) -> None:
+            told.append(why)
+            client.close()
+
+        assert list(client.events(missed=missed)) == []
+    [why] = told
+    assert "what happened meanwhile may be missing here" in why
+
+
+def test_programs_of_one_account_are_told_once() -> None:
+    """Each pushes the other out every second; when the other one is gone, a gap is told as before."""
+    gaps = Gaps()
+    assert gaps.look(0.0, connected=True, crowded=False) is None
+    assert [gaps.look(at, connected=at % 2 == 0, crowded=True) for at in (1.0, 2.0, 3.0)] == [
+        MISSING,
+        None,
+        None,
+    ]
+    assert gaps.look(15.0, connected=True, crowded=False) is None
+    assert gaps.look(16.0, connected=False, crowded=False) is None
+    assert gaps.look(20.0, connected=True, crowded=False) == MISSED.format(4)
