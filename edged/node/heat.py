@@ -6,6 +6,7 @@ Belongs to the dispatcher thread. What the readings mean and what a level allows
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,8 +25,8 @@ HOT = "hot"
 """The reason under which a node leaves its pools."""
 
 NOTE_S = 600.0
-"""How often beginnings that are told as one are noted: a weak supply dips with every question, and each note is a
-write to the card. A kill costs what was counted since."""
+"""How often beginnings are noted, after the first: a weak supply dips with every question, and each note is a write
+to the card. A kill costs what was counted since."""
 
 log = structlog.get_logger()
 
@@ -74,7 +75,7 @@ class Thermostat:
     verdict: Verdict | None = None
     limits: Limits | None = None
     _noted: str = field(init=False)
-    _noted_at: float = 0.0
+    _noted_at: float = -math.inf
 
     def __post_init__(self) -> None:
         self._noted = self.heat.edges.line()
@@ -173,8 +174,7 @@ class Thermostat:
             self._say("sensor_failed", zone=zone, state=state, blind=verdict.blind)
         for zone in verdict.mended:
             self._say("sensor_mended", zone=zone)
-        told = verdict.throttled is not None or verdict.under_voltage is not None
-        if told or (now - self._noted_at >= NOTE_S and self.heat.edges.line() != self._noted):
+        if now - self._noted_at >= NOTE_S and self.heat.edges.line() != self._noted:
             self._note(now)
         if verdict.throttled is not None:
             self._say(

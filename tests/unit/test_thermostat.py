@@ -168,6 +168,20 @@ def test_a_lie_is_not_shown(tmp_path: Path) -> None:
     assert rig.thermostat.without_lies(vitals) == vitals
 
 
+def test_dips_that_are_told_apart_wear_no_card(tmp_path: Path) -> None:
+    """A question a minute on a weak supply is a beginning and an end a minute, but a note in ten."""
+    rig = Rig(tmp_path)
+    rig.dip()
+    assert len(rig.notes) == 1, "the first is noted at once"
+    for _ in range(30):
+        for _ in range(28):
+            rig.read(50.0)
+        rig.dip()
+    assert len(rig.notes) <= 2 + 1800 / NOTE_S
+    rig.thermostat.close()
+    assert Edges.after(rig.notes[-1], "this-boot").supply.count == 31
+
+
 def test_dips_that_are_told_as_one_are_all_counted_on(tmp_path: Path) -> None:
     """A supply that dips with every question is one line for hours: its count outlives a restart in between."""
     rig = Rig(tmp_path)
