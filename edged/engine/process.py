@@ -89,7 +89,7 @@ def _run(fd: int, load: Load) -> int:
             channel.send(Log(cast("Any", level), event, fields))
 
     cores = Cores(setup.cores, say)
-    cores.pin()
+    cores.left(setup.prefill_threads)
 
     def log(level: str, text: str) -> None:
         channel.send(Log(cast("Any", level), "llama_cpp", {"text": text[:500]}))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,34 +29,53 @@ class Lines:
         self.told.append((level, event, fields))
 
 
-@pytest.fixture
-def apart() -> Iterator[ThreadPoolExecutor]:
-    """A thread whose affinity is nobody else's."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+class Board:
+    """Threads on eight cores, within a cpuset.
+
+    Args:
+        forgets: it sets threads free whenever the cpuset changes, as Linux does up to 6.1.
+    """
+
+    def __init__(self, *, forgets: bool) -> None:
+        self._forgets = forgets
+        self.cpuset = self.asked = tuple(range(8))
+
+    def allow(self, *cores: int) -> None:
+        """Change the cpuset."""
+        self.cpuset = cores
+        if self._forgets or not set(self.asked) & set(cores):
+            self.asked = cores
+
+    def cores(self) -> tuple[int, ...]:
+        """Where the threads may run."""
+        return tuple(core for core in self.asked if core in self.cpuset)
+
+    def take(self, cores: tuple[int, ...]) -> None:
+        """Ask for others."""
+        if set(cores) & set(self.cpuset):
+            self.asked = cores
 
 
-def test_cores_are_taken_away_and_come_back(apart: ThreadPoolExecutor) -> None:
-    """No more threads than cores, each change is one line, and what it takes to mend it stands in it."""
-    wanted = tuple(sorted(os.sched_getaffinity(0)))[:2]
-    assert len(wanted) == 2, "losing one takes two cores"
-    lines = Lines()
-
-    def lose_one() -> list[int]:
-        cores = Cores(wanted, lines.say)
-        cores.pin()
-        counts = [cores.left(2), cores.left(1)]
-        os.sched_setaffinity(0, wanted[:1])
-        counts += [cores.left(2), cores.left(2)]
-        os.sched_setaffinity(0, wanted)
-        return [*counts, cores.left(2), cores.left(2)]
-
-    assert apart.submit(lose_one).result() == [2, 1, 1, 1, 2, 2]
-    assert [(level, event) for level, event, _ in lines.told] == [
-        ("warning", "cores_taken_away"),
-        ("info", "cores_are_back"),
+@pytest.mark.parametrize("forgets", [False, True])
+def test_cores_are_taken_away_and_come_back(forgets: bool) -> None:  # noqa: FBT001 - a table
+    """No more threads than cores, and the wanted ones as soon as they may be used; each change is one line."""
+    board, lines = Board(forgets=forgets), Lines()
+    cores = Cores((4, 5, 6, 7), lines.say, board)
+    seen = []
+    for allowed in (range(8), (2, 3, 4, 5), (0, 1), (0, 1, 2), range(8), range(4, 8)):
+        board.allow(*allowed)
+        seen.append((cores.left(4), cores.left(2), board.cores()))
+    assert seen == [
+        (4, 2, (4, 5, 6, 7)),
+        (2, 2, (4, 5)),
+        (2, 2, (0, 1)),
+        (3, 2, (0, 1, 2)) if forgets else (2, 2, (0, 1)),
+        (4, 2, (4, 5, 6, 7)),
+        (4, 2, (4, 5, 6, 7)),
     ]
-    assert lines.told[0][2]["cores"] == str(wanted[0])
+    events = [(level, event) for level, event, _ in lines.told]
+    assert events == [("warning", "cores_taken_away")] * (2 + forgets) + [("info", "cores_are_back")]
+    assert (lines.told[0][2]["cores"], lines.told[0][2]["wanted"]) == ("4-5", "4-7")
     assert "AllowedCPUs" in str(lines.told[0][2]["mend"])
 
 
@@ -66,7 +83,6 @@ def test_nothing_wanted_is_nothing_watched() -> None:
     """Without cores of its own an engine has as many threads as it was told."""
     lines = Lines()
     cores = Cores((), lines.say)
-    cores.pin()
     assert (cores.left(64), lines.told) == (64, [])
 
 
