@@ -42,7 +42,10 @@ def clock_synchronised() -> bool | None:
 
 def folder(path: Path) -> Folder:
     """The state folder, or the place where it would be."""
-    exists = path.is_dir()
+    try:
+        exists = path.is_dir()
+    except PermissionError:
+        return Folder(str(path), exists=True, writable=False, free_bytes=None, closed=True)
     if not exists:
         return Folder(str(path), exists=False, writable=False, free_bytes=None)
     try:

@@ -26,7 +26,14 @@ Option = Annotated[
 
 def chosen(given: Path | None) -> Path | None:
     """The file to read; None where none was given and the usual one is not there."""
-    return given if given is not None or not USUAL.is_file() else USUAL
+    return given if given is not None or not _is_there(USUAL) else USUAL
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except PermissionError:
+        return True  # in a folder that is closed to us: whoever reads the file says so
 
 
 def load(given: Path | None) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from pathlib import Path
@@ -23,7 +24,8 @@ class NoDaemonError(EdgedError):
 
 def usual() -> Path:
     """The place where a socket is, else the service's."""
-    return next((place for place in PLACES if place.exists()), PLACES[0])
+    # Not `exists`: the second one lies where nobody but root may look, once systemd has made the folder.
+    return next((place for place in PLACES if os.access(place, os.F_OK)), PLACES[0])
 
 
 def order(path: Path, op: str, /, *, timeout_s: float = 30.0, **fields: Any) -> Result:  # noqa: ANN401 - JSON values

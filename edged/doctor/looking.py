@@ -23,8 +23,8 @@ from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
 from edged.core.checks import node as node_checks
 from edged.core.checks.board import Library
-from edged.core.checks.node import Unit
-from edged.core.checks.verdict import Verdict, failure
+from edged.core.checks.node import NOT_TOLD, Folder, Unit
+from edged.core.checks.verdict import Verdict, failure, unknown
 from edged.core.heat.clocks import decode, lowered
 from edged.core.heat.margins import Margins, of_section, with_known_trips
 from edged.core.topology import Choice, choose, threads
@@ -69,13 +69,13 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     if settings is not None:
         pid, unsure = machine.journal_holder(settings.paths.state)
         running = pid is not None or _active(unit)
-        yield from _model(settings, found, choice, running=running, quick=quick, tell=tell)
+        folder = machine.folder(settings.paths.state)
+        yield from _model(settings, found, choice, folder, running=running, quick=quick, tell=tell)
         tell("the broker")
         yield from _network(settings, may_log_in=not running and not unsure)
         yield node_checks.daemon(pid, unsure)
     yield node_checks.clock(machine.clock_synchronised(), time.time())
     if settings is not None:
-        folder = machine.folder(settings.paths.state)
         failing = _failing(settings)
         if failing is not None:
             yield node_checks.unwritable(folder, failing)
@@ -152,7 +152,14 @@ def _library() -> Library:
 
 
 def _model(
-    settings: Settings, found: Board, choice: Choice | None, *, running: bool, quick: bool, tell: Tell
+    settings: Settings,
+    found: Board,
+    choice: Choice | None,
+    state: Folder,
+    *,
+    running: bool,
+    quick: bool,
+    tell: Tell,
 ) -> Iterator[Verdict]:
     tell("the model")
     path, engine = settings.model.path, settings.engine
@@ -174,7 +181,9 @@ def _model(
         yield context
     if choice is not None:
         key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine, engine.gpu_layers)
-        if key is not None:
+        if state.closed:
+            yield unknown("calibration", NOT_TOLD)
+        elif key is not None:
             yield model_checks.calibration(*calibration_file.fitting(settings.paths.state, key))
 
 

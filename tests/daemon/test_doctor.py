@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
 from secured import ShippedBroker
 
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 
-def doctor(*words: str, config: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+
+def doctor(
+    *words: str, config: Path | None = None, wrapper: Sequence[str] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run it without a terminal."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("EDGED_")}
     command = [
+        *wrapper,
         sys.executable,
         "-m",
         "edged",
@@ -39,9 +44,11 @@ def doctor(*words: str, config: Path | None = None, **variables: str) -> subproc
     )
 
 
-def checks(*words: str, config: Path | None = None, **variables: str) -> dict[str, dict[str, Any]]:
+def checks(
+    *words: str, config: Path | None = None, wrapper: Sequence[str] = (), **variables: str
+) -> dict[str, dict[str, Any]]:
     """Its verdicts by name, the worst of each name; the exit code agrees with them."""
-    ended = doctor("--json", *words, config=config, **variables)
+    ended = doctor("--json", *words, config=config, wrapper=wrapper, **variables)
     told = json.loads(ended.stdout)
     assert ended.returncode == ["ok", "warning", "failure"].index(told["state"]), ended.stderr
     order = ["ok", "unknown", "warning", "failure"]
@@ -184,6 +191,23 @@ def test_what_is_broken(daemon: MakeDaemon, broker: Mosquitto, small_model: Path
     assert found["template"]["words"].startswith(f"{template}: ")
     assert found["clocks"]["state"] == "warning"
     assert "Radxa ROCK 5B" in found["board"]["words"]
+
+
+def test_by_somebody_beside_the_service(node: DaemonProcess, tmp_path: Path) -> None:
+    """Systemd keeps the state where only root may look: what others cannot be told is no fault of the node's."""
+    state = node.config.parent / "state"
+    closed = tmp_path / "private"
+    closed.mkdir()
+    (closed / "state").mkdir()
+    state.rmdir()
+    state.symlink_to(closed / "state")
+    closed.chmod(0)
+    wrapper = WITHOUT_PRIVILEGE if os.geteuid() == 0 else ()
+    found = checks("--quick", config=node.config, wrapper=wrapper)
+    closed.chmod(0o700)
+    for name in ("disk", "daemon", "calibration"):
+        assert found[name]["state"] == "unknown", name
+        assert "sudo edged doctor" in found[name]["words"]
 
 
 def test_a_raspberry_pi_near_its_firmware_s_trip(

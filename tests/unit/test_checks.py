@@ -409,6 +409,7 @@ def test_clocks() -> None:
         (Folder("/s", exists=True, writable=True, free_bytes=2**20), "failure"),
         (Folder("/s", exists=True, writable=False, free_bytes=10 * GIB), "failure"),
         (Folder("/s", exists=False, writable=False, free_bytes=None), "unknown"),
+        (Folder("/s", exists=True, writable=False, free_bytes=None, closed=True), "unknown"),
     ],
 )
 def test_disks(folder: Folder, state: State) -> None:

@@ -10,6 +10,7 @@ from edged.core.gpu import GPU_DROP_IN
 
 DAY_S = 86_400.0
 SOON_S = 30 * DAY_S
+NOT_TOLD = "cannot be told by this account (sudo edged doctor)"
 YEAR_2025_S = 1_735_689_600.0
 MIB = 2**20
 DISK_LEAST_BYTES = 16 * MIB
@@ -51,12 +52,18 @@ class BrokerAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The state folder: what can be written, what is free there."""
+    """The state folder: what can be written, what is free there.
+
+    Attributes:
+        closed: this account may not even look: so it is for all but root where systemd made it for an account of
+            the service's own.
+    """
 
     path: str
     exists: bool
     writable: bool
     free_bytes: int | None
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def daemon(pid: int | None, unsure: bool) -> Verdict:  # noqa: FBT001 - a readin
     if pid is not None:
         return ok("daemon", f"running (process {pid})")
     if unsure:
-        return unknown("daemon", "cannot be told by this account (sudo edged doctor)")
+        return unknown("daemon", NOT_TOLD)
     return warning("daemon", "not running", "sudo systemctl start edged, or edged run --config FILE")
 
 
@@ -154,9 +161,9 @@ def unwritable(folder: Folder, failing: str) -> Verdict:
 def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
     """The state folder: journal, prefix store, calibration."""
     name = "disk"
-    if not folder.exists:
-        words = f"{folder.path} is not there; the service makes it at its first start"
-        return unknown(name, words)
+    if folder.closed or not folder.exists:
+        words = NOT_TOLD if folder.closed else "is not there; the service makes it at its first start"
+        return unknown(name, f"{folder.path} {words}")
     if not folder.writable:
         return failure(
             name, f"{folder.path} cannot be written", f"ls -ld {folder.path}; mount; df {folder.path}"
