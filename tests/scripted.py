@@ -139,6 +139,10 @@ class ScriptedPasses:
         """What cannot be cut cannot go back either."""
         return self.cuts
 
+    def least(self, loaded: int) -> int:
+        """All of a state, where nothing can be cut."""
+        return 0 if self.cuts else loaded
+
     def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
         """Append a row to the next pass."""
         assert 0 <= token <= ASSISTANT, f"no such token: {token}"

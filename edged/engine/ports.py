@@ -57,6 +57,9 @@ class Passes(Protocol):
     def load(self, sequence: int, data: bytearray) -> bool:
         """Put saved bytes into a sequence in place of what it holds; False leaves it empty."""
 
+    def least(self, loaded: int) -> int:
+        """Of a state that was loaded with so many tokens, how many must stay; 0 where it can be cut anywhere."""
+
     def stop_pass(self, stop: bool = True) -> None:  # noqa: FBT001, FBT002 - a flag is what it is
         """Abort the running pass."""
 

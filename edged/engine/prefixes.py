@@ -68,7 +68,7 @@ class Prefixes:
         clock: monotonic seconds.
         token_bytes: of a state, about, for each of its tokens: what would be too large is not made.
         spare_bytes: of the disk, which are not taken.
-        rewinds: a file may be of use to a prompt that begins with a part of it only.
+        least: how many of a file's tokens a prompt must begin with to go on from it, by their number.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Prefixes:
         *,
         token_bytes: int = 0,
         spare_bytes: int = SPARE_BYTES,
-        rewinds: bool = True,
+        least: Callable[[int], int] = lambda _: 0,
     ) -> None:
         self._folder = folder
         self._key = key
@@ -90,7 +90,7 @@ class Prefixes:
         self._clock = clock
         self._token_bytes = token_bytes
         self._spare_bytes = spare_bytes
-        self._rewinds = rewinds
+        self._least = least
         self._guard = threading.Lock()
         self._entries: dict[Path, Entry] = {}
         self._waiting: weakref.WeakValueDictionary[Path, Stored] = weakref.WeakValueDictionary()
@@ -154,7 +154,7 @@ class Prefixes:
         """The file that begins most like a prompt, and how many tokens they share."""
         with self._guard:
             known = [*self._entries.values()]
-        shared = [(useful(entry.tokens, tokens, rewinds=self._rewinds), entry) for entry in known]
+        shared = [(useful(one.tokens, tokens, self._least(len(one.tokens))), one) for one in known]
         count, best = max(shared, key=lambda one: one[0], default=(0, None))
         return best, count
 

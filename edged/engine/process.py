@@ -155,7 +155,7 @@ def _open_prefixes(setup: Configure, model: LoadedModel, say: Say) -> Prefixes |
     if setup.prefix_bytes:
         size = model.info.kv_bytes_per_token
         return Prefixes(
-            folder, model.state_key, setup.prefix_bytes, say, token_bytes=size, rewinds=model.passes.rewinds
+            folder, model.state_key, setup.prefix_bytes, say, token_bytes=size, least=model.passes.least
         )
     erase(folder)
     return None

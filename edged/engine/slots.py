@@ -27,6 +27,7 @@ class Slot:
         held: the tokens in it.
         used: grows with each use; the smallest is oldest.
         shared: how many of the tokens the prompt of another conversation has begun with as well.
+        least: so many of the tokens must stay when it is cut, where it is not emptied: it was loaded.
         talk: the question in it goes on with a conversation, so all of its tokens may be wanted again.
         private: nothing of it goes to another prompt, nor to disk, and it is emptied when its question is over.
     """
@@ -36,6 +37,7 @@ class Slot:
     busy: bool = False
     used: int = 0
     shared: int = 0
+    least: int = 0
     talk: bool = False
     private: bool = False
 
@@ -95,7 +97,10 @@ class Slots:
 
     def _shared(self, slot: Slot, tokens: Items[int]) -> int:
         """How many of a stream's first tokens a prompt begins with and may have."""
-        return 0 if slot.private else useful(slot.held, tokens, rewinds=self.rewinds)
+        return 0 if slot.private else useful(slot.held, tokens, self._least(slot))
+
+    def _least(self, slot: Slot) -> int:
+        return slot.least if self.rewinds else len(slot.held)
 
     def take(
         self, tokens: Items[int], *, reuse: bool, talk: bool = False, stored: Stored | None = None
@@ -131,6 +136,7 @@ class Slots:
             chosen, keep = oldest, shared[best.index]
             self._passes.forget(oldest.index)
             self._passes.copy(best.index, oldest.index)
+            oldest.least = best.least
             self._copying |= {best.index, oldest.index}
             best.shared = max(best.shared, keep)
         else:
@@ -138,6 +144,7 @@ class Slots:
         if not self._passes.forget(chosen.index, keep):
             keep = 0
         chosen.held = list(tokens[:keep])
+        chosen.least = min(chosen.least, keep)
         # A conversation that goes on begins as it began before: that is no other prompt.
         chosen.shared = min(chosen.shared, keep) if talk and chosen is near else keep
         chosen.talk, chosen.private = talk, not reuse
@@ -147,12 +154,19 @@ class Slots:
         return chosen.index, keep
 
     def _load(self, slot: Slot, stored: Stored) -> bool:
-        if self._passes.load(slot.index, stored.data):
-            slot.held = list(stored.tokens)
+        slot.held = list(stored.tokens)
+        if self._put(slot, stored.data):
             return True
-        slot.held = []
         stored.reject()
         return False
+
+    def _put(self, slot: Slot, data: bytearray) -> bool:
+        """Put a state of what the stream holds into it."""
+        slot.least = self._passes.least(len(slot.held))
+        whole = self._passes.load(slot.index, data)
+        if not whole:
+            slot.held, slot.least = [], 0
+        return whole
 
     def extend(self, index: int, tokens: Items[int]) -> None:
         """A pass has put these tokens into the stream."""
@@ -185,7 +199,7 @@ class Slots:
         """Forget what an aborted pass may have put into the stream beyond `held`."""
         slot = self._slots[index]
         if not self._passes.forget(index, len(slot.held)):
-            slot.held.clear()
+            slot.held, slot.least = [], 0
 
     def close_up(self) -> dict[int, int]:
         """Bring the running streams side by side, see `closing_up`; what idle ones hold is kept.
@@ -210,8 +224,8 @@ class Slots:
             self._slots[slot.index] = slot
             if data is None:
                 self._passes.forget(slot.index)
-            elif not self._passes.load(slot.index, data):
-                slot.held.clear()
+            else:
+                self._put(slot, data)
 
     def length(self, index: int) -> int:
         """Tokens in the stream."""
@@ -225,9 +239,7 @@ class Slots:
         """
         resting = [(slot, slot.worth(talks=talks)) for slot in self._slots if not slot.busy]
         return [
-            (slot.index, slot.held[:worth])
-            for slot, worth in resting
-            if worth and (self.rewinds or worth == len(slot.held))
+            (slot.index, slot.held[:worth]) for slot, worth in resting if worth and worth >= self._least(slot)
         ]
 
     def state(self, index: int, count: int) -> bytearray | None:
@@ -245,8 +257,7 @@ class Slots:
             return self._passes.save(index)
         whole = self._passes.save(index)
         part = self._passes.save(index) if self._passes.forget(index, count) else None
-        if not self._passes.load(index, whole):
-            slot.held.clear()
+        self._put(slot, whole)
         return part
 
 
@@ -259,7 +270,7 @@ def common(held: Items[int], tokens: Items[int]) -> int:
     return bisect.bisect_left(range(limit), True, key=lambda size: held[: size + 1] != tokens[: size + 1])
 
 
-def useful(held: Items[int], tokens: Items[int], *, rewinds: bool) -> int:
-    """How many tokens of a state a prompt can go on from; all or none where the memory does not go back."""
+def useful(held: Items[int], tokens: Items[int], least: int) -> int:
+    """How many tokens of a state a prompt can go on from, where `least` of them must stay."""
     count = common(held, tokens)
-    return count if rewinds or count == len(held) else 0
+    return count if count >= least else 0

@@ -93,7 +93,7 @@ def test_a_prompt_finds_its_beginning_after_a_restart(shelf: Shelf) -> None:
 
 def test_memory_that_does_not_go_back_gets_whole_files_only(shelf: Shelf) -> None:
     """A recurrent layer's state is of all the tokens in it: a prompt that goes on otherwise has no use for it."""
-    prefixes = Prefixes(shelf.folder, "model", 100_000, lambda *_: None, shelf.clock, rewinds=False)
+    prefixes = Prefixes(shelf.folder, "model", 100_000, lambda *_: None, shelf.clock, least=lambda size: size)
     put(prefixes, HALL, b"hall")
     put(prefixes, HALL[:70], b"beginning")
     assert prefixes.wants(HALL[:65])

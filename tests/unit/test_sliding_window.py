@@ -16,6 +16,7 @@ import pytest
 
 from edged.engine import llama
 from edged.engine.llama.bindings import C
+from edged.engine.slots import Slots
 
 WINDOW = 32
 WIDTH, HEADS, HEAD_WIDTH, FEED_FORWARD, LAYERS = 64, 4, 32, 128, 6
@@ -105,11 +106,29 @@ def test_a_stream_goes_on_from_what_it_holds(context: llama.Context, way: str, k
     if way == "loaded":
         assert context.load(stream, context.save(0))
     whole = context.forget(stream, keep)
-    assert whole == (way != "loaded" or keep >= len(TOKENS) - 1)
+    assert whole == (way != "loaded" or keep >= context.least(len(TOKENS)))
     begin = keep if whole else 0
     prompt = [*TOKENS[:keep], 9]
     found = logits(context, stream, prompt[begin:], begin)
     assert np.allclose(found, logits(context, 2, prompt, 0), atol=0.1)
+
+
+def test_a_state_that_was_put_back_is_not_taken_for_a_part_of_it(context: llama.Context) -> None:
+    """It lacks what the window left out: a conversation was emptied for a stranger who could use none of it."""
+    for stream in range(3):
+        context.forget(stream)
+    slots = Slots(context, 3)
+    index, _ = slots.take([*TOKENS, 1], reuse=True, talk=True)
+    logits(context, index, TOKENS, 0)
+    slots.extend(index, TOKENS)
+    slots.passed()
+    slots.release(index)
+    assert slots.longest([*TOKENS[:150], 9]) == 150
+    assert slots.state(index, 100) is not None
+    assert slots.longest([*TOKENS[:150], 9]) == 0
+    other, keep = slots.take([*TOKENS[:150], 9], reuse=True)
+    assert (other != index, keep) == (True, 0)
+    assert slots.take([*TOKENS, 5, 6], reuse=True, talk=True) == (index, len(TOKENS))
 
 
 def test_size_of_a_token(model: llama.Model, context: llama.Context) -> None:

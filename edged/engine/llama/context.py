@@ -188,6 +188,12 @@ class Context:
         first = C.llama_memory_seq_pos_min(self._memory, sequence)  # in the layers that have the fewest
         return bool(0 <= first <= max(0, position - self._window + 1))
 
+    def least(self, loaded: int) -> int:
+        """Of a state that was loaded with so many tokens, how many must stay; 0 where it can be cut anywhere."""
+        if not self.rewinds:
+            return loaded
+        return loaded - 1 if 0 < self._window < loaded else 0
+
     def copy(self, source: int, target: int) -> None:
         """Copy a whole sequence; `target` must be empty. Streams are copied whole: `forget` the tail after."""
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
