@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
-import numpy.typing as npt
 import pytest
+from raw_logits import logits
 
 from edged.engine import llama
-from edged.engine.llama.bindings import C
 from edged.engine.slots import Slots
 
 WINDOW = 32
@@ -81,16 +79,6 @@ def context(model: llama.Model) -> Iterator[llama.Context]:
     made = llama.Context(model, sequences=3, context=512, batch_tokens=256, threads=1, kv_type="f16")
     yield made
     made.close()
-
-
-def logits(context: llama.Context, stream: int, tokens: list[int], start: int) -> npt.NDArray[Any]:
-    """Compute tokens from a position on; returns what may follow the last."""
-    row = 0
-    for at, token in enumerate(tokens, start):
-        row = context.add(token, at, stream, logits=at == start + len(tokens) - 1)
-    assert context.decode(1) == 0
-    pointer = C.llama_get_logits_ith(context.pointer, row)
-    return np.ctypeslib.as_array(pointer, shape=(context.vocabulary,)).copy()
 
 
 @pytest.mark.parametrize("keep", [100, len(TOKENS) - 2, len(TOKENS) - 1, len(TOKENS)])
