@@ -1,8 +1,6 @@
 """The client's line to the broker, over paho-mqtt: one of the two rooms that use it.
 
-The other is the daemon's adapter. A client's session ends with it, but it never starts clean: where the account is
-the session's name, as in the shipped configuration, that would delete what waits at the broker for the board whose
-account somebody gave us. So we look whose session it is that we find; until we know, nothing is acknowledged.
+The other is the daemon's adapter. Whose session the broker has for us is `found`'s matter.
 
 paho's one network thread runs the callbacks below. They raise nothing and hold no lock of ours while they call
 paho; if that thread ends all the same, `alive` tells.
@@ -28,20 +26,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edged import mqtt5
 from edged.client import failures
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
+from edged.client.found import SESSION_S, Found
 from edged.client.words import Words
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
 RETRY_MAX_S = 4
-SESSION_S = 5
-"""How long the broker keeps our session without us. Not 0: who asks for that can leave no session to its owner, for
-DISCONNECT must not ask for more then (MQTT 5, 3.14.2.2.2)."""
-KEEP_S = 86_400
-"""How long it is to keep one that we found and left; when its owner is back, that one says."""
 RECEIVE_MAX = 32
 """Messages of QoS 1 that it may have under way to us: more of another's session need not come here."""
-NO_SUBSCRIPTION = 0x11
-"""UNSUBACK "No subscription existed" (MQTT 5, 3.11.3)."""
 STEADY_S, SHORT_LIVES = 10.0, 3
 """So many connections in a row that lasted less than so long: programs of one account push each other out."""
 PACKET_HEAD_BYTES = 64
@@ -83,14 +75,14 @@ class Line:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._host, self._port = host, port
-        self._topics, self._marks = topics, marks
+        self._topics = topics
         self._on_message = on_message
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
         self._pubacks: Words[ReasonCode] = Words()
         self._subacks: Words[list[ReasonCode]] = Words()
         self._refused: ReasonCode | None = None
-        self._found = False  # a session of which we do not know that it is ours
+        self._found = Found(marks)
         self._hung_up = False  # by the broker, before it said anything
         self._connected_s: float | None = None
         self._short_lives = 0
@@ -139,7 +131,8 @@ class Line:
         self._pubacks.clear()
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
-        self._found, self._hung_up, self._short_lives = False, False, 0
+        self._found.begin()
+        self._hung_up, self._short_lives = False, 0
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_S
@@ -167,12 +160,8 @@ class Line:
         if self._hung_up:
             doubt = failures.on_closing(tls=self._tls is not None)
             return UnreachableError(f"{place} ended the connection without an answer; {doubt}")
-        if self._found:
-            account = "this certificate" if self._account[0] is None else f"the account {self._account[0]!r}"
-            return ClientError(
-                f"the broker at {place} keeps a session for {account}, a board's or another program's, and lets "
-                "each account in once: give this program one of its own"
-            )
+        if self._found.doubtful:
+            return self._found.refusal(place, self._account[0])
         refused = self._refused
         if refused is None:
             return None
@@ -191,7 +180,7 @@ class Line:
         """
         self._closed = True
         goodbye = Properties(PacketTypes.DISCONNECT)
-        goodbye.SessionExpiryInterval = KEEP_S if self._found else 0
+        goodbye.SessionExpiryInterval = self._found.keep_s
         self._paho.disconnect(properties=goodbye)
         self._paho.loop_stop()
         self._paho = self._made()
@@ -293,8 +282,7 @@ class Line:
             self._pubacks.came(mid, mqtt5.reason(mqtt5.TOO_LARGE))
         self._subacks.clear()  # those of the connection that is gone
         if flags.session_present and not self._taken_in.is_set():
-            self._found = True
-            client.unsubscribe(list(self._marks))
+            self._found.ask(client.unsubscribe)
         else:
             self._begin()
 
@@ -306,11 +294,10 @@ class Line:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        if all(reason.value == NO_SUBSCRIPTION for reason in reasons):
-            self._taken_in.set()  # it is another's: `connect` leaves it to its owner
-        else:
-            self._found = False
+        if self._found.answered(reason.value for reason in reasons):
             self._begin()
+        else:
+            self._taken_in.set()  # `connect` leaves it to its owner
 
     def _begin(self) -> None:
         if self._taken_in.is_set():
@@ -347,7 +334,7 @@ class Line:
             self._taken_in.set()
 
     def _arrived(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
-        if self._found:
+        if self._found.doubtful:
             return  # what we do not acknowledge its owner gets
         client.ack(message.mid, message.qos)
         self._on_message(message.topic, bytes(message.payload), message.retain)
