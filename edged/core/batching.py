@@ -78,7 +78,7 @@ def plan(needs: Sequence[Need], *, batch_tokens: int, chunk: int, hold: bool = F
     (`tests/bench/streams.py`).
 
     Args:
-        needs: in order of admission: earlier prompts are read first.
+        needs: in the order in which prompts are to be read.
         batch_tokens: rows that a pass can hold; at least the number of sequences.
         chunk: rows of prompts while answers are running, see `Turns`; the short rest of a prompt comes on top.
         hold: answers wait, see `Turns.hold`; some prompt is to be read then.

@@ -53,6 +53,18 @@ class Line:
         chosen = choose(line, self.ledger.served)
         return None if chosen is None else self.waiting[chosen.number]
 
+    def in_turn(self) -> list[Sequence]:
+        """What runs, in the order in which prompts are read: as turns are taken, of equals as they began.
+
+        A slot alone is of no use to an alarm, or to a short question, behind a prompt that takes minutes: the
+        client of that one was charged for all of it as it began.
+        """
+        served = self.ledger.served
+        return sorted(
+            self.running.values(),
+            key=lambda one: (RANK[one.order.priority], served.get(one.order.client, 0.0)),
+        )
+
     def everyone(self) -> tuple[Sequence, ...]:
         """All questions, announced ones too."""
         return (*self._without_slot(), *tuple(self.running.values()))

@@ -68,6 +68,7 @@ class Runner:
         passes: the context.
         slots, drafts, limits, counters: the scheduler's.
         running: the questions in a slot, by number.
+        in_turn: gives them in the order in which their prompts are read.
         clock: monotonic seconds.
     """
 
@@ -80,6 +81,7 @@ class Runner:
         counters: Counters,
         *,
         running: Mapping[int, Sequence],
+        in_turn: Callable[[], list[Sequence]],
         clock: Callable[[], float],
     ) -> None:
         self._passes = passes
@@ -88,6 +90,7 @@ class Runner:
         self._limits = limits
         self._counters = counters
         self._running = running
+        self._in_turn = in_turn
         self._clock = clock
         self._turns = Turns()
         self._reading_now: frozenset[int] = frozenset()
@@ -101,7 +104,7 @@ class Runner:
         """What the next pass is to hold: sequences, and how many of their next tokens."""
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
-        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._running.values()]
+        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._in_turn()]
         hold = self._turns.hold(needs)
         least = max(self._limits.slots_max + 1, CHUNK_MIN)
         shares = plan(

@@ -541,6 +541,34 @@ def test_answers_go_on_beside_a_long_prompt() -> None:
     assert len(one.pieces(1)) - before == passes
 
 
+def test_an_urgent_prompt_is_read_before_a_long_one_of_lower_priority() -> None:
+    """A free slot is of no use to an alarm whose prompt waits until a report's 200 tokens are read."""
+    one = rig("yes", streams=3, batch_tokens=16)
+    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one.ask(1, "r" * 200, priority="background")
+    one.scheduler.step()
+    one.ask(2, "a" * 20, priority="interactive")
+    one.ask(3, "n" * 20, priority="normal")
+    one.run()
+    ends = [report.number for report in one.reports if isinstance(report, Ended)]
+    assert ends == [2, 3, 1]
+    one.check_idle()
+
+
+def test_a_long_prompt_does_not_hold_up_another_client_s_short_one() -> None:
+    """It was read to its end first, however many slots were free; two of one client keep their order."""
+    one = rig("yes", streams=4, batch_tokens=16)
+    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one.ask(1, "r" * 200, client="talker")
+    one.scheduler.step()
+    one.ask(2, "a" * 20, client="other")
+    one.ask(3, "b" * 20, client="talker")
+    one.run()
+    ends = [report.number for report in one.reports if isinstance(report, Ended)]
+    assert ends == [2, 1, 3]
+    one.check_idle()
+
+
 def test_estimate() -> None:
     """An estimate tells how many go first, counts those just announced, and grows with the line."""
     one = rig("a" * 20, streams=2)
