@@ -131,6 +131,8 @@ def test_defaults(file: Path) -> None:
         ("[paths]\nstate = 5", "paths.state", "path"),
         ('[paths]\nstate = ""', "paths.state", "not empty"),
         ('[model]\npath = "a\\u0000"\n#', "model.path", "without NUL"),
+        ('[paths]\nstate = "~/edged"', "paths.state", "~ is not expanded"),
+        ('[mqtt]\npassword_file = "~/secret"', "mqtt.password_file", "~ is not expanded"),
         ('"\\u00ad\\n" = 1', "\\xad\\n", "unknown key"),
     ],
 )
