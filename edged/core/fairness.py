@@ -56,8 +56,12 @@ class TokenLedger:
         """Count a client in that had no question of this class here; `first` where nobody had any."""
         if first:
             self._level, self.served = {}, {}
-        elif self._level.get(priority, 0.0) > self.served.get(client, 0.0):
-            self.served[client] = self._level[priority]
+        else:
+            self.served[client] = self.standing(client, priority)
+
+    def standing(self, client: str, priority: Priority) -> float:
+        """What a question that comes now is counted to have had; from any thread."""
+        return max(self.served.get(client, 0.0), self._level.get(priority, 0.0))
 
     def begins(self, client: str, priority: Priority) -> None:
         """A question's turn has come, before its tokens are counted."""

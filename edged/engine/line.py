@@ -1,7 +1,7 @@
 """The questions inside the engine: about to be submitted, in line, in a slot; and whose turn it is.
 
-Belongs to the model thread. `announce`, `everyone` and `before` are for any thread: the latter two read copies, and
-may be a step old. Who goes first is decided in `core.fairness`; what a slot holds is `slots`' to know.
+Belongs to the model thread. `announce` and `before` are for any thread: the latter reads copies, and may
+be a step old. Who goes first is decided in `core.fairness`; what a slot holds is `slots`' to know.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from edged.core.fairness import RANK, TokenLedger, Waiting, choose
+from edged.core.question import Priority
 from edged.engine.sequence import Sequence
 
 
@@ -53,21 +54,30 @@ class Line:
         chosen = choose(line, self.ledger.served)
         return None if chosen is None else self.waiting[chosen.number]
 
-    def in_turn(self) -> list[Sequence]:
+    def in_turn(self, *, eldest: bool) -> list[Sequence]:
         """What runs, in the order in which prompts are read: as turns are taken, of equals as they began.
 
         A slot alone is of no use to an alarm, or to a short question, behind a prompt that takes minutes: the
         client of that one was charged for all of it as it began.
-        """
-        served = self.ledger.served
-        return sorted(
-            self.running.values(),
-            key=lambda one: (RANK[one.order.priority], served.get(one.order.client, 0.0)),
-        )
 
-    def everyone(self) -> tuple[Sequence, ...]:
-        """All questions, announced ones too."""
-        return (*self._without_slot(), *tuple(self.running.values()))
+        Args:
+            eldest: of each class the prompt that began first comes first, or short ones would keep it for ever.
+        """
+        served, first = self.ledger.served, dict[Priority, Sequence]()
+        for one in self.running.values():
+            if eldest and not one.answering:
+                first.setdefault(one.order.priority, one)
+
+        def turn(one: Sequence) -> tuple[int, bool, float]:
+            order = one.order
+            return RANK[order.priority], first.get(order.priority) is not one, served.get(order.client, 0.0)
+
+        return sorted(self.running.values(), key=turn)
+
+    def eldest_unread(self) -> Sequence | None:
+        """Of the prompts in slots that are not read, and of the highest class there, the one that began first."""
+        unread = [one for one in self.running.values() if not one.answering]
+        return min(unread, key=lambda one: RANK[one.order.priority], default=None)
 
     def before(self, sequence: Sequence) -> list[Sequence]:
         """The questions that run already, and those whose turn comes before this one's."""
@@ -78,8 +88,10 @@ class Line:
         return (*tuple(self.waiting.values()), *tuple(self._announced.values()))
 
     def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
+        """Whether another one's turn comes before that of one which is to be submitted."""
         rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
         if rank != own:
             return rank < own
-        served = self.ledger.served
-        return served.get(other.order.client, 0.0) <= served.get(sequence.order.client, 0.0)
+        ledger = self.ledger
+        own_served = ledger.standing(sequence.order.client, sequence.order.priority)
+        return ledger.served.get(other.order.client, 0.0) <= own_served

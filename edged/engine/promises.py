@@ -7,12 +7,14 @@ changed from here; the arithmetic is `core.outlook`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from dataclasses import replace
 
+from edged.core.fairness import RANK
 from edged.core.outlook import Capacity, Left
 from edged.core.rates import MEASURED_PASSES, Counters
 from edged.engine.limits import Limits
 from edged.engine.line import Line
-from edged.engine.sequence import Sequence
+from edged.engine.sequence import NO_SLOT, Sequence
 from edged.engine.slots import COPY_MIN, Slots, common
 from edged.errors import Refusal
 
@@ -35,11 +37,11 @@ class Promises:
 
     def estimate(self, sequence: Sequence) -> tuple[int, float]:
         """How many questions must end before this one begins, and in how many seconds its answer may be there."""
-        ahead = self._line.everyone()
+        ahead = self._line.before(sequence)
         sequence.foreseen = self._foreseen(sequence, ahead)
         own = Left(sequence.prompt_tokens - sequence.foreseen, sequence.room)
         in_line = max(0, len(ahead) + 1 - self._limits.slots)
-        return in_line, self._capacity().eta_s((other.left for other in ahead), own)
+        return in_line, self._capacity().eta_s(self._left(ahead, sequence, own.read), own)
 
     def refusal(self, sequence: Sequence, now: float) -> Refusal | None:
         """The refusal of a question that cannot begin its answer before its deadline; None where it may.
@@ -54,11 +56,21 @@ class Promises:
         if sequence.stored is not None:
             held = max(held, len(sequence.stored.tokens))
         own = Left(sequence.prompt_tokens - held, sequence.room)
-        first = [other.left for other in ahead] if len(ahead) >= self._limits.slots else []
+        first = self._left(ahead, sequence, own.read) if len(ahead) >= self._limits.slots else []
         refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
         if refusal is not None:
             refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
         return refusal
+
+    def _left(self, ahead: Items[Sequence], sequence: Sequence, read: int) -> list[Left]:
+        """What is to be done before a question of `read` tokens, or beside it, where shorter prompts come first."""
+        own, left = RANK[sequence.order.priority], list[Left]()
+        for other in ahead:
+            rank = RANK[other.order.priority]
+            most = read if rank == own else 0
+            beside = rank >= own and other.slot != NO_SLOT
+            left.append(replace(other.left, read=min(other.left.read, most)) if beside else other.left)
+        return left
 
     def _foreseen(self, sequence: Sequence, others: Items[Sequence]) -> int:
         """Tokens of a prompt that will not be computed for it: they are known, or read before for one of others."""

@@ -14,6 +14,7 @@ from edged.core.batching import CHUNK_MIN, Need, Turns, plan
 from edged.core.rates import Counters
 from edged.engine.drafts import Draft, Drafts
 from edged.engine.limits import Limits
+from edged.engine.line import Line
 from edged.engine.ports import Passes
 from edged.engine.sequence import Sequence
 from edged.engine.slots import Slots
@@ -68,7 +69,7 @@ class Runner:
         passes: the context.
         slots, drafts, limits, counters: the scheduler's.
         running: the questions in a slot, by number.
-        in_turn: gives them in the order in which their prompts are read.
+        line: gives the order in which their prompts are read.
         clock: monotonic seconds.
     """
 
@@ -81,7 +82,7 @@ class Runner:
         counters: Counters,
         *,
         running: Mapping[int, Sequence],
-        in_turn: Callable[[], list[Sequence]],
+        line: Line,
         clock: Callable[[], float],
     ) -> None:
         self._passes = passes
@@ -90,7 +91,8 @@ class Runner:
         self._limits = limits
         self._counters = counters
         self._running = running
-        self._in_turn = in_turn
+        self._line = line
+        self._overtaken = False
         self._clock = clock
         self._turns = Turns()
         self._reading_now: frozenset[int] = frozenset()
@@ -104,7 +106,10 @@ class Runner:
         """What the next pass is to hold: sequences, and how many of their next tokens."""
         # A slow pace reads prompts in smaller passes as well: short bursts of heat, and short rests.
         most = self._passes.batch_tokens
-        needs = [Need(s.number, s.rows, not s.answering, s.fresh) for s in self._in_turn()]
+        needs = [
+            Need(s.number, s.rows, not s.answering, s.fresh)
+            for s in self._line.in_turn(eldest=self._overtaken)
+        ]
         hold = self._turns.hold(needs)
         least = max(self._limits.slots_max + 1, CHUNK_MIN)
         shares = plan(
@@ -115,6 +120,9 @@ class Runner:
         )
         # llama.cpp computes streams together only in the order of their numbers, see `closing_up`.
         chosen = [(self._running[share.slot], share.rows) for share in shares]
+        if any(not sequence.answering for sequence, _ in chosen):
+            eldest = self._line.eldest_unread()
+            self._overtaken = all(sequence is not eldest for sequence, _ in chosen)
         return sorted(chosen, key=lambda each: each[0].slot)
 
     def run(self, shares: list[tuple[Sequence, int]]) -> Passed | None:

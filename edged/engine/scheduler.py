@@ -80,7 +80,7 @@ class Scheduler:
             self.limits,
             self.counters,
             running=self._line.running,
-            in_turn=self._line.in_turn,
+            line=self._line,
             clock=clock,
         )
 

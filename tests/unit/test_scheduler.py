@@ -569,6 +569,21 @@ def test_a_long_prompt_does_not_hold_up_another_client_s_short_one() -> None:
     one.check_idle()
 
 
+def test_short_prompts_keep_a_long_one_from_no_more_than_half() -> None:
+    """However many clients come with one question each, what began first goes on."""
+    one = rig("y", streams=3, batch_tokens=16, context=500)
+    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one.ask(1, "r" * 400, client="talker")
+    one.scheduler.step()
+    for number in range(2, 100):
+        one.ask(number, chr(number) + "a" * 60, client=f"c{number}")
+    while not any(isinstance(report, Ended) and report.number == 1 for report in one.reports):
+        one.scheduler.step()
+    assert sum(isinstance(report, Ended) for report in one.reports) < 40
+    one.run()
+    one.check_idle()
+
+
 def test_estimate() -> None:
     """An estimate tells how many go first, counts those just announced, and grows with the line."""
     one = rig("a" * 20, streams=2)
@@ -1220,6 +1235,23 @@ def test_what_a_fleet_is_told_is_what_it_takes(slots: int, alike: bool) -> None:
     for number, eta_s in told.items():
         assert eta_s < 1.7 * took[number]
         assert eta_s > 0.6 * took[number] or number <= slots  # the first know nothing of those to come
+
+
+def test_who_goes_first_is_told_so() -> None:
+    """An alarm was told to stand behind thirty reports, of which none goes before it, and a time as if they did."""
+    rig = measured(slots=2)
+    for number in range(1, 31):
+        rig.ask(number, "z" * 100, priority="background", client="reports")
+    rig.scheduler.step()
+    asked = submit(50, Message("user", "now?"), priority="interactive", max_tokens=40)
+    sequence = rig.measure(asked)
+    place, eta_s = rig.scheduler.promises.estimate(sequence)
+    rig.put_in_line(sequence)
+    begun = rig.clock()
+    while not any(isinstance(report, Ended) and report.number == 50 for report in rig.reports):
+        rig.scheduler.step()
+    assert place <= 1
+    assert eta_s < 2 * (rig.clock() - begun)
 
 
 def test_a_prompt_too_long_for_its_deadline() -> None:
