@@ -8,61 +8,24 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broker import Mosquitto
 from certificates import Authority
+from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
 
 from edged.client import Client, ClientError, UnreachableError
 from edged.client.gaps import MISSED, MISSING, Gaps
 from edged.client.watcher import SETTLE_S
 
-CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
-CONNACK = bytes([0x20, 3, 0, 0, 0])
 MAXIMUM, QUESTIONS = 3, 10
 COUNTS = bytes([0x20, 6, 0, 0, 3, 0x21, 0, MAXIMUM])
 """Of a broker that takes so many messages at once."""
-GRANTED, NOT_AUTHORIZED = 1, 0x87
+NOT_AUTHORIZED = 0x87
 ONLINE = b"\x31\x23\x00\x1aedged/v1/node/attic/status\x00online"
 """Retained, as brokers hand it on after a subscription."""
-
-
-@contextmanager
-def fake(connack: bytes, answer: Callable[[int, bytes], bytes | None]) -> Iterator[int]:
-    """A broker that answers each packet, by its type and what follows its length, with bytes; None: it hangs up."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
-        thread = threading.Thread(target=serve, args=(server, connack, answer), daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def serve(server: socket.socket, connack: bytes, answer: Callable[[int, bytes], bytes | None]) -> None:
-    """One connection after the other, until DISCONNECT."""
-    while True:
-        with server.accept()[0] as line, line.makefile("rb") as packets:
-            while head := packets.read(1):
-                length, shift = 0, 0
-                while (byte := packets.read(1)[0]) & 0x80:
-                    length, shift = length | (byte & 0x7F) << shift, shift + 7
-                body = packets.read(length | byte << shift)
-                kind = head[0] >> 4
-                if kind == DISCONNECT:
-                    return
-                words = connack if kind == CONNECT else answer(kind, body)
-                if words is None:
-                    break
-                line.sendall(words)
-
-
-def suback(body: bytes, code: int) -> bytes:
-    """The word on a SUBSCRIBE of one topic."""
-    return b"\x90\x04" + body[:2] + bytes([0, code])
 
 
 def test_what_is_kept_comes_late_on_a_slow_line() -> None:

@@ -67,6 +67,11 @@ class Client(mqtt5.Client):
         # Where somebody else watches the socket, paho leaves packets in their line until `loop_write`.
         self.on_socket_register_write = lambda _client, _userdata, _socket: None
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Topics of the messages of QoS 1 that the broker has not acknowledged, the oldest first."""
+        return [message.topic for message in self._out_messages.values()]
+
     def loop_write(self) -> MQTTErrorCode:
         """Write what waits, in as few pieces as may be."""
         join(self._out_packet)

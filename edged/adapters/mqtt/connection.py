@@ -262,9 +262,13 @@ class Mqtt:
     def _lost(self, reason: str) -> None:
         if self.connected:
             self.connected = False
-            self._tries.lost(reason)
+            self._tries.lost(reason, self._unanswered())
         elif not self._stopping.is_set():
             self._tries.closed(reason)
+
+    def _unanswered(self) -> list[str]:
+        subscribed = [f"subscribing to {topic}" for topic in self._subscriptions.unanswered]
+        return subscribed + [f"publishing to {topic}" for topic in dict.fromkeys(self._sending.unanswered)]
 
     # paho's callbacks, in the MQTT thread -----------------------------------------------------------------
 

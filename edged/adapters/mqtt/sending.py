@@ -46,6 +46,7 @@ class Sending:
         self._news: dict[int, str] = {}  # topics of what this node says of itself, while it is under way
         self._told: dict[str, str] = {}  # why the broker does not take it, as the log has it
         self._packet_bytes_max = PACKET_BYTES_MAX
+        self._last = ""
 
     def put(self, message: Outgoing) -> None:
         """A message is to be sent; any thread.
@@ -66,12 +67,19 @@ class Sending:
         return self._window.oldest_s
 
     @property
+    def unanswered(self) -> list[str]:
+        """Topics of what the broker owes us a word for, and of what was sent last: to QoS 0 it says nothing."""
+        topics = self._client.unanswered
+        return topics if self._last in topics or not self._last else [*topics, self._last]
+
+    @property
     def done(self) -> bool:
         """Whether nothing waits, and nobody for an acknowledgement."""
         return not self._waiting and not self._window.owing
 
     def connected(self, properties: PahoProperties | None) -> None:
         """A new connection: what paho sends again is held to what this broker takes."""
+        self._last = ""
         self._window.connected(properties)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
@@ -119,6 +127,7 @@ class Sending:
             if message.token is not None:
                 self._emit(Delivered(message.token, refused=str(error)))
             return
+        self._last = message.topic
         if message.qos and sent.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             self._window.sent(sent.mid, message.token)
             if topic is not None:

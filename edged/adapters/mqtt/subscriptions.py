@@ -39,6 +39,11 @@ class Subscriptions:
         self._asked: dict[int, Subscription] = {}
         self._shared_available = True
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Filters that the broker has said nothing to on this connection."""
+        return [change.topic for change in self._asked.values()]
+
     def connected(self, client: paho.Client, properties: PahoProperties | None) -> None:
         """A new connection: say all of it."""
         self._asked.clear()  # packet identifiers of the connection that is gone

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edged.core import link_advice
 from edged.core.link import ConnectFailed, Disconnected, LinkEvent
@@ -17,6 +17,11 @@ from .link import Link
 
 RETRY_MAX_S = 4.0
 """Longest wait between two tries, before jitter: a node shall be back within 5 s of its broker."""
+CUT_S, CUTS, CUT_RETRY_MAX_S = 2.0, 6, 64.0
+"""So many connections in a row that ended within so long, each before the same thing was answered: some brokers cut
+the connection of who may not use a topic, in place of a reason code. That lasts until somebody mends it, so it is
+tried less and less often. A broker that dies each time cuts off now this, now that."""
+NAMED_MAX = 4
 STEADY_S, SHORT_LIVES = 10.0, 3
 """So many connections in a row that lasted less than so long: two daemons of one name push each other off the
 broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
@@ -35,6 +40,8 @@ class Tries:
         self._emit = emit
         self._failures = 0
         self._short_lives = 0
+        self._cuts = 0
+        self._suspects: list[str] = []
         self._connected_at = 0.0
         self._reasons_told: set[str] = set()
         self._told = False
@@ -48,17 +55,24 @@ class Tries:
         self._connected_at = time.monotonic()
         self._reasons_told.clear()
 
-    def lost(self, reason: str) -> None:
-        """A connection is gone that was there."""
+    def lost(self, reason: str, unanswered: Sequence[str] = ()) -> None:
+        """A connection is gone that was there; `unanswered`: what we did on it that the broker said nothing to."""
         self._told = True  # paho tells it twice
-        if time.monotonic() - self._connected_at >= STEADY_S:
+        lasted_s = time.monotonic() - self._connected_at
+        again = [one for one in self._suspects if one in unanswered] if self._cuts else []
+        self._cuts = 0 if lasted_s >= CUT_S else self._cuts + 1 if again else 1
+        self._suspects = again or list(unanswered)
+        if lasted_s >= STEADY_S:
             self._failures = self._short_lives = 0
         else:
             self._short_lives += 1
         if self._short_lives >= SHORT_LIVES:
             name = self._link.client_id
-            again = f"does another daemon use this node.id (as {name}), or another program its account?"
-            reason += f"; again soon after connecting: {again}"
+            doubt = f"does another daemon use this node.id (as {name}), or another program its account?"
+            if self._suspects:
+                named = ", ".join(self._suspects[:NAMED_MAX])
+                doubt += f" Or does the broker's ACL forbid something that it had not answered yet: {named}?"
+            reason += f"; again soon after connecting: {doubt}"
         self._emit(Disconnected(reason))
 
     def closed(self, reason: str) -> None:
@@ -72,6 +86,7 @@ class Tries:
 
     def failed(self, reason: str) -> None:
         """It came to nothing."""
+        self._cuts = 0
         if not self._told and reason not in self._reasons_told:
             self._reasons_told.add(reason)
             self._emit(ConnectFailed(reason))
@@ -80,9 +95,11 @@ class Tries:
     def wait_s(self) -> float:
         """How long to wait before the next; each costs more patience than the one before."""
         self._failures += 1
-        return longest_wait_s(self._failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        return longest_wait_s(self._failures, self._cuts) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
-def longest_wait_s(failures: int) -> float:
-    """Most to wait, in seconds, after so many tries in a row that failed; there may be any number."""
+def longest_wait_s(failures: int, cuts: int = 0) -> float:
+    """Most to wait, in seconds, after so many tries in a row that failed, or were cut; there may be any number."""
+    if cuts > CUTS:
+        return min(CUT_RETRY_MAX_S, RETRY_MAX_S * 2.0 ** min(cuts - CUTS, 8))
     return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))
