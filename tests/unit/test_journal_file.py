@@ -6,6 +6,7 @@ import errno
 import shutil
 import sqlite3
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +18,10 @@ from edged.core.records import (
     PUBLISHES_MAX,
     Accepted,
     Broken,
+    Finished,
     JournalEvent,
     Publish,
+    SessionTurn,
 )
 from edged.errors import SettingsError
 
@@ -175,12 +178,39 @@ def test_migration_is_all_or_nothing(path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection, (*MIGRATIONS, (add, "ALTER TABLE nothing ADD COLUMN note TEXT")))
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
-    migrate(connection, (*MIGRATIONS, (add,)), version="9.9")
+    migrate(connection, (*MIGRATIONS, (add,)), version="9.9", reader_min=len(MIGRATIONS) + 1)
     assert connection.execute("SELECT id, note FROM jobs").fetchall() == [("a", None)]
     assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS) + 1,)
     connection.close()
     with pytest.raises(JournalVersionError, match=r"written by edged 9\.9"):
         Journal(path, lambda _: None).open()
+
+
+def test_the_way_back_from_a_version_that_only_adds(path: Path) -> None:
+    """The earlier release uses the file, and the later one finds it with all that was written meanwhile."""
+    with desk(path) as d:
+        number = d.accepted(row("before"))
+    tables = ("meta", "jobs", "outbox", "sessions", "session_turns")
+    added = (
+        *(f"ALTER TABLE {table} ADD COLUMN note TEXT" for table in tables),
+        "CREATE TABLE notes (x TEXT) STRICT",
+    )
+    later = (*MIGRATIONS, added)
+    connection = connect(path)
+    migrate(connection, later, version="9.9")
+    connection.close()
+    with desk(path) as d:
+        assert d.recovered.set_aside is None
+        assert [job.number for job in d.recovered.jobs] == [number]
+        session = SessionTurn("c1", "s", None, 0, b"turn")
+        d.journal.finish(number, answer("yes"), session)
+        d.journal.clear(d.next(Finished).outbox[0][0])
+        d.accepted(row("after"))
+        assert d.journal.depth().sessions == 1
+    with closing(sqlite3.connect(path)) as again:
+        migrate(again, later)
+        assert again.execute("PRAGMA user_version").fetchone() == (len(later),)
+        assert again.execute("SELECT id, note FROM jobs").fetchall() == [("before", None), ("after", None)]
 
 
 def test_newer_version_is_left_alone(path: Path) -> None:
@@ -190,6 +220,7 @@ def test_newer_version_is_left_alone(path: Path) -> None:
         pass
     connection = connect(path)
     connection.execute("PRAGMA user_version = 99")
+    connection.execute("UPDATE meta SET value = 99 WHERE key = 'reader_min'")
     connection.close()
     content = path.read_bytes()
     with pytest.raises(JournalVersionError, match="schema version 99"):

@@ -2,8 +2,13 @@
 
 No question is read or written here. Runs in the thread that calls `Journal.open`, before the writer starts.
 
-The promise to later versions, which read it before they understand anything else: `application_id`,
-`user_version` and the row `edged_version` of `meta`.
+The promise to other versions, which read it before they understand anything else: `application_id`,
+`user_version` and the rows `edged_version` and `reader_min` of `meta`.
+
+The way back to an earlier release leads to a file that a later one has migrated. A migration that only adds
+(tables, or columns that an INSERT may leave out) does not touch `READER_MIN`: the earlier release uses the
+file, and the later one finds it again with what was written meanwhile. One that earlier code cannot live with
+raises it to its own version, and the earlier release ends with EX_CONFIG.
 """
 
 from __future__ import annotations
@@ -72,6 +77,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         END""",
     ),
 )
+
+READER_MIN = 2
+"""The earliest schema version of an edged that may use a file of the present one."""
 
 # What the disk or its owner may mend while we wait; every other error means that the file is damaged.
 _PASSING = frozenset(
@@ -190,17 +198,22 @@ def migrate(
     connection: sqlite3.Connection,
     migrations: Sequence[Sequence[str]] = MIGRATIONS,
     version: str = edged.__version__,
+    reader_min: int = READER_MIN,
 ) -> None:
-    """Bring the file to schema version `len(migrations)` in one transaction: all of it or nothing."""
+    """Bring the file to schema version `len(migrations)` in one transaction: all of it or nothing.
+
+    A later version that we may use stays as it is.
+    """
     present = _pragma(connection, "user_version")
-    if present == len(migrations):
+    if present >= len(migrations):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statements in migrations[present:]:
             for statement in statements:
                 connection.execute(statement)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('edged_version', ?)", (version,))
+        told = (("edged_version", version), ("reader_min", reader_min))
+        connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", told)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
@@ -238,10 +251,10 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
         if version or tables:
             raise DamagedError("a database of another program")
         return
-    if version > len(MIGRATIONS):
-        row = connection.execute("SELECT value FROM meta WHERE key = 'edged_version'").fetchone()
+    told = dict(connection.execute("SELECT key, value FROM meta")) if version > len(MIGRATIONS) else {}
+    if told.get("reader_min", version) > len(MIGRATIONS):
         raise JournalVersionError(
-            f"{path}: schema version {version} was written by edged {row[0] if row else '(unknown)'}; "
+            f"{path}: schema version {version} was written by edged {told.get('edged_version', '(unknown)')}; "
             f"this is edged {edged.__version__} and knows versions up to {len(MIGRATIONS)}: "
             "install that version again or move the file away"
         )

@@ -42,9 +42,12 @@ class Sessions:
         self._sql.execute(
             "DELETE FROM session_turns WHERE client = ? AND name = ? AND number < ?", (*whose, turn.first)
         )
-        self._sql.execute("INSERT INTO session_turns VALUES (?, ?, ?, ?)", (*whose, number, turn.body))
         self._sql.execute(
-            """INSERT INTO sessions SELECT ?1, ?2, ?3, sum(length(body)), ?4
+            "INSERT INTO session_turns (client, name, number, body) VALUES (?, ?, ?, ?)",
+            (*whose, number, turn.body),
+        )
+        self._sql.execute(
+            """INSERT INTO sessions (client, name, used_s, bytes, system) SELECT ?1, ?2, ?3, sum(length(body)), ?4
             FROM session_turns WHERE client = ?1 AND name = ?2
             ON CONFLICT DO UPDATE SET used_s = excluded.used_s, bytes = excluded.bytes, system = excluded.system""",
             (*whose, time_s, turn.system),

@@ -112,7 +112,7 @@ class Store:
 
     def mark_stopped(self) -> None:
         """Tell the next life that this one ended in order; it forgets that as soon as it has begun."""
-        self._sql.execute("INSERT OR REPLACE INTO meta VALUES ('stopped', 1)")
+        self._sql.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('stopped', 1)")
 
     def accept(
         self, ticket: object, row: JobRow, attempts: int, time_s: float
@@ -288,7 +288,7 @@ class Store:
     def _owe(self, number: int, publishes: tuple[Publish, ...]) -> Outbox:
         owed = tuple((number * PUBLISHES_MAX + place, publish) for place, publish in enumerate(publishes))
         for outbox_id, _ in owed:
-            added = self._sql.execute("INSERT OR IGNORE INTO outbox VALUES (?)", (outbox_id,)).rowcount
+            added = self._sql.execute("INSERT OR IGNORE INTO outbox (id) VALUES (?)", (outbox_id,)).rowcount
             self._count(outbox=added)
         return owed
 

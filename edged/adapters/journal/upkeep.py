@@ -52,7 +52,7 @@ class Upkeep:
     def save_clock(self, now: Instant) -> None:
         """Record the journal's time, so that the next start goes on from it."""
         entries = (("clock_s", self.time_s(now)), ("boot_id", now.boot_id), ("monotonic_s", now.monotonic_s))
-        self._sql.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", entries)
+        self._sql.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", entries)
 
     def prune(self, now: Instant) -> bool:
         """Delete some of the oldest finished questions beyond age or size; tell whether more may have to go.
