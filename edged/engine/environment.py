@@ -2,7 +2,8 @@
 
 glibc asks for huge pages where its tunable is 1 (2.35 and newer; another C library ignores it). Decoding is 1.12
 times as fast with them (SmolLM2) and 1.07 times (1.5B shape), on x86: `tests/bench/end_to_end.py` with
-`glibc.malloc.hugetlb` at 1 and at 0.
+`glibc.malloc.hugetlb` at 1 and at 0. On another machine a lone answer of that shape was 0.88 and 0.74 times as fast
+(`tests/bench/streams.py`): whether a board has them should be measured there, and is not yet.
 """
 
 from __future__ import annotations
