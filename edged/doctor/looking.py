@@ -194,7 +194,7 @@ def _template(configured: Path | None, model: ModelFile) -> Verdict:
             template_file.load(configured)
         except ModelError as error:
             reason = str(error)
-    return model_checks.template(model.shape, configured is not None, reason)
+    return model_checks.template(model.shape, configured=configured is not None, reason=reason)
 
 
 def _hash(model: ModelFile, tell: Tell) -> str | None:

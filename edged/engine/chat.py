@@ -25,6 +25,7 @@ from edged.core.answer_text import CLOSE, OPEN
 from edged.core.question import Message
 from edged.core.tools import Call, Tool
 from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, in_plain_turns, learn
+from edged.engine.ports import Tokenize
 from edged.errors import ModelError, Refusal
 
 CHATML = (
@@ -295,7 +296,7 @@ def opens_thinking(spans: Sequence[Span]) -> bool:
 
 def to_tokens(
     spans: Sequence[Span],
-    tokenize: Callable[[str, bool], list[int]],
+    tokenize: Tokenize,
     begin: int | None,
     sampled: Callable[[Span], Sequence[int]] = lambda _: (),
 ) -> list[int]:
@@ -303,13 +304,13 @@ def to_tokens(
 
     Args:
         spans: from `ChatTemplate.render`.
-        tokenize: takes text and whether control tokens may come out of it.
+        tokenize: a vocabulary's, or what stands for it.
         begin: token that must stand first, unless the template has put it there.
         sampled: the tokens in which a message's text came from the model; none where the text is to be tokenized.
     """
     tokens: list[int] = []
     for span in spans:
-        tokens += sampled(span) or tokenize(span.text, span.special)
+        tokens += sampled(span) or tokenize(span.text, special=span.special)
     if begin is not None and tokens[:1] != [begin]:
         tokens.insert(0, begin)
     return tokens

@@ -162,9 +162,8 @@ def _state_key(setup: Configure, path: Path) -> str:
     shape = f"{setup.slots} {setup.context}"
     parts = [setup.sha256 or identity, setup.kv_type, shape, llama.version()]
     if setup.flash_attention == "off":
-        parts.append(
-            "values transposed"
-        )  # as llama.cpp keeps them then; with it they are as they always were
+        # As llama.cpp keeps them then. With it a key stays what it was before there was a choice.
+        parts.append("values transposed")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Tokenize(Protocol):
+    """Text to tokens."""
+
+    def __call__(self, text: str, *, special: bool) -> list[int]:
+        """Tokens of a text; `special`: control tokens may come out of it."""
+
+
 class Vocabulary(Protocol):
     """Text to tokens and back; `edged.engine.llama.Model` tells the details."""
 

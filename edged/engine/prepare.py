@@ -104,8 +104,8 @@ class Preparation:
         most = self._granted(order, _room(order, self._context_most - len(tokens)), self._context_most)
         if opening and budget == 0:
             # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
-            own = len(self._tokenize(opening, True))
-            tokens[-own:] = self._tokenize(opening + CLOSING, True)
+            own = len(self._tokenize(opening, special=True))
+            tokens[-own:] = self._tokenize(opening + CLOSING, special=True)
             room = max(1, min(room, limit - len(tokens)))
         thinking = bool(opening) and budget > 0
         measured = self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
@@ -113,7 +113,7 @@ class Preparation:
         return measured
 
     def _closing(self) -> list[int]:
-        return self._tokenize(CLOSING, True) if self.template.thinks else []
+        return self._tokenize(CLOSING, special=True) if self.template.thinks else []
 
     def _budget(self, order: Submit, room: int) -> int:
         """Tokens of thinking for a question, within the bound that heat may set."""
@@ -143,11 +143,8 @@ class Preparation:
             tokens = () if span.message is None else sampled.get(id(messages[span.message]), ())
             return tokens if b"".join(map(self.vocabulary.piece, tokens)) == span.text.encode() else ()
 
-        def anew(text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
-            return self.vocabulary.tokenize(text, special=special)
-
         spans = self.template.render(messages, order.tools)
-        tokenize = self._tokenize if order.reuse else anew
+        tokenize = self._tokenize if order.reuse else self.vocabulary.tokenize
         tokens = to_tokens(spans, tokenize, self.vocabulary.begin, exact)
         return tokens, spans[-1].text if opens_thinking(spans) else ""
 

@@ -33,7 +33,7 @@ class Tokenizer:
         self._room = bytes_max
         self._kept: OrderedDict[tuple[str, bool], array.array[int]] = OrderedDict()
 
-    def __call__(self, text: str, special: bool) -> list[int]:  # noqa: FBT001 - the shape `to_tokens` asks for
+    def __call__(self, text: str, *, special: bool) -> list[int]:
         """Tokens of a text; `special` lets control tokens come out of it, see `llama.Model.tokenize`."""
         key = text, special
         known = self._kept.get(key)

@@ -56,9 +56,8 @@ def refuse(text: str) -> PydanticCustomError:
 def _place(value: object) -> object:
     if isinstance(value, str) and (not value or "\x00" in value):
         raise refuse("the name of a file or folder, not empty and without NUL, is accepted")
-    if isinstance(value, str) and value.startswith(
-        "~"
-    ):  # only shells expand it: a folder named ~ would be made
+    # Only shells expand it: a folder named ~ would be made.
+    if isinstance(value, str) and value.startswith("~"):
         raise refuse("~ is not expanded here: the whole path, from / on, is accepted")
     return value
 

@@ -151,9 +151,8 @@ def _anchor(table: dict[str, Any], known: Iterable[Leaf], folder: Path) -> None:
         for name in leaf.path[:-1]:
             holder = holder.get(name, {})
         value = holder.get(leaf.path[-1])
-        if (
-            isinstance(value, str) and value and "\x00" not in value and value[0] != "~"
-        ):  # which the field refuses
+        # What the field refuses is left to it.
+        if isinstance(value, str) and value and "\x00" not in value and value[0] != "~":
             secret = leaf.key in SECRETS
             holder[leaf.path[-1]] = str(credential(Path(value), folder) if secret else folder / value)
 

@@ -53,9 +53,9 @@ def test_a_device_that_says_what_the_template_says_gets_no_control_token() -> No
     """One text is kept twice: as the template writes it, and as a device does."""
     model = Counting()
     tokenize = Tokenizer(model)
-    own, said = tokenize("<|user|>", True), tokenize("<|user|>", False)
+    own, said = tokenize("<|user|>", special=True), tokenize("<|user|>", special=False)
     assert own == [USER] != said
-    assert (own, said) == (tokenize("<|user|>", True), tokenize("<|user|>", False))
+    assert (own, said) == (tokenize("<|user|>", special=True), tokenize("<|user|>", special=False))
     assert len(model.texts) == 2
 
 
@@ -63,7 +63,7 @@ def test_a_caller_may_change_what_it_gets() -> None:
     """What is kept is nobody else's."""
     tokenize = Tokenizer(Counting())
     for _ in range(3):
-        tokens = tokenize("abc", False)
+        tokens = tokenize("abc", special=False)
         assert tokens == [97, 98, 99]
         tokens.append(1)
 
@@ -94,14 +94,14 @@ def test_what_is_kept_fits_the_room_and_changes_no_token(texts: list[str]) -> No
     room = 1500
     tokenize = Tokenizer(model, bytes_max=room)
     for text in texts:
-        assert tokenize(text, False) == [*text.encode()]
+        assert tokenize(text, special=False) == [*text.encode()]
     kept = list(dict.fromkeys(reversed(texts)))
     model.texts.clear()
     for text in kept:
         room -= size_of(text, array.array("i", [*text.encode()]))
         if room < 0:
             break
-        tokenize(text, False)
+        tokenize(text, special=False)
     assert model.texts == []
 
 
@@ -113,7 +113,7 @@ def test_many_texts_take_no_more_memory_than_the_room(text: str) -> None:
     tracemalloc.start()
     try:
         for number in range(1500):
-            tokenize(text.format(number), False)
+            tokenize(text.format(number), special=False)
         assert tracemalloc.get_traced_memory()[0] < 1.25 * room
     finally:
         tracemalloc.stop()
@@ -125,5 +125,5 @@ def test_one_long_text_does_not_push_all_others_out(length: int, reads: int) -> 
     model = Counting()
     tokenize = Tokenizer(model)
     for _ in range(2):
-        tokenize("a" * length, False)
+        tokenize("a" * length, special=False)
     assert len(model.texts) == reads

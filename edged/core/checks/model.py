@@ -63,7 +63,7 @@ def sha256(wanted: str | None, found: str | None) -> Verdict:
     return ok("hash", f"SHA-256 {found[:12]}... as set")
 
 
-def template(shape: Shape, configured: bool, reason: str = "") -> Verdict:  # noqa: FBT001 - one of two facts
+def template(shape: Shape, *, configured: bool, reason: str = "") -> Verdict:
     """How conversations are written for the model; `reason`: why the one in the settings cannot be used."""
     if reason:
         words, _, mend = reason.rpartition("; ")
