@@ -9,46 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
+import tiny_gguf
 from raw_logits import logits
+from tiny_gguf import HEADS, VOCABULARY, WIDTH
 
 from edged.engine import llama
 from edged.engine.slots import Slots
 
-WIDTH, HEADS, FEED_FORWARD, CONVOLUTION = 64, 4, 128, 3
+CONVOLUTION = 3
 KV_HEADS = [0, 2, 0, 2]
 """Of each layer; none in those that are recurrent."""
-WORDS = ("<unk>", "<s>", "</s>")
 TOKENS = [3 + 7 * at % 250 for at in range(100)]
 
 
 def write_model(path: Path) -> Path:
     """Write the model; returns its path."""
-    random = np.random.default_rng(1)
-    kinds = gguf.TokenType
-    words, head = len(WORDS) + 256, WIDTH // HEADS
-    writer = gguf.GGUFWriter(path, "lfm2")
-    writer.add_block_count(len(KV_HEADS))
-    writer.add_context_length(4096)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_layer_norm_rms_eps(1e-6)
+    head = WIDTH // HEADS
+    writer = tiny_gguf.begin(path, "lfm2", layers=len(KV_HEADS), kv_heads=KV_HEADS)
     writer.add_shortconv_l_cache(CONVOLUTION)
-    writer.add_vocab_size(words)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))])
-    writer.add_token_scores([0.0] * words)
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
-    shapes: dict[str, tuple[int, ...]] = {"token_embd": (words, WIDTH), "token_embd_norm": (WIDTH,)}
+    writer.add_vocab_size(VOCABULARY)
+    shapes: tiny_gguf.Shapes = {"token_embd": (VOCABULARY, WIDTH), "token_embd_norm": (WIDTH,)}
     for layer, kv_heads in enumerate(KV_HEADS):
         own = f"blk.{layer}."
-        shapes |= {f"{own}{name}": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
-        shapes |= {f"{own}{name}": (FEED_FORWARD, WIDTH) for name in ("ffn_gate", "ffn_up")}
-        shapes |= {f"{own}ffn_down": (WIDTH, FEED_FORWARD)}
+        shapes |= tiny_gguf.block(layer)
         if kv_heads:
             shapes |= {f"{own}{name}": (head,) for name in ("attn_q_norm", "attn_k_norm")}
             shapes |= {f"{own}{name}": (kv_heads * head, WIDTH) for name in ("attn_k", "attn_v")}
@@ -59,13 +44,7 @@ def write_model(path: Path) -> Path:
                 f"{own}shortconv.in_proj": (3 * WIDTH, WIDTH),
             }
             shapes |= {f"{own}shortconv.out_proj": (WIDTH, WIDTH)}
-    for name, shape in shapes.items():
-        data = np.ones(shape) if len(shape) == 1 else 0.3 * random.standard_normal(shape)
-        writer.add_tensor(f"{name}.weight", data.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny_gguf.finish(writer, shapes)
     return path
 
 

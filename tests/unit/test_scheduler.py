@@ -24,6 +24,13 @@ def rig(answer: str = "yes", thinking: str = "", template: str = PLAIN, **shape:
     return Rig(ScriptedModel(say(answer, thinking), **shape), template)
 
 
+def slow_rig(answer: str, *, row_s: float = 0.05, **shape: Any) -> Rig:
+    """One whose passes take their time, so many seconds a row."""
+    one = rig(answer, **shape)
+    one.model.passes.during = lambda: one.clock.advance(row_s * one.model.passes.rows_of[-1])
+    return one
+
+
 # one question ---------------------------------------------------------------------------------------------
 
 
@@ -543,8 +550,7 @@ def test_answers_go_on_beside_a_long_prompt() -> None:
 
 def test_an_urgent_prompt_is_read_before_a_long_one_of_lower_priority() -> None:
     """A free slot is of no use to an alarm whose prompt waits until a report's 200 tokens are read."""
-    one = rig("yes", streams=3, batch_tokens=16)
-    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one = slow_rig("yes", streams=3, batch_tokens=16)
     one.ask(1, "r" * 200, priority="background")
     one.scheduler.step()
     one.ask(2, "a" * 20, priority="interactive")
@@ -557,8 +563,7 @@ def test_an_urgent_prompt_is_read_before_a_long_one_of_lower_priority() -> None:
 
 def test_a_long_prompt_does_not_hold_up_another_client_s_short_one() -> None:
     """It was read to its end first, however many slots were free; two of one client keep their order."""
-    one = rig("yes", streams=4, batch_tokens=16)
-    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one = slow_rig("yes", streams=4, batch_tokens=16)
     one.ask(1, "r" * 200, client="talker")
     one.scheduler.step()
     one.ask(2, "a" * 20, client="other")
@@ -571,8 +576,7 @@ def test_a_long_prompt_does_not_hold_up_another_client_s_short_one() -> None:
 
 def test_short_prompts_keep_a_long_one_from_no_more_than_half() -> None:
     """However many clients come with one question each, what began first goes on."""
-    one = rig("y", streams=3, batch_tokens=16, context=500)
-    one.model.passes.during = lambda: one.clock.advance(0.05 * one.model.passes.rows_of[-1])
+    one = slow_rig("y", streams=3, batch_tokens=16, context=500)
     one.ask(1, "r" * 400, client="talker")
     one.scheduler.step()
     for number in range(2, 100):
@@ -632,8 +636,7 @@ def test_schema() -> None:
 
 def until_written(*, prompt: int) -> float:
     """How long an answer of 5 chosen, 115 forced and 5 chosen tokens takes beside another, and beside a prompt."""
-    one = rig("a" * 250, streams=3, batch_tokens=64)
-    one.model.passes.during = lambda: one.clock.advance(0.1 * one.model.passes.rows_of[-1])
+    one = slow_rig("a" * 250, row_s=0.1, streams=3, batch_tokens=64)
     one.ask(1)
     constrained(one, 2, b"a" * 125, 5, 120)
     while not one.pieces(2):

@@ -8,43 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
+import tiny_gguf
 from raw_logits import logits
+from tiny_gguf import HEADS, VOCABULARY, WIDTH
 
 from edged.engine import llama
 from edged.engine.slots import Slots
 
 WINDOW = 32
-WIDTH, HEADS, HEAD_WIDTH, FEED_FORWARD, LAYERS = 64, 4, 32, 128, 6
-WORDS = ("<unk>", "<s>", "</s>")
+HEAD_WIDTH, LAYERS = 32, 6
 TOKENS = [3 + 7 * at % 250 for at in range(200)]
 
 
 def write_model(path: Path) -> Path:
     """Write the model; returns its path."""
-    random = np.random.default_rng(1)
-    kinds = gguf.TokenType
-    writer = gguf.GGUFWriter(path, "gemma3")
-    writer.add_block_count(LAYERS)
-    writer.add_context_length(4096)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(1)
+    writer = tiny_gguf.begin(path, "gemma3", layers=LAYERS, kv_heads=1)
     writer.add_key_length(HEAD_WIDTH)
     writer.add_value_length(HEAD_WIDTH)
-    writer.add_layer_norm_rms_eps(1e-6)
     writer.add_sliding_window(WINDOW)
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))])
-    writer.add_token_scores([0.0] * (len(WORDS) + 256))
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
-    shapes = {"token_embd": (len(WORDS) + 256, WIDTH), "output_norm": (WIDTH,)}
+    shapes: tiny_gguf.Shapes = {"token_embd": (VOCABULARY, WIDTH), "output_norm": (WIDTH,)}
     for layer in range(LAYERS):
         own = f"blk.{layer}."
-        shapes |= {f"{own}{name}": (WIDTH,) for name in ("attn_norm", "ffn_norm")}
+        shapes |= tiny_gguf.block(layer)
         shapes |= {f"{own}{name}": (WIDTH,) for name in ("post_attention_norm", "post_ffw_norm")}
         shapes |= {f"{own}{name}": (HEAD_WIDTH,) for name in ("attn_q_norm", "attn_k_norm")}
         shapes |= {f"{own}{name}": (HEAD_WIDTH, WIDTH) for name in ("attn_k", "attn_v")}
@@ -52,15 +39,7 @@ def write_model(path: Path) -> Path:
             f"{own}attn_q": (HEADS * HEAD_WIDTH, WIDTH),
             f"{own}attn_output": (WIDTH, HEADS * HEAD_WIDTH),
         }
-        shapes |= {f"{own}{name}": (FEED_FORWARD, WIDTH) for name in ("ffn_gate", "ffn_up")}
-        shapes |= {f"{own}ffn_down": (WIDTH, FEED_FORWARD)}
-    for name, shape in shapes.items():
-        data = np.ones(shape) if len(shape) == 1 else 0.3 * random.standard_normal(shape)
-        writer.add_tensor(f"{name}.weight", data.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny_gguf.finish(writer, shapes)
     return path
 
 
