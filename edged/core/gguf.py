@@ -10,8 +10,9 @@ The form: ggml, docs/gguf.md, versions 2 and 3 (1 had other lengths), little-end
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 KEYS_MAX = 4096
@@ -322,7 +323,7 @@ def _bytes_per_token(header: Header, architecture: str) -> int:
     total = 0
     for one in header.tensors:
         if one.name == "token_embd.weight" and not tied:
-            total += one.size_bytes // max(1, one.shape[-1])  # one row of it
+            total += one.size_bytes // max((1, *one.shape[-1:]))  # one row of it
         elif "_exps." in one.name and 0 < used <= experts:
             total += one.size_bytes * used // experts
         else:
@@ -335,12 +336,17 @@ def _kv_heads(header: Header, architecture: str, layers: int, heads: int) -> int
     name = f"{architecture}.attention.head_count_kv"
     each = header.numbers.get(name)
     if each is not None:
-        return sum(count for count in map(int, each) if 0 <= count <= heads)
+        return sum(count for count in _whole(each) if 0 <= count <= heads)
     return layers * (_figure(header, name, 1 << 12) or heads)
 
 
 def _figure(header: Header, name: str, limit: int) -> int:
     """A count out of the metadata; 0 where there is none that can be. Of one for each layer the largest."""
     each = header.numbers.get(name)
-    found = header.metadata.get(name, 0) if each is None else max(map(int, each), default=0)
+    found = header.metadata.get(name, 0) if each is None else max(_whole(each), default=0)
     return found if isinstance(found, int) and 0 < found <= limit else 0
+
+
+def _whole(numbers: Sequence[float]) -> list[int]:
+    """Counts out of an array, which may hold floats; of what is no number there is none."""
+    return [int(number) for number in numbers if math.isfinite(number)]

@@ -146,6 +146,29 @@ def test_no_language_model(tmp_path: Path) -> None:
         model_file.read(path)
 
 
+def key(name: str, kind: int, value: bytes) -> bytes:
+    """A key and its value."""
+    return text(f"llama.{name}".encode()) + struct.pack("<I", kind) + value
+
+
+def figure(name: str, value: int) -> bytes:
+    """A key with a count."""
+    return key(name, 4, struct.pack("<I", value))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_counts_that_are_no_numbers(number: float) -> None:
+    """A damaged or hostile file says so in an array of floats; it was a traceback in `edged doctor`."""
+    counts = struct.pack("<IIQ2f", 9, 6, 2, 4.0, number)[4:]
+    body = text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
+    body += figure("block_count", 2) + figure("embedding_length", 64)
+    body += key("attention.head_count", 9, counts) + key("attention.head_count_kv", 9, counts)
+    # An embedding table without dimensions, beside an output matrix.
+    tensors = tensor(b"token_embd.weight", ()) + tensor(b"output.weight", (64, 4))
+    found = shape(parse(head(2, 5, body + tensors)))
+    assert found.kv_bytes_per_token == 2 * (16 + 16) * 4
+
+
 def test_no_file(tmp_path: Path) -> None:
     """A missing file, a folder and a pipe are told apart from models, and none blocks."""
     os.mkfifo(tmp_path / "pipe")
