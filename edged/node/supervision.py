@@ -236,9 +236,8 @@ class Supervision:
         elif self.phase != "broken":
             self.phase = "starting"
         self.restarts += 1
-        delay_s = min(
-            RETRY_MAX_S, 0.25 * 2.0 ** min(self._crashes - 1, 8)
-        )  # of crashes there may be any number
+        doublings = min(self._crashes - 1, 8)  # beyond the bound; of crashes there may be any number
+        delay_s = min(RETRY_MAX_S, 0.25 * 2.0**doublings)
         self._next_start = now + delay_s
         log.error("engine_gone", how=how + advice, was_ready=was_ready, again_in_s=delay_s)
 
