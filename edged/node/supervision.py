@@ -28,6 +28,10 @@ STEADY_S = 60.0
 BROKEN_AFTER = 3
 """Crashes in a row, before ever being ready, after which new questions are refused."""
 
+AWAY_S = 2.0
+"""The dispatcher looks after the engine some times a second. After a longer while it was away itself: stopped
+(ctrl-Z, a paused container, the cgroup freezer) or held up by a write, and what the engine said is still unread."""
+
 HANG_MIN_S, HANG_PASSES = 10.0, 20
 """A pass may take this many times its measured length, and in any case some seconds, before it counts as hung."""
 CONTEXT_STEP = 256
@@ -97,6 +101,7 @@ class Supervision:
     _answered: bool = False
     _oom_kills: int | None = None
     _heard_at: float = 0.0
+    _looked_at: float = 0.0
     _started_at: float = 0.0
     _next_start: float | None = None
     _crashes: int = 0
@@ -118,7 +123,7 @@ class Supervision:
         now = self.clock()
         self._signature = _signature(Path(self.setup.model_path))
         self._next_start = None
-        self._heard_at = self._started_at = now
+        self._heard_at = self._started_at = self._looked_at = now
         self._alive, self._answered = True, False
         self._oom_kills = self.oom_kills()
         if self.phase != "broken":
@@ -242,8 +247,14 @@ class Supervision:
         log.error("engine_gone", how=how + advice, was_ready=was_ready, again_in_s=delay_s)
 
     def tick(self) -> None:
-        """Look after it: kill a hung process, start a new one where it is time."""
+        """Look after it: kill a hung process, start a new one where it is time.
+
+        Silence counts while somebody listens: nobody did while we were away ourselves.
+        """
         now = self.clock()
+        if now - self._looked_at > AWAY_S:
+            self._heard_at = min(now, self._heard_at + now - self._looked_at)
+        self._looked_at = now
         if self._alive:
             if now - self._heard_at > self._silence_s():
                 log.error("engine_hung", silent_s=round(now - self._heard_at, 1))
