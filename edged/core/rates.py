@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import statistics
 from dataclasses import dataclass, field
 
 WEIGHT = 0.1
 """Share of the newest measurement in a moving average: about the last twenty passes count."""
+
+LATELY = 8
+"""Passes of a kind whose median counts where a question would be refused."""
 
 HOPELESS = 0.5
 """A question is refused for its deadline only when this share of the expected time is more than it leaves."""
@@ -20,15 +25,20 @@ class Rates:
         step_s: seconds of a pass that only writes; 0.0 before the first.
         read_s: seconds to read one token of a prompt; 0.0 before the first.
         answer_tokens: tokens of an average answer, for ETAs of questions without `max_tokens`.
+        reads: passes that told how fast prompts are read.
     """
 
     def __init__(self) -> None:
         self.step_s = 0.0
         self.read_s = 0.0
         self.answer_tokens = 128.0
+        self.reads = 0
         self.written_per_s = 0.0
         self._plain_s = 0.0
         self._alone_s, self._alone = 0.0, False
+        # Replaced, never changed: another thread may look.
+        self._last_steps_s: tuple[float, ...] = ()
+        self._last_reads_s: tuple[float, ...] = ()
 
     def expect(self, step_s: float, read_s: float) -> None:
         """Begin with figures that were measured before, in place of a few passes' own; they move on from there."""
@@ -37,17 +47,20 @@ class Rates:
     def passed(self, seconds: float, *, written: int, read: int) -> None:
         """Count a pass of `written` rows of answers and `read` rows of prompts."""
         if read == 0 and written > 0:
-            self.step_s = _mix(self.step_s, seconds)
+            self._stepped(seconds)
             self._plain_s = _mix(self._plain_s, seconds)
             self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
         elif read >= 8:  # noqa: PLR2004 - shorter reads are dominated by the weights, as a written token is
             # What the answers in it took, of which passes with prompts have no drafts.
             beside_s = (self._plain_s or self.step_s) if written else 0.0
-            self.read_s = _mix(self.read_s, max(0.0, seconds - beside_s) / read)
+            read_s = max(0.0, seconds - beside_s) / read
+            self.read_s = _mix(self.read_s, read_s)
+            self._last_reads_s = _with(self._last_reads_s, read_s)
+            self.reads += 1
 
     def drafted(self, seconds: float, *, answers: int, written: int) -> None:
         """Count a pass that wrote `written` tokens of `answers`, more than one of each where drafts came true."""
-        self.step_s = _mix(self.step_s, seconds * answers / written)
+        self._stepped(seconds * answers / written)
         self.written_per_s = _mix(self.written_per_s, written / seconds if seconds > 0 else 0.0)
 
     def alone(self, seconds: float) -> None:
@@ -71,6 +84,22 @@ class Rates:
         bound by the memory: how much it changes its next passes tell.
         """
         self.read_s /= speed
+        self._last_reads_s = tuple(read_s / speed for read_s in self._last_reads_s)
+
+    def kinder(self) -> Rates:
+        """These as a refusal goes by them: what the last passes took, the very last two if these were quicker.
+
+        One pass that waited for weights from the swap, or stood still with the machine, moves an average far; and
+        where all is refused there is no other pass to move it back. From any thread.
+        """
+        kinder = copy.copy(self)
+        kinder.step_s = _kindest(self._last_steps_s, self.step_s)
+        kinder.read_s = _kindest(self._last_reads_s, self.read_s)
+        return kinder
+
+    def _stepped(self, step_s: float) -> None:
+        self.step_s = _mix(self.step_s, step_s)
+        self._last_steps_s = _with(self._last_steps_s, step_s)
 
     def answered(self, tokens: int) -> None:
         """Count the length of a finished answer."""
@@ -110,6 +139,14 @@ def hopeless(left_s: float, *, wait_s: float, read_s: float) -> bool:
 def per_s(seconds: float) -> float:
     """How many a second, where each takes so long; 0.0 where that is not known."""
     return 1 / seconds if seconds > 0 else 0.0
+
+
+def _kindest(last: tuple[float, ...], average: float) -> float:
+    return min(statistics.median_low(last), max(last[-2:])) if last else average
+
+
+def _with(last: tuple[float, ...], newest: float) -> tuple[float, ...]:
+    return (*last[1 - LATELY :], newest)
 
 
 def _mix(old: float, new: float) -> float:

@@ -21,6 +21,10 @@ from edged.errors import Refusal
 LOOKED_AT = 8
 """Questions ahead that a prompt is compared with: those of a fleet begin alike, and one look takes tens of us."""
 
+TRY_S = 30.0
+"""So long after the last prompt was read, while questions are refused for what reading takes, one is let in all the
+same: the cores, the clock or the neighbours may be others by now, and only reading tells."""
+
 
 class Promises:
     """What may be promised.
@@ -34,6 +38,7 @@ class Promises:
         self._slots = slots
         self._limits = limits
         self._counters = counters
+        self._reads, self._refused_since = -1, 0.0
 
     def estimate(self, sequence: Sequence) -> tuple[int, float]:
         """How many questions must end before this one begins, and in how many seconds its answer may be there."""
@@ -46,7 +51,7 @@ class Promises:
     def refusal(self, sequence: Sequence, now: float) -> Refusal | None:
         """The refusal of a question that cannot begin its answer before its deadline; None where it may.
 
-        It errs on the question's side: answers ahead may be short, prompts in the cache.
+        It errs on the question's side: answers ahead may be short, prompts in the cache, a rate a poor one.
         """
         deadline, rates = sequence.order.deadline, self._counters.rates
         if deadline is None or self._counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
@@ -57,10 +62,21 @@ class Promises:
             held = max(held, len(sequence.stored.tokens))
         own = Left(sequence.prompt_tokens - held, sequence.room)
         first = self._left(ahead, sequence, own.read) if len(ahead) >= self._limits.slots else []
-        refusal = self._capacity().refusal(first, own, sequence.prompt_tokens, deadline - now)
-        if refusal is not None:
-            refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
+        capacity = replace(self._capacity(), rates=rates.kinder())
+        refusal = capacity.refusal(first, own, sequence.prompt_tokens, deadline - now)
+        if refusal is None or (not first and self._is_time_to_try(now)):
+            return None
+        refusal.details["eta_ms"] = round(1000 * self.estimate(sequence)[1])
         return refusal
+
+    def _is_time_to_try(self, now: float) -> bool:
+        """Whether questions have been refused for so long without one that told how fast prompts are read."""
+        if self._reads != self._counters.rates.reads:
+            self._reads, self._refused_since = self._counters.rates.reads, now
+        if now - self._refused_since < TRY_S:
+            return False
+        self._refused_since = now
+        return True
 
     def _left(self, ahead: Items[Sequence], sequence: Sequence, read: int) -> list[Left]:
         """What is to be done before a question of `read` tokens, or beside it, where shorter prompts come first."""

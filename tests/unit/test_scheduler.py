@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -1267,6 +1268,53 @@ def test_a_prompt_too_long_for_its_deadline() -> None:
     assert (refusal.code, refusal.retry_after_ms) == ("expired", None)
     assert refusal.details["eta_ms"] > 300
     assert refusal.details["deadline_ms"] == 50
+
+
+NUMBERS = itertools.count(1000)
+
+
+def _refused(rig: Rig, text: str, left_s: float) -> bool:
+    """Ask as an engine's intake does; True where it is refused at once, else it has run to its end."""
+    now = rig.clock()
+    sequence = rig.measure(submit(next(NUMBERS), Message("user", text), deadline=now + left_s, max_tokens=4))
+    refused = rig.scheduler.promises.refusal(sequence, now) is not None
+    if not refused:
+        rig.put_in_line(sequence)
+        rig.run()
+    return refused
+
+
+def test_one_pass_that_stood_still_refuses_nobody() -> None:
+    """Weights came back from the swap for a minute: after that every question with a short deadline was refused."""
+    rig = measured()
+    quick, stalls = rig.model.passes.during, [60.0]
+
+    def once() -> None:
+        rig.clock.advance(stalls.pop() if stalls else 0.0)
+        quick()
+
+    rig.model.passes.during = once
+    rig.ask(1, "y" * 40)
+    rig.run()
+    assert not stalls
+    assert rig.scheduler.counters.rates.read_s > 0.1, "the average is far off"
+    assert not _refused(rig, "z" * 80, 2.0)
+
+
+def test_a_board_that_was_slow_for_long_is_tried_again() -> None:
+    """Nothing was read any more once all was refused, so nothing told that the neighbours were gone."""
+    rig = measured()
+    quick = rig.model.passes.during
+    rig.model.passes.during = lambda: rig.clock.advance(0.1 * rig.model.passes.rows_of[-1])
+    for number in range(1, 5):
+        rig.ask(number, f"{number}" * 100)
+        rig.run()
+    rig.model.passes.during = quick
+    refused = []
+    for number in range(9):
+        refused.append(_refused(rig, f"{number} " * 30, 2.0))
+        rig.clock.advance(10.0)
+    assert refused == [True, True, True, False, True, True, True, False, False]
 
 
 def test_a_line_too_long_for_its_deadline() -> None:
