@@ -28,7 +28,7 @@ from edged.core.answer_cache import AnswerCache
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.engine.client import COMMAND, EngineClient
-from edged.errors import EngineError, NotNowError, SettingsError
+from edged.errors import NotNowError, SettingsError
 from edged.node.admin import Admin
 from edged.node.blame import Blame
 from edged.node.bulletin import Bulletin
@@ -253,7 +253,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     local.start()
     if upstream is not None:
         upstream.start()
-    died: DiedError | EngineError | None = None
+    died: DiedError | None = None
     try:
         node.serve()
         if face is not None:

@@ -40,9 +40,8 @@ class Textfile:
             if reason != self._complained:
                 log.warning("metrics_textfile_failed", file=str(self._path), reason=reason)
             self._complained = reason
-            with suppress(
-                OSError
-            ):  # it refuses that as well: a read-only file system, a folder that is a file
+            # It refuses that as well: a read-only file system, a folder that is a file.
+            with suppress(OSError):
                 beside.unlink(missing_ok=True)
             return
         self._complained = ""

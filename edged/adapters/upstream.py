@@ -124,9 +124,8 @@ class Upstream:
         reason = "it returned"
         try:
             self._loop.run_until_complete(self._serve())
-            self._loop.run_until_complete(
-                self._loop.shutdown_asyncgens()
-            )  # of streams that were left half read
+            # Of streams that were left half read.
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise

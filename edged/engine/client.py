@@ -76,9 +76,8 @@ class EngineClient:
         self.run += 1
         try:
             ours = self._begin()
-        except (
-            OSError
-        ) as error:  # no memory, no file descriptor left: that passes, and the daemon outlives it
+        except OSError as error:
+            # No memory, no file descriptor left: that passes, and the daemon outlives it.
             self._process = None
             self._emit(EngineGone(self.run, EX_OSERR, f"it cannot be started: {error.strerror or error}"))
             return

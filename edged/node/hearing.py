@@ -115,9 +115,8 @@ class Hearing:
     def _over(self, job: Job, report: Ended, *, first: bool) -> None:
         whole = rounds.added(job.progress, report.text, report.reasoning, report.usage, report.timings)
         job.progress = rounds.kept(job.progress, whole)
-        if report.outcome == "cancelled" or (
-            job.cancel_asked and report.calls
-        ):  # the cancel came too late for it
+        # A cancel that came too late to end it: nobody is to make its calls.
+        if report.outcome == "cancelled" or (job.cancel_asked and report.calls):
             self.course.finish(job, endings.cancelled(job))
             return
         if self.giving.calling.begin(job, report):
@@ -139,9 +138,8 @@ class Hearing:
             job, who, report.outcome, parsed=parsed, calls=calls, trimmed=trimmed, cached=not first
         )
         turn = None
-        if report.said is not None and (
-            report.said.text or calls
-        ):  # a turn without an answer leaves no trace
+        # A turn without an answer leaves no trace.
+        if report.said is not None and (report.said.text or calls):
             answer = Message("assistant", report.said.text or None, tool_calls=calls)
             turn = self.giving.sessions.answered(job, answer, report.said.tokens, trimmed)
         self.course.answer(job, done, turn)

@@ -156,9 +156,8 @@ class Node:
         match event:
             case EngineSaid(run, report):
                 if run == self.supervision.run:
-                    if not isinstance(
-                        report, Prepared
-                    ):  # that is the intake thread; the model thread may hang
+                    # That comes from the intake thread; the model thread may hang.
+                    if not isinstance(report, Prepared):
                         self.supervision.heard()
                     self._engine_said(report)
             case Arrived():

@@ -83,7 +83,7 @@ class Telling:
                 self.info()
 
     def read(self, vitals: Vitals, *, changed: bool) -> None:
-        """The board was read; `changed`: what heat does to the engine is another than it was."""
+        """The board was read; `changed`: its level is another than it was."""
         self.vitals = vitals
         clocks = self.thermostat.clocks.about()
         if clocks != self.about.get("clocks"):

@@ -27,9 +27,8 @@ from .patience import HEAD_S, Connection, Loop
 from .routes import Routes
 
 HEAD_BYTES_MAX = 16 * 1024
-IP_FREEBIND = (
-    15  # ip(7): bind to an address that the machine does not have yet, as after a boot without network
-)
+IP_FREEBIND = 15
+"""ip(7): bind to an address that the machine does not have yet, as after a boot without network."""
 BACKLOG = 64
 """Connections accepted at a time, each a file; one that finds it full tries again a second later."""
 OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

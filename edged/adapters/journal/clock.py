@@ -17,9 +17,8 @@ def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
-        return str(
-            uuid.uuid4()
-        )  # unknown: each process counts as a boot, so nothing expires by the time between
+        # Unknown: each process counts as a boot, so nothing expires by the time between.
+        return str(uuid.uuid4())
 
 
 def read_instant() -> Instant:

@@ -122,9 +122,8 @@ class Store:
         if not isinstance(found, NotKnown):
             return found
         next_number = None
-        if (
-            found.unreadable
-        ):  # as if it had been pruned; its number is not given again, though it was the newest
+        # As if it had been pruned; its number is not given again, though it was the newest.
+        if found.unreadable:
             next_number = self._sql.execute("SELECT max(number) + 1 FROM jobs").fetchone()[0]
             self._forget(found.unreadable)
         number = self._insert(row, attempts, next_number)

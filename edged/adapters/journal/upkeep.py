@@ -76,9 +76,8 @@ class Upkeep:
         free = self._number("PRAGMA freelist_count")
         if free < VACUUM_STEP_PAGES or free * 4 < self._number("PRAGMA page_count"):
             return False
-        for _ in range(
-            VACUUM_STEP_PAGES
-        ):  # one at a time: Python's sqlite3 stops the pragma after its first page
+        # One at a time: Python's sqlite3 stops the pragma after its first page.
+        for _ in range(VACUUM_STEP_PAGES):
             self._sql.execute("PRAGMA incremental_vacuum(1)")
         return True
 

@@ -6,10 +6,9 @@ reports, one event a command, through `emit`. Only `Entered` comes before the co
 once may be computed meanwhile. A clear has no event and waits a little for another commit to ride on.
 
 When the disk refuses (full, I/O error, read-only), questions are reported as `Failed`, with the answer where one
-stands there and can be read, while what is
-already under way (attempts, terminal messages, clears) is kept in memory and tried again with growing
-pauses. That memory is bounded by the questions that stand unfinished in the journal: each can owe one
-attempt and one finish.
+stands there and can be read, while what is already under way (attempts, terminal messages, clears) is kept in
+memory and tried again with growing pauses. That memory is bounded by the questions that stand unfinished in the
+journal: each can owe one attempt and one finish.
 
 Not here: SQL (`store`, `upkeep`), the file (`schema`), what to do with an event (the dispatcher).
 """
