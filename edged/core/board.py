@@ -122,11 +122,6 @@ class Board:
     memory_total_bytes: int | None = None
     memory_available_bytes: int | None = None
 
-    @property
-    def online(self) -> tuple[int, ...]:
-        """Cores that are online, ascending."""
-        return tuple(sorted(core for cluster in self.clusters for core in cluster.cores))
-
 
 @dataclass(frozen=True, slots=True)
 class Rest:

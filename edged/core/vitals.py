@@ -85,7 +85,6 @@ class Vitals:
         load_1m: load average of a minute.
         memory_total_bytes: of the board.
         memory_available_bytes: what can be had without swapping.
-        uptime_s: of the board, seconds.
         late: no reading: one that hangs, told in its place, so all the rest is absent.
     """
 
@@ -97,7 +96,6 @@ class Vitals:
     load_1m: float | None = None
     memory_total_bytes: int | None = None
     memory_available_bytes: int | None = None
-    uptime_s: float | None = None
     late: bool = False
 
 
@@ -217,7 +215,6 @@ def as_health(vitals: Vitals) -> dict[str, Any]:
         load_1m=vitals.load_1m,
         memory_total_bytes=vitals.memory_total_bytes,
         memory_available_bytes=vitals.memory_available_bytes,
-        uptime_s=vitals.uptime_s,
     )
 
 

@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 from edged.core.records import Depth
-from edged.core.vitals import Vitals, as_health
 from edged.node.desk import Desk
 from edged.node.pools import Membership
 from edged.node.supervision import Supervision
@@ -85,11 +84,4 @@ def journal(depth: Depth) -> Json:
     }
     if depth.failing:
         told["failing"] = depth.failing
-    return told
-
-
-def board(vitals: Vitals) -> Json:
-    """Temperatures, clocks, supply, load, memory; the daemon's own uptime stands elsewhere in health."""
-    told = as_health(vitals)
-    told.pop("uptime_s", None)
     return told

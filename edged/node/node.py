@@ -28,7 +28,7 @@ from edged.core.link import (
     Unsubscribed,
 )
 from edged.core.upstream import Begun, Broke, Over, Said
-from edged.core.vitals import Vitals
+from edged.core.vitals import Vitals, as_health
 from edged.engine.client import EngineGone, EngineSaid
 from edged.engine.messages import (
     Ended,
@@ -44,7 +44,6 @@ from edged.engine.messages import (
     Started,
 )
 from edged.errors import EdgedError
-from edged.node import news
 from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
@@ -260,7 +259,7 @@ class Node:
         changed = self.thermostat.read(vitals, self.clock(), busy=self.desk.running > 0)
         vitals = self.thermostat.without_lies(vitals)
         self.desk.course.level = self.thermostat.level
-        self.desk.calling.vitals = {"level": self.desk.course.level, **news.board(vitals)}
+        self.desk.calling.vitals = {"level": self.desk.course.level, **as_health(vitals)}
         self.intake.slots = self.thermostat.slots
         self.telling.read(vitals, changed=changed)
 

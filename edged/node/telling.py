@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edged.core import records
-from edged.core.vitals import Vitals
+from edged.core.vitals import Vitals, as_health
 from edged.node import news
 from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
@@ -110,7 +110,7 @@ class Telling:
             "journal": news.journal(self.journal_depth()),
             "memory": self.daemon_rss(),
             "heat": self.thermostat.as_json(),
-            "board": news.board(self.vitals),
+            "board": as_health(self.vitals),
         }
         self.bulletin.tell_health(health)
         info = news.info(self.about, self.supervision, self.membership)

@@ -230,6 +230,5 @@ def broken(root: Path) -> Path:
     tree.put(root / "proc/cpuinfo", bytes(range(256)) * 16)
     tree.put(root / "proc/loadavg", "nan inf\n")
     tree.put(root / "proc/meminfo", "MemTotal: lots kB\nMemAvailable: -5 kB\n")
-    tree.put(root / "proc/uptime", "-5.0 1.0\n")
     tree.put(root / "proc/sys/kernel/random/boot_id", "not a boot id\n")
     return root

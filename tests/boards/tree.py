@@ -126,12 +126,11 @@ def supply(root: Path, alarm: int) -> None:
 
 
 def system(root: Path, memory_kib: int) -> None:
-    """What every Linux shows: load, memory (three quarters of it free), uptime, boot id."""
+    """What every Linux shows: load, memory (three quarters of it free), boot id."""
     put(root / "proc/loadavg", "0.42 0.35 0.30 1/213 4711\n")
     free = memory_kib * 3 // 4
     put(
         root / "proc/meminfo",
         f"MemTotal:       {memory_kib} kB\nMemFree:        {free - 1} kB\nMemAvailable:   {free} kB\n",
     )
-    put(root / "proc/uptime", "86400.17 345000.00\n")
     put(root / "proc/sys/kernel/random/boot_id", f"{BOOT_ID}\n")

@@ -56,7 +56,6 @@ def test_rk3588_with_a_mainline_kernel(tmp_path: Path) -> None:
     assert vitals.throttled is False
     assert vitals.under_voltage is None
     assert vitals.load_1m == 0.42
-    assert vitals.uptime_s == 86400.17
     assert vitals.memory_total_bytes == 16_316_804 * 1024
     assert vitals.memory_available_bytes == 16_316_804 * 768
     assert headroom_c(vitals.zones) == pytest.approx(85 - 48.076)
@@ -317,7 +316,6 @@ def test_health_is_json(tmp_path: Path) -> None:
         "load_1m": 0.42,
         "memory_total_bytes": 3_884_352 * 1024,
         "memory_available_bytes": 2_913_264 * 1024,
-        "uptime_s": 86400.17,
     }
 
 
@@ -337,7 +335,6 @@ def test_this_machine() -> None:
     """The real sysfs and procfs are read without raising and give what every Linux has."""
     machine = VitalsReader(Path("/sys"), Path("/proc"))
     vitals = machine.read()
-    assert vitals.uptime_s
     assert vitals.memory_total_bytes
     assert level(vitals)[1]
     json.dumps(as_health(vitals), allow_nan=False)

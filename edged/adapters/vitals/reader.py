@@ -66,7 +66,6 @@ class VitalsReader:
             load_1m=files.first_decimal(self._proc / "loadavg"),
             memory_total_bytes=memory.get("MemTotal"),
             memory_available_bytes=memory.get("MemAvailable"),
-            uptime_s=files.first_decimal(self._proc / "uptime"),
         )
 
     def topology(self) -> Topology:

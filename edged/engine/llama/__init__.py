@@ -9,7 +9,7 @@ from .bindings import give_back
 from .context import ABORTED, KV_TYPES, NO_SLOT, Context
 from .devices import gpu_backends, gpus
 from .library import LogLine, start, system_info, version
-from .model import Model, Token, read_tokens
+from .model import Model, Token
 from .sampler import Sampler
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "give_back",
     "gpu_backends",
     "gpus",
-    "read_tokens",
     "start",
     "system_info",
     "version",

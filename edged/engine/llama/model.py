@@ -6,7 +6,7 @@ import ctypes
 import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from edged.errors import ModelError
@@ -204,8 +204,3 @@ class Model:
         """Text of a special token, for the template: `name` is `bos` or `eos`; empty where there is none."""
         token = int(C.llama_vocab_bos(self._vocab) if name == "bos" else C.llama_vocab_eos(self._vocab))
         return self.piece(token).decode("utf-8", "replace") if token >= 0 else ""
-
-
-def read_tokens(model: Model, tokens: Sequence[Token]) -> str:
-    """Text of tokens, for people to read."""
-    return b"".join(model.piece(token) for token in tokens).decode("utf-8", "replace")
