@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.text import Text
 
 from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
+from ..core.answer_text import Kind
 from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
-from ..core.transcript import Kind, Transcript
+from ..core.transcript import Transcript
 from ..errors import EX_TEMPFAIL
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 

@@ -10,6 +10,8 @@ import codecs
 from typing import Literal
 
 Kind = Literal["text", "reasoning"]
+Part = tuple[Kind, str]
+"""The next text of an answer, or of its thinking."""
 OPEN = "<think>"
 CLOSE = "</think>"
 
@@ -75,7 +77,7 @@ class AnswerText:
         """Whether these bytes are the tag with which the model begins a thinking that the prompt has not opened."""
         return self._may_open and not self._held and data.strip() == OPEN.encode()
 
-    def feed(self, data: bytes) -> list[tuple[Kind, str]]:
+    def feed(self, data: bytes) -> list[Part]:
         """Take the bytes of one token; return what is decided by now."""
         return self._advance(self._decoder.decode(data), last=False)
 
@@ -83,7 +85,7 @@ class AnswerText:
         """What comes next is not the model's: a character that it has not finished is no text."""
         self._decoder.reset()
 
-    def finish(self, *, cut: bool = False) -> list[tuple[Kind, str]]:
+    def finish(self, *, cut: bool = False) -> list[Part]:
         """The stream is over: return what was held back; a character that was cut off is no text.
 
         Where the answer was `cut` short, what may have been going to be a tool call is no text either.
@@ -92,8 +94,8 @@ class AnswerText:
             self._held = self._held[: len(self._held) - _overlap(self._held, (self._trigger,))]
         return self._advance("", last=True)
 
-    def _advance(self, more: str, *, last: bool) -> list[tuple[Kind, str]]:
-        out: list[tuple[Kind, str]] = []
+    def _advance(self, more: str, *, last: bool) -> list[Part]:
+        out: list[Part] = []
         if self.stopped:
             return out
         self._held += more
@@ -117,7 +119,7 @@ class AnswerText:
         elif last or not OPEN.startswith(head):
             self._may_open = False
 
-    def _think(self, out: list[tuple[Kind, str]], *, last: bool) -> None:
+    def _think(self, out: list[Part], *, last: bool) -> None:
         before, tag, after = self._held.partition(CLOSE)
         if tag:
             self._held = after
@@ -127,7 +129,7 @@ class AnswerText:
             before, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         self._emit(out, "reasoning", before)
 
-    def _answer(self, out: list[tuple[Kind, str]], *, last: bool) -> None:
+    def _answer(self, out: list[Part], *, last: bool) -> None:
         if self._leading:
             self._held = self._held.lstrip()
             if not self._held:
@@ -147,7 +149,7 @@ class AnswerText:
         self._emit(out, "text", self._held[: len(self._held) - keep])
         self._held = self._held[len(self._held) - keep :]
 
-    def _call_begins(self, out: list[tuple[Kind, str]], *, last: bool) -> bool:
+    def _call_begins(self, out: list[Part], *, last: bool) -> bool:
         """Whether all that is held is taken care of: it is a call, or may become one."""
         if self.calling:
             self._call.append(self._held)
@@ -171,7 +173,7 @@ class AnswerText:
         self._held = ""
         return True
 
-    def _emit(self, out: list[tuple[Kind, str]], kind: Kind, text: str) -> None:
+    def _emit(self, out: list[Part], kind: Kind, text: str) -> None:
         if text:
             (self._text if kind == "text" else self._reasoning).append(text)
             out.append((kind, text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from edged.core.answer_text import Kind
+from edged.core.answer_text import Kind, Part
 
 
 class Chunker:
@@ -24,9 +24,9 @@ class Chunker:
         self._kind: Kind = "text"
         self._pending: list[str] = []
 
-    def add(self, pieces: list[tuple[Kind, str]], now: float) -> list[tuple[Kind, str]]:
+    def add(self, pieces: list[Part], now: float) -> list[Part]:
         """Take pieces at time `now` (seconds, any monotonic clock); return the deltas that are due."""
-        due: list[tuple[Kind, str]] = []
+        due: list[Part] = []
         for kind, text in pieces:
             if kind != self._kind:
                 self._release(due, now)
@@ -36,13 +36,13 @@ class Chunker:
             self._release(due, now)
         return due
 
-    def flush(self, now: float) -> list[tuple[Kind, str]]:
+    def flush(self, now: float) -> list[Part]:
         """Return whatever is held."""
-        due: list[tuple[Kind, str]] = []
+        due: list[Part] = []
         self._release(due, now)
         return due
 
-    def _release(self, due: list[tuple[Kind, str]], now: float) -> None:
+    def _release(self, due: list[Part], now: float) -> None:
         if self._pending:
             due.append((self._kind, "".join(self._pending)))
             self._pending.clear()

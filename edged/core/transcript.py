@@ -8,10 +8,9 @@ message, which repeats all of the text, and gets the rest out of that.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Kind = Literal["reasoning", "text"]
-Part = tuple[Kind, str]
+from edged.core.answer_text import Kind, Part
 
 
 @dataclass(slots=True)

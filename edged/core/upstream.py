@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edged.core.answer_text import Kind, Part
 from edged.core.question import Message, Question
 from edged.core.reply import Usage
 
@@ -108,7 +109,7 @@ class Said:
     """The next text of an answer."""
 
     number: int
-    kind: Literal["text", "reasoning"]
+    kind: Kind
     text: str
 
 
@@ -162,7 +163,7 @@ class Stream:
         self.usage = Usage()
         self.ended = False
 
-    def feed(self, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
+    def feed(self, data: bytes) -> list[Part]:
         """Take bytes; return the texts that are complete now.
 
         Raises:
@@ -173,14 +174,14 @@ class Stream:
         self._held = bytearray(rest)
         if any(len(line) > LINE_BYTES_MAX for line in (*lines, rest)):
             raise BadStreamError(f"an event of more than {LINE_BYTES_MAX} bytes")
-        told: list[tuple[Literal["text", "reasoning"], str]] = []
+        told: list[Part] = []
         for line in lines:
             field, _, value = bytes(line).rstrip(b"\r").partition(b":")
             if field == b"data" and not self.ended:
                 self._event(value.strip(), told)
         return told
 
-    def _event(self, value: bytes, told: list[tuple[Literal["text", "reasoning"], str]]) -> None:
+    def _event(self, value: bytes, told: list[Part]) -> None:
         if value == b"[DONE]":
             self.ended = True
             if self.finish is None and self._begun:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edged.core.answer_text import Kind
 from edged.core.question import Message, Priority, ReasoningMode
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call, Mode, Tool
@@ -208,7 +209,7 @@ class Piece(Frame, frozen=True, tag="piece"):
     """The next text of an answer; whole characters. `written` and `thought` count tokens so far."""
 
     number: int
-    kind: Literal["text", "reasoning"]
+    kind: Kind
     text: str
     written: int = 0
     thought: int = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from edged.core.answer_text import AnswerText
+from edged.core.answer_text import AnswerText, Kind, Part
 from edged.core.chunker import Chunker
 from edged.core.drafting import Guesses
 from edged.core.numerals import Numerals
@@ -139,7 +139,7 @@ class Sequence:
             return False  # text, which may end anywhere, in the midst of a character too
         return self.text.stopped or not (self.constraint.closed or self.constraint.complete)
 
-    def write(self, token: int, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
+    def write(self, token: int, data: bytes) -> list[Part]:
         """Append a token with the bytes to show for it; returns the pieces that it completes."""
         was_thinking, was_calling = self.text.thinking, self.text.calling
         self.tokens.append(token)
@@ -152,17 +152,15 @@ class Sequence:
             self.numerals.feed(self.text.call.encode())
         return pieces
 
-    def show(self, data: bytes) -> list[tuple[Literal["text", "reasoning"], str]]:
+    def show(self, data: bytes) -> list[Part]:
         """Take bytes into the text; returns the pieces that this device wants to see."""
         return self._wanted(self.text.feed(data))
 
-    def finish_text(self, *, cut: bool) -> list[tuple[Literal["text", "reasoning"], str]]:
+    def finish_text(self, *, cut: bool) -> list[Part]:
         """The pieces that were held back until the end; `cut` when the model had not come to it."""
         return self._wanted(self.text.finish(cut=cut))
 
-    def _wanted(
-        self, pieces: list[tuple[Literal["text", "reasoning"], str]]
-    ) -> list[tuple[Literal["text", "reasoning"], str]]:
+    def _wanted(self, pieces: list[Part]) -> list[Part]:
         if not self.order.stream:
             return []
         mode = self.order.reasoning_mode
@@ -170,7 +168,7 @@ class Sequence:
             return pieces
         if mode == "hide":
             return [piece for piece in pieces if piece[0] == "text"]
-        inline: list[tuple[Literal["text", "reasoning"], str]] = []
+        inline: list[Part] = []
         thought = [text for kind, text in pieces if kind == "reasoning"]
         first = self.text.reasoning == "".join(thought)
         if thought:
@@ -181,11 +179,11 @@ class Sequence:
         inline.extend(piece for piece in pieces if piece[0] == "text")
         return inline
 
-    def deltas(self, now: float, pieces: list[tuple[Literal["text", "reasoning"], str]]) -> list[Piece]:
+    def deltas(self, now: float, pieces: list[Part]) -> list[Piece]:
         """The messages that are due after these pieces."""
         return [self.piece(kind, text) for kind, text in self.chunker.add(pieces, now)]
 
-    def piece(self, kind: Literal["text", "reasoning"], text: str) -> Piece:
+    def piece(self, kind: Kind, text: str) -> Piece:
         """A message with the next text."""
         return Piece(self.number, kind, text, self.written, self.reasoning_tokens)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from edged.core.answer_text import CLOSE, OPEN, AnswerText, Kind
+from edged.core.answer_text import CLOSE, OPEN, AnswerText, Part
 from edged.core.breaker import Breaker
 from edged.core.question import Message, Question
 from edged.core.reply import FinishReason, Timings, Usage
@@ -65,7 +65,7 @@ class Run:
         """The text as its device wants it."""
         return self.inline if self.question.reasoning_mode == "inline" else self.text.text
 
-    def show(self, pieces: list[tuple[Kind, str]]) -> list[tuple[Kind, str]]:
+    def show(self, pieces: list[Part]) -> list[Part]:
         """What its device is to see of these pieces."""
         match self.question.reasoning_mode:
             case "separate":
@@ -184,14 +184,12 @@ class Away:
         run.first = run.first or self.clock()
         if kind == "reasoning":
             run.reasoning.append(text)
-            pieces: list[tuple[Kind, str]] = [("reasoning", text)]
+            pieces: list[Part] = [("reasoning", text)]
         else:
             pieces = run.text.feed(text.encode())
         return self._pieces(number, run, pieces)
 
-    def _pieces(
-        self, number: int, run: Run, pieces: list[tuple[Kind, str]]
-    ) -> list[Started | Piece | Ended | Broke]:
+    def _pieces(self, number: int, run: Run, pieces: list[Part]) -> list[Started | Piece | Ended | Broke]:
         shown = run.show(pieces)
         return [Piece(number, kind, text) for kind, text in shown] if run.question.stream else []
 

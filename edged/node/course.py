@@ -13,12 +13,12 @@ from typing import Protocol
 import structlog
 
 from edged.core import reply
+from edged.core.answer_text import Kind
 from edged.core.job import Happening, Job, State
 from edged.core.records import Publish, SessionTurn
 from edged.engine.messages import Prepared
 from edged.errors import Refusal
 from edged.node.endings import Who
-from edged.node.joint import Kind
 from edged.node.replies import Replies
 
 log = structlog.get_logger()

@@ -7,12 +7,10 @@ of its questions waits for it, also when the one that began it has been taken ba
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
+from edged.core.answer_text import Kind, Part
 from edged.core.job import Job
 from edged.engine.messages import Piece, Prepared
-
-Kind = Literal["text", "reasoning"]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +38,7 @@ class Run:
     jobs: list[Job] = field(default_factory=list)
     prepared: Prepared | None = None
     started: bool = False
-    pieces: list[tuple[Kind, str]] = field(default_factory=list)
+    pieces: list[Part] = field(default_factory=list)
     written: int = 0
     thought: int = 0
     closed: bool = False
