@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
+from edged.core.news import Phase
 from edged.core.question import Priority
 from edged.core.vitals import Level
 from edged.errors import Refusal
@@ -77,7 +77,7 @@ class Load:
     client_jobs: int
     service_s: float
     slots: int
-    engine: Literal["starting", "ready", "failed", "broken"]
+    engine: Phase
     reason: str = ""
     draining: bool = False
     shed: Shed | None = None

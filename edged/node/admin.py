@@ -23,6 +23,7 @@ from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import Instant
 from edged.errors import Refusal, SettingsError
 from edged.node.desk import Desk
+from edged.node.note import Note
 from edged.node.pools import Membership
 from edged.node.supervision import Supervision
 
@@ -52,16 +53,6 @@ class Tunes(Protocol):
         Raises:
             SettingsError: a key or value is wrong; nothing has changed.
         """
-
-
-class Note(Protocol):
-    """A small text that outlives the process."""
-
-    def read(self) -> str:
-        """The text; empty where there is none."""
-
-    def write(self, text: str) -> None:
-        """Replace it."""
 
 
 @dataclass(slots=True)

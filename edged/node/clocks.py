@@ -16,6 +16,7 @@ import structlog
 from edged.core.heat.clocks import SAME, Cap, Found, Kept, Ladder, decode, encode, in_words, ladder
 from edged.core.topology import format_cores
 from edged.core.vitals import Vitals
+from edged.node.note import Note
 
 NOTE = "clocks"
 """The note's name in the state folder."""
@@ -51,16 +52,6 @@ class Caps(Protocol):
         """The command that gives the right to."""
 
 
-class Line(Protocol):
-    """`edged.adapters.note.Note`."""
-
-    def read(self) -> str:
-        """What was noted."""
-
-    def write(self, text: str) -> None:
-        """Note this."""
-
-
 @dataclass(slots=True)
 class Clocks:
     """The clocks of the engine's cores.
@@ -77,7 +68,7 @@ class Clocks:
 
     caps: Caps
     cores: tuple[int, ...]
-    note: Line
+    note: Note
     boot_id: str | None
     wanted: bool = True
     reason: str = OFF

@@ -8,27 +8,18 @@ now on, or to use another prefix, takes away what it said in an earlier life.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from edged.core import homeassistant
 from edged.core.link import JSON, Arrived, Delivered, Outgoing
 from edged.core.topics import Topics
+from edged.node.note import Note
 from edged.node.outbox import Line
 
 BORN = b"online"
 """Home Assistant's birth message; its last will is `offline`."""
-
-
-class Memory(Protocol):
-    """`edged.adapters.note.Note`, as far as this needs it."""
-
-    def read(self) -> str:
-        """What was noted last; empty for nothing."""
-
-    def write(self, text: str) -> None:
-        """Note this, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +35,7 @@ class Discovery:
 
     Attributes:
         topic: where the discovery message stands; None where the node shall not be known.
+        memory: where the message stands that was told last.
         birth_topic: where Home Assistant says that it has started.
         admin: whether there are buttons.
         about: who this node is, as far as it is known without the engine.
@@ -51,7 +43,7 @@ class Discovery:
 
     topics: Topics
     line: Line
-    memory: Memory
+    memory: Note
     topic: str | None = None
     birth_topic: str = ""
     admin: bool = False

@@ -10,12 +10,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from edged.core.batching import ROWS_MAX
+from edged.core.news import Phase
 from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
@@ -36,7 +37,6 @@ HANG_MIN_S, HANG_PASSES = 10.0, 20
 """A pass may take this many times its measured length, and in any case some seconds, before it counts as hung."""
 CONTEXT_STEP = 256
 
-Phase = Literal["starting", "ready", "failed", "broken"]
 Signature = tuple[int, int, int] | None
 
 log = structlog.get_logger()

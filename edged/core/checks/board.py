@@ -11,6 +11,7 @@ from edged.core.gpu import why_unused
 from edged.core.heat.clocks import Found
 from edged.core.heat.margins import Margins
 from edged.core.huge_pages import HugePages
+from edged.core.slowness import SLEEPY
 from edged.core.topology import KEPT_AWAY, Choice, format_cores
 from edged.core.vitals import (
     Trip,
@@ -23,7 +24,6 @@ from edged.core.vitals import (
     plausible_trip,
 )
 
-SLEEPY = frozenset({"powersave", "conservative", "userspace"})
 DYNAMIC_DRIVERS = ("intel_pstate", "amd-pstate", "amd_pstate")
 """Their `powersave` raises the clock under load (Linux, admin-guide/pm/intel_pstate.rst and amd-pstate.rst)."""
 HELD_SHARE = 0.98
