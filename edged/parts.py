@@ -25,7 +25,7 @@ from edged.core.heat.heat import Heat
 from edged.core.heat.margins import of_section
 from edged.core.heat.policy import Ceiling
 from edged.core.topics import Topics
-from edged.core.topology import KEPT_AWAY, Choice, affordable, choose, format_cores, threads
+from edged.core.topology import KEPT_AWAY, Choice, choose, format_cores, threads
 from edged.core.upstream import Policy
 from edged.engine.messages import Configure
 from edged.errors import SettingsError
@@ -66,11 +66,8 @@ def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, 
     try:
         choice = choose(reader.topology(), frozenset(os.sched_getaffinity(0)), engine.core_set())
         calibration = _calibration(settings, reader, choice)
-        decode, prefill = engine.decode_threads, engine.prefill_threads
-        if calibration is not None:
-            decode = decode or affordable(calibration.decode_threads, quota)
-            prefill = prefill or affordable(calibration.prefill_threads, quota)
-        counts = threads(choice, decode, prefill, quota)
+        best = None if calibration is None else (calibration.decode_threads, calibration.prefill_threads)
+        counts = threads(choice, engine.decode_threads, engine.prefill_threads, quota, best)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
     if choice.kept_away:

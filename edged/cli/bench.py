@@ -83,7 +83,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
 
 def _counts(site: Site, threads: int | None) -> tuple[int, int]:
     """Decode and prefill threads, as a daemon with these settings would have them."""
-    engine, made = site.settings.engine, None
+    engine, best = site.settings.engine, None
     key = calibration_file.key(
         site.settings.model.path,
         site.settings.model.sha256,
@@ -93,10 +93,10 @@ def _counts(site: Site, threads: int | None) -> tuple[int, int]:
     )
     if key is not None:
         made = calibration_file.fitting(site.state, key)[0]
-    decode = threads or engine.decode_threads or (made.decode_threads if made else None)
-    prefill = threads or engine.prefill_threads or (made.prefill_threads if made else None)
+        best = None if made is None else (made.decode_threads, made.prefill_threads)
+    decode, prefill = threads or engine.decode_threads, threads or engine.prefill_threads
     try:
-        return settle(site.choice, decode, prefill, site.board.cpu_quota)
+        return settle(site.choice, decode, prefill, site.board.cpu_quota, best)
     except ValueError as error:
         raise SettingsError(f"engine: {error}") from error
 

@@ -193,19 +193,25 @@ def choose(topology: Topology, allowed: frozenset[int], wanted: frozenset[int] |
 
 
 def threads(
-    choice: Choice, decode: int | None = None, prefill: int | None = None, quota: float | None = None
+    choice: Choice,
+    decode: int | None = None,
+    prefill: int | None = None,
+    quota: float | None = None,
+    calibrated: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
     """Settle the two thread counts: `(decode, prefill)`, each from 1 to the number of engine cores.
 
     Prefill is bound by arithmetic and wants every engine core. Decode is bound by memory bandwidth and
-    wants as many only where fewer have not been measured to be faster. Neither default is more than a cgroup
-    gives time for: llama.cpp's threads wait for each other in loops, and would spend that time on it.
+    wants as many only where fewer have not been measured to be faster, and what was measured on this very board
+    goes before both. No default is more than a cgroup gives time for: llama.cpp's threads wait for each other in
+    loops, and would spend that time on it.
 
     Args:
         choice: the engine's cores.
         decode: explicit count, or None for the default.
         prefill: explicit count, or None for the default.
         quota: cores' worth of time that the cgroup allows; None for no limit.
+        calibrated: both counts as `edged calibrate` found them to be best; None where it has not.
 
     Raises:
         ValueError: an explicit count is below 1 or above the number of engine cores.
@@ -215,14 +221,12 @@ def threads(
         if count is not None and not 1 <= count <= pinned:
             where = f"{pinned} core{'s' if pinned != 1 else ''} ({format_cores(choice.engine)})"
             raise ValueError(f"{name} is {count}, but the engine is pinned to {where}: choose 1 to {pinned}")
-    most = affordable(pinned, quota)
-    default = most if choice.decode_threads is None else min(choice.decode_threads, most)
-    return (default if decode is None else decode), (most if prefill is None else prefill)
-
-
-def affordable(count: int, quota: float | None) -> int:
-    """As many of these threads as can compute all the time within a cgroup's quota; 1 or more."""
-    return count if quota is None else max(1, min(count, int(quota)))
+    most = pinned if quota is None else max(1, min(pinned, int(quota)))
+    best = calibrated or (choice.decode_threads or most, most)
+    return (
+        min(best[0], most) if decode is None else decode,
+        min(best[1], most) if prefill is None else prefill,
+    )
 
 
 def _tell_apart(cores: tuple[Core, ...]) -> tuple[frozenset[int], str]:

@@ -267,6 +267,14 @@ def test_a_cgroup_s_time_bounds_the_defaults(quota: float | None, expected: tupl
     choice = Choice((0, 1, 2, 3), (0, 1, 2, 3), "test", decode_threads=2)
     assert threads(choice, quota=quota) == expected
     assert threads(choice, 4, 4, quota) == (4, 4)
+    assert threads(choice, quota=quota, calibrated=(4, 2)) == (expected[1], min(2, expected[1]))
+
+
+def test_calibrated_threads_go_before_the_defaults() -> None:
+    """And the settings before both, each count by itself."""
+    choice = Choice((0, 1, 2, 3), (0, 1, 2, 3), "test", decode_threads=2)
+    assert threads(choice, calibrated=(3, 1)) == (3, 1)
+    assert threads(choice, 1, None, calibrated=(3, 2)) == (1, 2)
 
 
 @pytest.mark.parametrize(
