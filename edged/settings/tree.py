@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ..core.topology import parse_cores
 from .environment import Environment
 from .heat import Heat
 from .homeassistant import HomeAssistant
@@ -118,16 +119,16 @@ class Engine(Section):
     @field_validator("cores")
     @classmethod
     def _rising(cls, value: str | None) -> str | None:
-        for part in (value or "").split(","):
-            first, _, last = part.partition("-")
-            if last and int(first) > int(last):
-                raise refuse("core numbers and rising ranges, as in 4-7 or 0,2, are accepted")
+        try:
+            parse_cores(value or "0")
+        except ValueError:
+            raise refuse("core numbers and rising ranges, as in 4-7 or 0,2, are accepted") from None
         return value
 
     @field_validator("cores")
     @classmethod
     def _enough(cls, value: str | None, info: ValidationInfo) -> str | None:
-        count = None if value is None else len(_core_numbers(value))
+        count = None if value is None else len(parse_cores(value))
         for name in ("decode_threads", "prefill_threads"):
             if count is not None and (info.data.get(name) or 0) > count:
                 raise refuse(f"as many cores as engine.{name} ({info.data[name]}) or more are accepted")
@@ -135,15 +136,7 @@ class Engine(Section):
 
     def core_set(self) -> frozenset[int] | None:
         """The numbers in `cores`; None where the cores are to be found."""
-        return None if self.cores is None else _core_numbers(self.cores)
-
-
-def _core_numbers(text: str) -> frozenset[int]:
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return frozenset(numbers)
+        return None if self.cores is None else frozenset(parse_cores(self.cores))
 
 
 class Limits(Section):
@@ -152,9 +145,9 @@ class Limits(Section):
     payload_bytes: Annotated[int, Field(strict=True, ge=KIB, le=MIB)] = 64 * KIB
     """Largest question."""
     queue_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 64
-    """Questions waiting, all clients together."""
+    """Questions waiting or running, all clients together."""
     queue_bytes: Annotated[int, Field(strict=True, ge=KIB, le=1024 * MIB)] = 4 * MIB
-    """Payload bytes of the questions waiting; at least `payload_bytes`."""
+    """Payload bytes of these questions; at least `payload_bytes`."""
     client_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 16
     """Questions of one client waiting or running; at most `queue_jobs`."""
     messages: Annotated[int, Field(strict=True, ge=1, le=1024)] = 64

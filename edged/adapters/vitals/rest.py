@@ -12,7 +12,6 @@ import re
 from pathlib import Path
 
 from ...core.board import Cooling, Devfreq, Rest
-from ...core.topology import parse_cores
 from . import files
 
 CPUINFO_BYTES_MAX = 1 << 20
@@ -31,7 +30,7 @@ def read_rest(sys: Path, proc: Path) -> Rest:
     """Read it all, below the two roots."""
     cpu = sys / "devices/system/cpu"
     return Rest(
-        present=_core_list(files.text(cpu / "present") or files.text(cpu / "possible")),
+        present=files.core_list(files.text(cpu / "present") or files.text(cpu / "possible") or ""),
         allowed=_allowed(sys, proc),
         cpu_quota=cpu_quota(sys, proc),
         features=_features(proc),
@@ -39,10 +38,6 @@ def read_rest(sys: Path, proc: Path) -> Rest:
         cooling=_cooling(sys),
         devfreq=_devfreq(sys),
     )
-
-
-def _core_list(text: str | None) -> tuple[int, ...]:
-    return files.core_list(text) if text and text.strip() else ()
 
 
 def _features(proc: Path) -> frozenset[str]:
@@ -106,20 +101,13 @@ def _allowed(sys: Path, proc: Path) -> tuple[int, ...]:
     if proc == _PROC:
         return tuple(sorted(os.sched_getaffinity(0)))
     match = _ALLOWED.search(files.text(proc / "self/status", STATUS_BYTES_MAX) or "")
-    listed = _parsed(match[1]) if match else ()
+    listed = files.core_list(match[1]) if match else ()
     if listed:
         return listed
     for folder in _cgroups(sys, proc):
-        if cores := _parsed((files.text(folder / "cpuset.cpus.effective") or "").strip()):
+        if cores := files.core_list(files.text(folder / "cpuset.cpus.effective") or ""):
             return cores
     return ()
-
-
-def _parsed(text: str) -> tuple[int, ...]:
-    try:
-        return parse_cores(text)
-    except ValueError:
-        return ()
 
 
 def cpu_quota(sys: Path, proc: Path) -> float | None:
