@@ -29,6 +29,7 @@ from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.engine.client import COMMAND, EngineClient
 from edged.errors import NotNowError, SettingsError
+from edged.footing import find_footing
 from edged.node.admin import Admin
 from edged.node.blame import Blame
 from edged.node.bulletin import Bulletin
@@ -87,7 +88,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
         NotNowError: the journal, the tools or the address for HTTP cannot be had just now.
     """
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
-    choice, (decode_threads, prefill_threads), speed = parts.cores(settings, reader)
+    footing = find_footing(settings, reader)
+    choice, speed = footing.choice, footing.speed
     password = settings.mqtt.password()
     key = settings.http.key() if settings.http.enabled else None
     inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -119,7 +121,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     client = EngineClient(inbox.put, engine)
     supervision = Supervision(
         client,
-        parts.configure(settings, choice, decode_threads, prefill_threads, speed),
+        parts.configure(settings, footing),
         context_min=settings.engine.context_min,
         hang_s=settings.engine.hang_s,
         start_timeout_s=settings.engine.start_timeout_s,
@@ -148,7 +150,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         topics, line, settings.health.interval_s, parts.discovery(settings, topics, line, reader)
     )
     membership = Membership(topics, line, settings.node.pools, bulletin.tell_event)
-    about = parts.about(settings, reader, choice, decode_threads, prefill_threads)
+    about = parts.about(settings, reader, footing)
     clocks = parts.clocks(settings, reader, choice)
     vitals = VitalsThread(reader.read, min(settings.heat.interval_s, settings.health.interval_s), inbox.put)
 

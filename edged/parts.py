@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from edged import __version__, tuning
-from edged.adapters import calibration_file
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import homeassistant
-from edged.core.calibration import Calibration
 from edged.core.heat.edges import Edges
 from edged.core.heat.heat import Heat
 from edged.core.heat.margins import of_section
 from edged.core.heat.policy import Ceiling
 from edged.core.topics import Topics
-from edged.core.topology import KEPT_AWAY, Choice, choose, format_cores, threads
+from edged.core.topology import Choice, format_cores
 from edged.core.upstream import Policy
 from edged.engine.messages import Configure
 from edged.errors import SettingsError
+from edged.footing import Footing
 from edged.node.away import Away
 from edged.node.bulletin import Bulletin
 from edged.node.clocks import NOTE as CLOCKS_NOTE
@@ -39,7 +38,6 @@ from edged.node.heat import Thermostat
 from edged.node.homeassistant import Discovery
 from edged.node.meter import Meter
 from edged.node.pools import Membership
-from edged.node.speed import Speed
 from edged.node.supervision import Supervision
 from edged.settings import Settings
 
@@ -54,44 +52,6 @@ RECEIVE_SLACK = 32
 """Deliveries beyond the queue's places, so that control messages come through when it is full."""
 
 log = structlog.get_logger()
-
-
-def cores(settings: Settings, reader: VitalsReader) -> tuple[Choice, tuple[int, int], Speed]:
-    """Who runs where, with how many threads for decode and prefill, and the speed to expect of that.
-
-    Counts are the settings', else the calibrated ones, else the board's default; within its cgroup's time, unless
-    the settings say otherwise.
-    """
-    engine, quota = settings.engine, reader.cpu_quota()
-    try:
-        choice = choose(reader.topology(), frozenset(os.sched_getaffinity(0)), engine.core_set())
-        calibration = _calibration(settings, reader, choice)
-        best = None if calibration is None else (calibration.decode_threads, calibration.prefill_threads)
-        counts = threads(choice, engine.decode_threads, engine.prefill_threads, quota, best)
-    except ValueError as error:
-        raise SettingsError(f"engine: {error}") from error
-    if choice.kept_away:
-        log.warning("big_cores_kept_away", cores=format_cores(choice.kept_away), mend=KEPT_AWAY)
-    rates = None if calibration is None else calibration.rates(*counts)
-    if rates is None:
-        return choice, counts, Speed()
-    return choice, counts, Speed(calibration, *rates, counts[0], choice.engine, time.monotonic)
-
-
-def _calibration(settings: Settings, reader: VitalsReader, choice: Choice) -> Calibration | None:
-    """What `edged calibrate` measured, if it holds for this model, these cores and this llama.cpp."""
-    model = settings.model
-    board, layers = reader.topology().board, settings.engine.gpu_layers
-    key = calibration_file.key(model.path, model.sha256, board, choice.engine, layers)
-    if key is None:
-        return None
-    found, reason = calibration_file.fitting(settings.paths.state, key)
-    if reason is not None:
-        log.warning("calibration_ignored", reason=reason, mend="run edged calibrate again")
-    if found is not None and found.notes:
-        mend = "run edged calibrate again while the board rests"
-        log.warning("calibration_doubtful", notes=list(found.notes), mend=mend)
-    return found
 
 
 def face(  # noqa: PLR0917 - the parts that it touches
@@ -244,9 +204,7 @@ def discovery(settings: Settings, topics: Topics, line: Mqtt, reader: VitalsRead
     )
 
 
-def configure(
-    settings: Settings, choice: Choice, decode_threads: int, prefill_threads: int, speed: Speed
-) -> Configure:
+def configure(settings: Settings, footing: Footing) -> Configure:
     """What the engine is to load, and its ceilings."""
     model, engine = settings.model, settings.engine
     return Configure(
@@ -257,28 +215,27 @@ def configure(
         slots=engine.slots,
         context=engine.context_max,
         batch_tokens=engine.batch_tokens,
-        decode_threads=decode_threads,
-        prefill_threads=prefill_threads,
-        cores=choice.engine,
+        decode_threads=footing.decode_threads,
+        prefill_threads=footing.prefill_threads,
+        cores=footing.choice.engine,
         reasoning_budget=engine.reasoning_budget,
         delta_interval_s=engine.delta_interval_ms / 1000,
         kv_type=engine.kv_type,
         flash_attention=engine.flash_attention,
+        huge_pages=footing.huge_pages,
         lock_memory=engine.lock_memory,
         gpu_layers=engine.gpu_layers,
         system_prompt=model.system_prompt,
         prefix_folder=str(settings.paths.state / "prefixes"),
         prefix_bytes=engine.prefix_store_bytes,
         draft_max=engine.draft_max,
-        step_s=speed.step_s,
-        read_s=speed.read_s,
+        step_s=footing.speed.step_s,
+        read_s=footing.speed.read_s,
         hang_s=engine.hang_s,
     )
 
 
-def about(
-    settings: Settings, reader: VitalsReader, choice: Choice, decode_threads: int, prefill_threads: int
-) -> dict[str, Any]:
+def about(settings: Settings, reader: VitalsReader, footing: Footing) -> dict[str, Any]:
     """The start of `info`: all that is known of this node without its engine."""
     return {
         "node": settings.node.id,
@@ -289,12 +246,12 @@ def about(
         "context_max": settings.engine.context_max,
         "context_min": settings.engine.context_min,
         "slots": settings.engine.slots,
-        "decode_threads": decode_threads,
-        "prefill_threads": prefill_threads,
+        "decode_threads": footing.decode_threads,
+        "prefill_threads": footing.prefill_threads,
         "cores": {
-            "engine": list(choice.engine),
+            "engine": list(footing.choice.engine),
             "daemon": sorted(os.sched_getaffinity(0)),
-            "reason": choice.reason,
+            "reason": footing.choice.reason,
             "allowed": format_cores(os.sched_getaffinity(0)),
         },
         "limits": tuning.limits_told(settings.limits),

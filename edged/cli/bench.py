@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..adapters import calibration_file
+from ..core.calibration import Calibration
+from ..core.huge_pages import wanted
 from ..core.topology import threads as settle
 from ..errors import EngineError, ModelError, SettingsError
 from ..measuring import tables
@@ -56,7 +58,8 @@ def bench(  # noqa: PLR0917 - typer gives them by name
     console = Console(stderr=True, highlight=False)
     try:
         site = find(lambda: settings_file.load(config), model)
-        counts = _counts(site, threads)
+        made = _calibration(site)
+        counts = _counts(site, threads, made)
         notes = check(site, depth + max(prompt, generate, 1) + 512, anyway=anyway)
         columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -69,6 +72,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
                 depth=depth,
                 repetitions=repetitions,
                 llama_cpp=calibration_file.llama_cpp_version(),
+                huge_pages=wanted(site.settings.engine.huge_pages, None if made is None else made.huge_pages),
                 tell=lambda what, done: progress.update(task, description=what, completed=done),
             )
     except NotNowError as error:
@@ -81,19 +85,17 @@ def bench(  # noqa: PLR0917 - typer gives them by name
         _show(Console(highlight=False), result)
 
 
-def _counts(site: Site, threads: int | None) -> tuple[int, int]:
+def _calibration(site: Site) -> Calibration | None:
+    """What a daemon with these settings would go by."""
+    model, layers = site.settings.model, site.settings.engine.gpu_layers
+    key = calibration_file.key(model.path, model.sha256, site.board.name, site.choice.engine, layers)
+    return None if key is None else calibration_file.fitting(site.state, key)[0]
+
+
+def _counts(site: Site, threads: int | None, made: Calibration | None) -> tuple[int, int]:
     """Decode and prefill threads, as a daemon with these settings would have them."""
-    engine, best = site.settings.engine, None
-    key = calibration_file.key(
-        site.settings.model.path,
-        site.settings.model.sha256,
-        site.board.name,
-        site.choice.engine,
-        engine.gpu_layers,
-    )
-    if key is not None:
-        made = calibration_file.fitting(site.state, key)[0]
-        best = None if made is None else (made.decode_threads, made.prefill_threads)
+    engine = site.settings.engine
+    best = None if made is None else (made.decode_threads, made.prefill_threads)
     decode, prefill = threads or engine.decode_threads, threads or engine.prefill_threads
     try:
         return settle(site.choice, decode, prefill, site.board.cpu_quota, best)

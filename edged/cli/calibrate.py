@@ -12,8 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from ..adapters import calibration_file
-from ..core.calibration import Calibration, Step
-from ..core.topology import format_cores
+from ..core.calibration import Calibration
 from ..errors import EngineError, ModelError
 from ..measuring import tables
 from ..measuring.calibrating import CONTEXT
@@ -39,7 +38,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The figures as JSON on
 def calibrate(  # noqa: PLR0917 - typer gives them by name
     config: settings_file.Option = None,
     model: ModelOption = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Some ten seconds in place of a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Some fifteen seconds in place of a minute or two.")
+    ] = False,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
     svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write a plot as SVG.")] = None,
@@ -47,7 +48,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         bool, typer.Option("--dry", help="Measure and show, but write nothing for the daemon.")
     ] = False,
 ) -> None:
-    """Find the thread counts that suit this board, and its speed.
+    """Find what suits this board, thread counts and pages of memory, and its speed.
 
     Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on.
 
@@ -81,10 +82,8 @@ def _measured(console: Console, site: Site, notes: list[str], *, quick: bool) ->
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("loading the model", total=1.0)
 
-        def tell(step: Step, done: float) -> None:
-            what = "reading memory" if step.kind == "memory" else step.kind
-            words = f"{what}, cores {format_cores(step.cores)}, {step.threads} threads"
-            progress.update(task, description=words, completed=done)
+        def tell(what: str, done: float) -> None:
+            progress.update(task, description=what, completed=done)
 
         return run_trials(site, notes, quick=quick, tell=tell)
 

@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from edged.core.huge_pages import Measured
+
 FORMAT: Literal[1] = 1
 FILE_BYTES_MAX = 64 * 1024
 """A file of 200 trials takes 20 KiB."""
@@ -73,8 +75,8 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_layers: Annotated[int, Meta(ge=0)] = 0
 
 
-class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The file's content.
+class Calibration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The file's content. What a later release adds under the same number may be skipped.
 
     Attributes:
         made_unix_s: wall clock of the measurement; for people only.
@@ -84,6 +86,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bytes_per_token, kv_bytes_per_token: read to compute one token, and besides for each token before it.
         others_share: share of the engine's cores that other programs took meanwhile; None where it is not told.
         notes: what makes the figures doubtful, in words.
+        huge_pages: with them against without; None where there was nothing to choose. All other rates are of the
+            way that was chosen.
     """
 
     format: Literal[1]
@@ -100,6 +104,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others_share: Annotated[float, Meta(ge=0, le=1)] | None
     notes: Annotated[tuple[Text, ...], Meta(max_length=10)]
     trials: Annotated[tuple[Trial, ...], Meta(max_length=500)]
+    huge_pages: Measured | None = None
 
     def rates(self, decode_threads: int, prefill_threads: int) -> tuple[float, float] | None:
         """Decode and prefill rate with these counts on the engine's cores; None where one was not measured."""

@@ -19,6 +19,7 @@ from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.client.local import NoDaemonError, order, usual
 from edged.core.board import Board
+from edged.core.calibration import Key
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
 from edged.core.checks import node as node_checks
@@ -56,6 +57,7 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     found = reader.board()
     choice, reason = _choice(reader, settings)
     yield from _board(reader, found, choice, reason, settings)
+    yield _huge_pages(found, choice, settings)
     if not quick:
         tell("llama.cpp")
         library = _library()
@@ -127,7 +129,22 @@ def _board(
     supply = board_checks.supply(vitals)
     if supply is not None:
         yield supply
-    yield board_checks.huge_pages(huge_pages(Path("/sys") if settings is None else settings.paths.sys))
+
+
+def _huge_pages(found: Board, choice: Choice | None, settings: Settings | None) -> Verdict:
+    if settings is None:
+        return board_checks.huge_pages(huge_pages(Path("/sys")))
+    made = None
+    if choice is not None and (key := _key(settings, found, choice)) is not None:
+        made, _ = calibration_file.fitting(settings.paths.state, key)
+    measured = None if made is None else made.huge_pages
+    return board_checks.huge_pages(huge_pages(settings.paths.sys), settings.engine.huge_pages, measured)
+
+
+def _key(settings: Settings, found: Board, choice: Choice) -> Key | None:
+    """What a calibration must have been made with."""
+    model, layers = settings.model, settings.engine.gpu_layers
+    return calibration_file.key(model.path, model.sha256, found.name, choice.engine, layers)
 
 
 def _heat(vitals: Vitals, found: Board, settings: Settings | None) -> Iterator[Verdict]:
@@ -180,7 +197,7 @@ def _model(
     if context is not None:
         yield context
     if choice is not None:
-        key = calibration_file.key(path, settings.model.sha256, found.name, choice.engine, engine.gpu_layers)
+        key = _key(settings, found, choice)
         if state.closed:
             yield unknown("calibration", NOT_TOLD)
         elif key is not None:

@@ -1,9 +1,10 @@
 """What the engine's processes find in their environment.
 
-glibc asks for huge pages where its tunable is 1 (2.35 and newer; another C library ignores it). Decoding is 1.12
-times as fast with them (SmolLM2) and 1.07 times (1.5B shape), on x86: `tests/bench/end_to_end.py` with
-`glibc.malloc.hugetlb` at 1 and at 0. On another machine a lone answer of that shape was 0.88 and 0.74 times as fast
-(`tests/bench/streams.py`): whether a board has them should be measured there, and is not yet.
+glibc asks for huge pages where its tunable is 1 (2.35 and newer; another C library ignores it). A process that
+shall have none is begun alike, and says no to the kernel itself (`edged.child.do_without_huge_pages`): that holds
+where they come unasked, too. Decoding is 1.12 times as fast with them (SmolLM2) and 1.07 times (1.5B shape) on one
+x86 machine; on another a lone answer of that shape was 0.88 and 0.74 times as fast (`tests/bench/streams.py`). So
+`edged calibrate` measures both.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ def environment(present: Mapping[str, str], sys: Path = Path("/sys")) -> dict[st
     if HUGE not in tunables and pages is not None and pages.asked_for:
         ours[TUNABLES] = ":".join(filter(None, (tunables, f"{HUGE}=1")))
     return ours
+
+
+def stands_in_huge_pages(given: Mapping[str, str], sys: Path) -> bool:
+    """Whether the kernel gives huge pages to a process with this environment: only then there is a choice.
+
+    Args:
+        given: what `environment` returned.
+        sys: where sysfs is.
+    """
+    pages = huge_pages(sys)
+    if pages is None:
+        return False
+    return pages.unasked or (pages.asked_for and f"{HUGE}=1" in given.get(TUNABLES, "").split(":"))
 
 
 def huge_pages(sys: Path) -> HugePages | None:

@@ -31,6 +31,7 @@ class Configure(Frame, frozen=True, tag="configure"):
         batch_tokens: rows of a pass; None leaves it to the model, see `rows_for`.
         step_s, read_s: seconds of a pass that writes and to read one token of a prompt, as calibrated with these
             thread counts: what ETAs begin with. 0.0 where that is not known.
+        huge_pages: False keeps the model's memory in pages of the usual size.
         hang_s: silence after which the daemon takes the engine for hung: no pass may come near that.
     """
 
@@ -57,6 +58,7 @@ class Configure(Frame, frozen=True, tag="configure"):
     read_s: float = 0.0
     hang_s: float = 120.0
     flash_attention: str = "auto"
+    huge_pages: bool = True
 
 
 class Submit(Frame, frozen=True, tag="submit"):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from edged.child import end_with_parent, offer_to_oom_killer
+from edged.child import do_without_huge_pages, end_with_parent, offer_to_oom_killer
 from edged.core.rates import per_s
 from edged.engine.channel import Channel
 from edged.engine.cores import Cores, Say
@@ -90,6 +90,8 @@ def _run(fd: int, load: Load) -> int:
 
     cores = Cores(setup.cores, say)
     cores.left(setup.prefill_threads)
+    if not setup.huge_pages:
+        do_without_huge_pages()
 
     def log(level: str, text: str) -> None:
         channel.send(Log(cast("Any", level), "llama_cpp", {"text": text[:500]}))

@@ -19,6 +19,7 @@ class LoadTrial(Frame, frozen=True, tag="load"):
 
     Attributes:
         batch_tokens: rows of a pass; None leaves it to the model, see `rows_for`.
+        huge_pages: as for an engine, see `Configure`.
     """
 
     model_path: str
@@ -30,6 +31,7 @@ class LoadTrial(Frame, frozen=True, tag="load"):
     kv_type: str = "f16"
     flash_attention: str = "auto"
     gpu_layers: int = 0
+    huge_pages: bool = True
 
 
 class Describe(Frame, frozen=True, tag="describe"):

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edged.child import end_with_parent
+from edged.child import do_without_huge_pages, end_with_parent
 from edged.core.batching import rows_for
 from edged.engine import llama
 from edged.engine.channel import Channel
@@ -46,6 +46,8 @@ class Bench:
 
     def __init__(self, setup: LoadTrial) -> None:
         _run_on(setup.cores)
+        if not setup.huge_pages:
+            do_without_huge_pages()
         path = Path(setup.model_path)
         self.file_bytes = check_file(path, setup.sha256)
         complaints: list[str] = []

@@ -77,6 +77,7 @@ def bench(
     depth: int,
     repetitions: int,
     llama_cpp: str,
+    huge_pages: bool,
     tell: Callable[[str, float], None],
 ) -> Bench:
     """Measure.
@@ -89,6 +90,7 @@ def bench(
         depth: tokens in the cache before.
         repetitions: of each test, beside the one that warms up.
         llama_cpp: version of the bindings.
+        huge_pages: whether the model's memory may stand in them.
         tell: called with what is being done and the share of the work that is done.
 
     Raises:
@@ -105,6 +107,7 @@ def bench(
         kv_type=settings.engine.kv_type,
         flash_attention=settings.engine.flash_attention,
         gpu_layers=settings.engine.gpu_layers,
+        huge_pages=huge_pages,
     )
     tests: list[tuple[Literal["prefill", "decode"], int, int]] = []
     if sizes[0]:

@@ -1,14 +1,20 @@
-"""Runs the trials of a calibration and makes a `Calibration` of them. Command line's process; about a minute."""
+"""Runs the trials of a calibration and makes a `Calibration` of them. Command line's process; a minute or two."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+
+import msgspec
 
 from edged import __version__
 from edged.adapters import calibration_file
 from edged.core import calibration
 from edged.core.calibration import Calibration, Step
+from edged.core.huge_pages import Measured
+from edged.core.topology import format_cores
+from edged.engine.environment import environment, stands_in_huge_pages
 from edged.engine.trial_client import Trials
 from edged.engine.trial_messages import LoadTrial, ReadMemory, RunPasses
 from edged.errors import ModelError
@@ -16,6 +22,9 @@ from edged.measuring.site import Others, Site, after_thoughts
 
 TOTAL_S, ROUNDS = 60.0, 3
 QUICK_TOTAL_S, QUICK_ROUNDS = 8.0, 2
+PAGES_ROUNDS, QUICK_PAGES_ROUNDS = 2, 1
+"""Each loads the model twice."""
+PAGES_S, QUICK_PAGES_S = 2.0, 1.0
 STEP_S, QUICK_STEP_S = (0.25, 3.0), (0.25, 1.0)
 """Bounds of a trial's length, seconds."""
 TOKENS_MAX = 1024
@@ -23,8 +32,8 @@ CONTEXT = 1536
 READ_BYTES = 256 * 2**20
 """Larger than the caches by far: 36 MB on the largest machine this was run on, 3 MB on RK3588."""
 
-Tell = Callable[[Step, float], None]
-"""Called before each step, with the share of the work that is done."""
+Tell = Callable[[str, float], None]
+"""Called before each step with what it does, and the share of the work that is done."""
 
 
 def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calibration:
@@ -56,12 +65,21 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         kv_type=settings.engine.kv_type,
         flash_attention=settings.engine.flash_attention,
         gpu_layers=settings.engine.gpu_layers,
+        huge_pages=settings.engine.huge_pages != "off",
     )
+    measured = None
+    if settings.engine.huge_pages == "auto" and stands_in_huge_pages(
+        environment(os.environ), settings.paths.sys
+    ):
+        measured = _huge_pages(setup, quick=quick, tell=tell)
+        setup = msgspec.structs.replace(setup, huge_pages=not measured.slower)
     per_s = []
+    tell("loading the model", 0.0)
     with Trials(setup) as trials:
         others = Others(cores, trials.pid)
         for number, step in enumerate(steps):
-            tell(step, number / len(steps))
+            what = "reading memory" if step.kind == "memory" else step.kind
+            tell(f"{what}, cores {format_cores(step.cores)}, {step.threads} threads", number / len(steps))
             per_s.append(_run(trials, step, step_s))
         share = others.share()
     found, read_bytes_per_s = calibration.gather(steps, per_s)
@@ -83,7 +101,23 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         others_share=share,
         notes=tuple([*notes, *after_thoughts(site, share)][:10]),
         trials=found,
+        huge_pages=measured,
     )
+
+
+def _huge_pages(setup: LoadTrial, *, quick: bool, tell: Tell) -> Measured:
+    """One answer alone in huge pages and without, in turn, so that a board which grows hot slows both alike."""
+    rounds, seconds = (QUICK_PAGES_ROUNDS, QUICK_PAGES_S) if quick else (PAGES_ROUNDS, PAGES_S)
+    setup = msgspec.structs.replace(setup, sha256=None)  # the trials that follow look at that, once is enough
+    order = RunPasses("decode", setup.cores, setup.threads, TOKENS_MAX, seconds)
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(rounds):
+        for place, huge in enumerate(rates):
+            tell(f"{'with' if huge else 'without'} huge pages", (2 * number + place) / (2 * rounds))
+            with Trials(msgspec.structs.replace(setup, huge_pages=huge)) as trials:
+                ran = trials.passes(order)
+            rates[huge].append(round(ran.amount / ran.seconds, 3))
+    return Measured(tuple(rates[True]), tuple(rates[False]))
 
 
 def _run(trials: Trials, step: Step, step_s: float) -> float:

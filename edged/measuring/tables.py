@@ -75,6 +75,8 @@ def calibration_words(made: Calibration) -> Iterable[str]:
             f"{made.bytes_per_token / 1e6:.0f} MB a token: {share:.0%} of that limit"
         )
     best = max((trial.rate for trial in of_kind(made.trials, "decode", made.key.cores)), default=0.0)
+    if made.huge_pages is not None:
+        yield f"huge pages: {made.huge_pages.words}"
     for trial in made.trials:
         if trial.kind == "decode" and trial.cores != made.key.cores and best and trial.rate > 1.05 * best:
             yield (

@@ -89,6 +89,8 @@ class Engine(Section):
     flash_attention: Literal["auto", "on", "off"] = "auto"
     """llama.cpp's fused attention; `auto` where it can. `off` reads a short question behind a long prompt faster on
     some processors, and writes several answers side by side slower; `q8_0` needs it."""
+    huge_pages: Literal["auto", "on", "off"] = "auto"
+    """The model in pages of 2 MiB where the kernel gives them; `auto`: unless `edged calibrate` found it slower."""
     prefix_store_bytes: Annotated[int, Field(strict=True, ge=0, le=65_536 * MIB)] = 256 * MIB
     """Prompts kept on disk as computed, for after a restart; a day's writing has the same bound; 0 turns it off."""
     draft_max: Annotated[int, Field(strict=True, ge=0, le=3)] = 3

@@ -20,6 +20,10 @@ from edged.adapters import calibration_file
 from edged.client.local import order
 from edged.core import calibration
 from edged.core.calibration import Calibration, Trial
+from edged.core.huge_pages import Measured
+from edged.engine.environment import environment, stands_in_huge_pages
+from edged.engine.trial_client import Trials
+from edged.engine.trial_messages import LoadTrial
 
 CORE = str(max(os.sched_getaffinity(0)))
 ALONE = {"cores": CORE}
@@ -106,6 +110,7 @@ def test_calibrate(tmp_path: Path, small_model: Path) -> None:
     assert made.key.cores == (int(CORE),)
     assert made.read_bytes_per_s is not None
     assert made.read_bytes_per_s > 1e8
+    assert (made.huge_pages is not None) == stands_in_huge_pages(environment(os.environ), Path("/sys"))
     assert max(len(line) for line in told.stdout.splitlines()) <= 80
     (tmp_path / "state/calibration.json").unlink()
     again = edged("calibrate", "--quick", "--anyway", "--json", "--dry", config=config)
@@ -186,6 +191,45 @@ def test_a_daemon_goes_by_its_calibration(
     assert accepted["eta_ms"] <= 1000 * (accepted["prompt_tokens"] + 20) / 100 + 50
     asking.answer(job).check()
     assert node.log("calibration_ignored") == []
+
+
+def thp_enabled(pid: int) -> bool:
+    """Whether the kernel may give huge pages to this process (proc_pid_status(5))."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("THP_enabled:")) == "1"
+
+
+@pytest.mark.parametrize(
+    ("setting", "measured", "given"),
+    [
+        ("auto", None, True),
+        ("auto", Measured((10.0,), (12.0,)), False),
+        ("on", Measured((10.0,), (12.0,)), True),
+        ("off", None, False),
+    ],
+)
+def test_huge_pages(  # noqa: PLR0917 - fixtures and a table
+    broker: Mosquitto,
+    daemon: MakeDaemon,
+    small_model: Path,
+    setting: str,
+    measured: Measured | None,
+    given: bool,  # noqa: FBT001 - a table
+) -> None:
+    """The engine has them unless they were measured to be slower or are set off, and the daemon is left alone."""
+    sections: Sections = {"model": {"path": str(small_model)}, "engine": {"huge_pages": setting}}
+    node = daemon(broker, sections, scripted=True)
+    calibrated(node, small_model, huge_pages=measured)
+    node.start()
+    assert thp_enabled(node.engine_pid()) is given
+    assert thp_enabled(node.pid)
+
+
+def test_trials_with_and_without_huge_pages(small_model: Path) -> None:
+    """What measures has them as an engine would."""
+    for wanted in (True, False):
+        with Trials(LoadTrial(str(small_model), None, 64, 64, (int(CORE),), 1, huge_pages=wanted)) as trials:
+            assert thp_enabled(trials.pid) is wanted
 
 
 @pytest.mark.parametrize(

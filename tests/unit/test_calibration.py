@@ -19,6 +19,7 @@ from edged.adapters import calibration_file
 from edged.adapters.vitals import VitalsReader
 from edged.core import calibration
 from edged.core.calibration import Calibration, Key, Step, Trial, gather, knee, misfit, plan, thread_counts
+from edged.core.huge_pages import Measured
 from edged.core.slowness import WINDOW_S, Slowness, judge, suspects
 from edged.core.vitals import Clock, Vitals
 from edged.engine.trial_client import Trials, used_sets
@@ -137,6 +138,13 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert calibration_file.read(tmp_path / "state") == made()
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["calibration.json"]
+
+
+def test_what_a_later_release_adds() -> None:
+    """A field that is not known yet is skipped: who goes back a release keeps what was measured."""
+    content = calibration.encode(made()).replace(b'"format": 1', b'"format": 1, "colour": {"of": "the case"}')
+    assert calibration.decode(content) == made()
+    assert b"huge_pages" not in content, "a board without a choice has a file that earlier releases read"
 
 
 def test_no_file_is_no_calibration(tmp_path: Path) -> None:
@@ -333,6 +341,10 @@ def test_words_and_plot() -> None:
     words = " ".join(tables.calibration_words(made()))
     assert "12.4 tokens/s with 2 threads" in words
     assert "83%" in words
+    assert "huge pages" not in words
+    slower = made(huge_pages=Measured((10.0, 10.0), (12.0, 13.0)))
+    assert "does without; one answer is 1.25 times as fast" in " ".join(tables.calibration_words(slower))
+    assert calibration.decode(calibration.encode(slower)) == slower
     odd = made(key=msgspec.structs.replace(KEY, board="<&>"), notes=("a <busy> machine",))
     root = ET.fromstring(tables.calibration_svg(odd))  # noqa: S314 - ours
     filled = [one for one in root.iter("{http://www.w3.org/2000/svg}circle") if one.get("fill") != "white"]

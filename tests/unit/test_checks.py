@@ -41,7 +41,7 @@ from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
 from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
 from edged.core.gguf import Shape
 from edged.core.heat.margins import Margins, with_known_trips
-from edged.core.huge_pages import parse
+from edged.core.huge_pages import Measured, parse
 from edged.core.topology import Choice, big_cores
 from edged.core.vitals import Vitals
 from edged.doctor import screen
@@ -209,6 +209,16 @@ def test_huge_pages(enabled: str, size: str, state: State, words: str) -> None:
     verdict = board_checks.huge_pages(parse(enabled, size))
     assert (verdict.state, words in verdict.words) == (state, True)
     assert (verdict.mend is not None) == (state == "warning")
+
+
+def test_huge_pages_that_are_not_wanted() -> None:
+    """The doctor tells what the engine does, not what the kernel would give."""
+    found = parse("always [madvise] never\n", "2097152\n")
+    slower = Measured((10.0,), (12.0,))
+    assert "engine.huge_pages is off" in board_checks.huge_pages(found, "off").words
+    assert "1.20 times as fast without" in board_checks.huge_pages(found, "auto", slower).words
+    assert "asks for them" in board_checks.huge_pages(found, "on", slower).words
+    assert "asks for them" in board_checks.huge_pages(found, "auto", Measured((12.0,), (10.0,))).words
 
 
 def test_a_weak_supply(tmp_path: Path) -> None:

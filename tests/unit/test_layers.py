@@ -29,7 +29,17 @@ ONE_PLACE = {
 }
 """What each package is for stands in one place; another broker client or database is one file to change."""
 
-EVERYTHING = ("daemon.py", "parts.py", "tuning.py", "__main__.py", "cli/", "demo/", "doctor/", "measuring/")
+EVERYTHING = (
+    "daemon.py",
+    "parts.py",
+    "footing.py",
+    "tuning.py",
+    "__main__.py",
+    "cli/",
+    "demo/",
+    "doctor/",
+    "measuring/",
+)
 """Where the parts are put together: these may import all of edged."""
 
 MAY_IMPORT = {

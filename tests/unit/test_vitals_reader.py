@@ -21,7 +21,7 @@ from boards import (
     x86,
 )
 
-from edged import parts, settings
+from edged import settings
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.core.topology import Core, Topology
 from edged.core.vitals import (
@@ -34,6 +34,7 @@ from edged.core.vitals import (
     level,
     nearest_trip,
 )
+from edged.footing import find_footing
 
 PASSIVE = Trip("passive", 85.0, 2.0)
 CRITICAL = Trip("critical", 115.0, 0.0)
@@ -260,7 +261,7 @@ def test_who_must_not_wait_asks_no_sensor(tmp_path: Path) -> None:
         os.write(pipes[path], b"1\n")
     file = tmp_path / "edged.toml"
     file.write_text(f'model.path = "m.gguf"\n[paths]\nsys = "{root}/sys"\nproc = "{root}/proc"\n')
-    parts.cores(settings.load(file), reader(root))
+    find_footing(settings.load(file), reader(root))
     assert len(Caps(root / "sys").look(range(8))) == 3
     try:
         for path, pipe in pipes.items():

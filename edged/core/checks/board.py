@@ -10,7 +10,7 @@ from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
 from edged.core.gpu import why_unused
 from edged.core.heat.clocks import Found
 from edged.core.heat.margins import Margins
-from edged.core.huge_pages import HugePages
+from edged.core.huge_pages import HugePages, Measured
 from edged.core.slowness import SLEEPY
 from edged.core.topology import KEPT_AWAY, Choice, format_cores
 from edged.core.vitals import (
@@ -200,9 +200,19 @@ def supply(vitals: Vitals) -> Verdict | None:
     return ok("supply", "the voltage holds")
 
 
-def huge_pages(found: HugePages | None) -> Verdict:
-    """Whether the weights stand in huge pages."""
+def huge_pages(found: HugePages | None, setting: str = "auto", measured: Measured | None = None) -> Verdict:
+    """Whether the weights stand in huge pages.
+
+    Args:
+        found: what the kernel gives.
+        setting: `engine.huge_pages`.
+        measured: what a calibration that holds says of them.
+    """
     name = "huge pages"
+    if setting == "off":
+        return ok(name, "the engine does without: engine.huge_pages is off")
+    if setting == "auto" and measured is not None and measured.slower:
+        return ok(name, measured.words)
     if found is None:
         return unknown(name, "this kernel does not tell of them")
     if not found.usable:
