@@ -39,7 +39,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
     config: settings_file.Option = None,
     model: ModelOption = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Some fifteen seconds in place of a minute or two.")
+        bool, typer.Option("--quick", help="Some twenty seconds in place of a minute or two.")
     ] = False,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
@@ -48,7 +48,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         bool, typer.Option("--dry", help="Measure and show, but write nothing for the daemon.")
     ] = False,
 ) -> None:
-    """Find what suits this board, thread counts and pages of memory, and its speed.
+    """Find the threads and pages that suit this board, and its speed.
 
     Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on.
 

@@ -70,8 +70,8 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def slower(self) -> bool:
-        """Whether an answer is clearly slower in huge pages."""
-        return self.gain >= CLEARLY
+        """Whether an answer is clearly slower in huge pages, and was each time: a busy machine decides nothing."""
+        return self.gain >= CLEARLY and min(self.without_tokens_per_s) > max(self.with_tokens_per_s)
 
     @property
     def words(self) -> str:

@@ -22,9 +22,9 @@ from edged.measuring.site import Others, Site, after_thoughts
 
 TOTAL_S, ROUNDS = 60.0, 3
 QUICK_TOTAL_S, QUICK_ROUNDS = 8.0, 2
-PAGES_ROUNDS, QUICK_PAGES_ROUNDS = 2, 1
+PAGES_ROUNDS, QUICK_PAGES_ROUNDS = 3, 2
 """Each loads the model twice."""
-PAGES_S, QUICK_PAGES_S = 2.0, 1.0
+PAGES_S, QUICK_PAGES_S = 2.0, 0.5
 STEP_S, QUICK_STEP_S = (0.25, 3.0), (0.25, 1.0)
 """Bounds of a trial's length, seconds."""
 TOKENS_MAX = 1024
@@ -106,13 +106,13 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
 
 
 def _huge_pages(setup: LoadTrial, *, quick: bool, tell: Tell) -> Measured:
-    """One answer alone in huge pages and without, in turn, so that a board which grows hot slows both alike."""
+    """One answer alone in huge pages and without, now one first and now the other: a board grows hot meanwhile."""
     rounds, seconds = (QUICK_PAGES_ROUNDS, QUICK_PAGES_S) if quick else (PAGES_ROUNDS, PAGES_S)
     setup = msgspec.structs.replace(setup, sha256=None)  # the trials that follow look at that, once is enough
     order = RunPasses("decode", setup.cores, setup.threads, TOKENS_MAX, seconds)
     rates: dict[bool, list[float]] = {True: [], False: []}
     for number in range(rounds):
-        for place, huge in enumerate(rates):
+        for place, huge in enumerate((True, False) if number % 2 == 0 else (False, True)):
             tell(f"{'with' if huge else 'without'} huge pages", (2 * number + place) / (2 * rounds))
             with Trials(msgspec.structs.replace(setup, huge_pages=huge)) as trials:
                 ran = trials.passes(order)

@@ -82,6 +82,7 @@ def test_where_there_is_a_choice(tmp_path: Path, mode: str, present: dict[str, s
         ("auto", ((10.0, 10.0), (12.0, 12.2)), False),
         ("auto", ((10.0, 10.2), (10.3, 10.4)), True),  # as much differs between two processes
         ("auto", ((12.0,), (10.0,)), True),
+        ("auto", ((10.0, 2.0, 3.0), (9.0, 9.5, 4.0)), True),  # somebody else computed now and then
         ("on", ((10.0,), (12.0,)), True),
         ("off", ((12.0,), (10.0,)), False),
         ("off", None, False),
