@@ -278,7 +278,7 @@ class RandomServer:
             self._end(number, upstream.Broke(number, "broken"))
         elif run.until is not None and run.until <= self.clock():
             hasty = run.told < 2 or run.shaped
-            broke = upstream.Broke(number, "late", hasty=True)
+            broke = upstream.Broke(number, "late", cramped=True)
             self._end(number, broke if hasty else upstream.Over(number, "deadline", usage))
         elif run.told == 0:
             run.told = 1

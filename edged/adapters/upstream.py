@@ -28,10 +28,10 @@ from edged.core.upstream import (
     Broke,
     Event,
     Over,
+    QuestionRefusedError,
     Said,
     Stream,
-    blames_question,
-    complaint,
+    refusal,
 )
 from edged.errors import SettingsError
 
@@ -156,8 +156,11 @@ class Upstream:
         if self._tasks.get(number) is task:
             del self._tasks[number]
         if not task.cancelled() and (error := task.exception()) is not None:
-            blamed, hasty = isinstance(error, _QuestionRefused), isinstance(error, _HastyError)
-            self._emit(Broke(number, _words(error), ours=blamed, hasty=hasty))
+            cramped = isinstance(error, _HastyError) or (
+                isinstance(error, QuestionRefusedError) and error.cramped
+            )
+            blamed = isinstance(error, QuestionRefusedError) and not cramped
+            self._emit(Broke(number, _words(error), ours=blamed, cramped=cramped))
 
     async def _one(self, ask: Ask) -> None:
         stream = Stream()
@@ -226,10 +229,6 @@ class _HastyError(TimeoutError):
     pass
 
 
-class _QuestionRefused(Exception):  # noqa: N818 - a refusal, as elsewhere
-    pass
-
-
 async def _check(response: httpx.Response, *, shaped: bool) -> None:
     if response.status_code != httpx.codes.OK:
         body = b""
@@ -237,9 +236,7 @@ async def _check(response: httpx.Response, *, shaped: bool) -> None:
             body += data
             if len(body) > COMPLAINT_BYTES_MAX:
                 break
-        body = body[:COMPLAINT_BYTES_MAX]
-        refused = blames_question(response.status_code, body, shaped=shaped)
-        raise (_QuestionRefused if refused else BadStreamError)(complaint(response.status_code, body))
+        raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped)
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
         raise BadStreamError(f"no stream but {kind[:60] or 'something without a content type'}")
@@ -253,7 +250,7 @@ def _words(error: BaseException) -> str:
             return "the deadline passed"
         case httpx.ConnectError():
             return f"it cannot be reached: {str(error)[:120]}"
-        case BadStreamError() | _QuestionRefused():
+        case BadStreamError() | QuestionRefusedError():
             return str(error)
         case _:
             return f"{type(error).__name__}: {str(error)[:120]}"

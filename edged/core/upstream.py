@@ -128,13 +128,13 @@ class Broke:
 
     Attributes:
         ours: the server is well, it did not like the question.
-        hasty: the question's deadline came before a server that is well must have begun: nobody is to blame.
+        cramped: the question left no room for an answer, of time or of tokens: nobody is to blame.
     """
 
     number: int
     reason: str
     ours: bool = False
-    hasty: bool = False
+    cramped: bool = False
 
 
 Event = Begun | Said | Over | Broke
@@ -142,6 +142,18 @@ Event = Begun | Said | Over | Broke
 
 class BadStreamError(ValueError):
     """The server does not speak as it should."""
+
+
+class QuestionRefusedError(ValueError):
+    """The server is well, and does not answer this question.
+
+    Attributes:
+        cramped: it has too many tokens for that server, or may have too few for its answer.
+    """
+
+    def __init__(self, reason: str, *, cramped: bool) -> None:
+        super().__init__(reason)
+        self.cramped = cramped
 
 
 class Stream:
@@ -167,7 +179,8 @@ class Stream:
         """Take bytes; return the texts that are complete now.
 
         Raises:
-            BadStreamError: an event that is none, an error told in the stream.
+            BadStreamError: an event that is none, an error of the server told in the stream.
+            QuestionRefusedError: an error told there that the question is to blame for.
         """
         self._held += data
         *lines, rest = self._held.split(b"\n")
@@ -192,7 +205,7 @@ class Stream:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadStreamError(f"an event that cannot be read: {str(error)[:100]}") from None
         if chunk.error is not None:
-            raise BadStreamError(f"an error in the stream: {_message(chunk.error)}")
+            raise _told_in_stream(chunk.error)
         if chunk.usage is not None:
             usage = chunk.usage
             self.usage = Usage(
@@ -213,22 +226,40 @@ class Stream:
                 self.finish = "length" if choice.finish_reason == "length" else "stop"
 
 
-QUESTION_REFUSED = frozenset({400, 413, 422})
+QUESTION_REFUSED = (400, 413, 422)
 """Statuses that blame the question, not the server."""
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 SHAPE_REFUSED = frozenset({500, 501})
 """What some servers answer to a `response_format` that they do not know, with a JSON error as the body."""
 
 
-def blames_question(status: int, body: bytes, *, shaped: bool) -> bool:
-    """Whether a refusal is about this question, so that it says nothing of how well the server is."""
-    return status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and _error_of(body) is not None)
-
-
-def complaint(status: int, body: bytes) -> str:
-    """What a server says when it refuses, in a short sentence."""
+def refusal(status: int, body: bytes, *, shaped: bool) -> BadStreamError | QuestionRefusedError:
+    """What a status other than 200 means, in a short sentence, and whether the question is to blame for it."""
     error = _error_of(body)
     said = "" if error is None else _message(error)
-    return f"status {status}{': ' if said else ''}{said}"
+    reason = f"status {status}{': ' if said else ''}{said}"
+    if status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and error is not None):
+        return QuestionRefusedError(reason, cramped=_is_cramped(error))
+    return BadStreamError(reason)
+
+
+def _told_in_stream(error: object) -> BadStreamError | QuestionRefusedError:
+    """What an error under status 200 means.
+
+    The type that OpenAI, llama.cpp's server and edged give it blames the question; so does vLLM's status.
+    """
+    reason = f"an error in the stream: {_message(error)}"
+    kind, code = (error.get("type"), error.get("code")) if isinstance(error, Mapping) else (None, None)
+    if kind == "invalid_request_error" or code in QUESTION_REFUSED:
+        return QuestionRefusedError(reason, cramped=_is_cramped(error))
+    return BadStreamError(reason)
+
+
+def _is_cramped(error: object) -> bool:
+    """Whether it says that the question has too many tokens, or may have too few."""
+    if not isinstance(error, Mapping):
+        return False
+    return error.get("code") == "context_length_exceeded" or error.get("param") in TOKEN_LIMITS
 
 
 def _error_of(body: bytes) -> object:

@@ -197,11 +197,10 @@ class Away:
         self, number: int, run: Run, outcome: FinishReason, usage: Usage
     ) -> list[Started | Piece | Ended | Broke]:
         rest = self._pieces(number, run, run.text.finish())
-        schema = run.question.schema
-        if schema is not None:
-            fault = self.judge.fault(schema, run.text.text)
-            if fault is not None:
-                return [self._broke(Broke(number, fault, ours=True))]
+        if run.question.schema is not None:
+            misfit = self._misfit(number, run, run.question.schema, outcome)
+            if misfit is not None:
+                return [self._broke(misfit)]
             self.shapes = self.shapes.succeeded()
         del self._runs[number]
         self.breaker = self.breaker.succeeded()
@@ -228,11 +227,28 @@ class Away:
         )
         return [*rest, ended]
 
+    def _misfit(self, number: int, run: Run, schema: str, outcome: FinishReason) -> Broke | None:
+        """Why an answer is not the value that was asked for; None where it is.
+
+        What the question's own time or tokens have cut says nothing of the server. A number that was cut is none:
+        85 without its last digit fits as well.
+        """
+        text, limit = run.text.text, run.question.max_tokens
+        fault = self.judge.fault(schema, text)
+        if outcome != "stop" and (fault is not None or text.rstrip()[-1:].isdigit()):
+            if outcome == "deadline":
+                return Broke(number, "the deadline passed", cramped=True)
+            if limit is not None:
+                why = f"its answer was not complete after {limit} tokens, allow more max_tokens"
+                return Broke(number, why, cramped=True)
+            fault = fault or "its answer was not complete"
+        return None if fault is None else Broke(number, fault, ours=True)
+
     def _broke(self, event: Broke) -> Broke:
         now, run = self.clock(), self._runs.pop(event.number)
         self.failed += 1
         self.reason = event.reason
-        self.breaker = self.breaker.left() if event.ours or event.hasty else self.breaker.failed(now)
+        self.breaker = self.breaker.left() if event.ours or event.cramped else self.breaker.failed(now)
         if run.question.schema is not None:
             self.shapes = self.shapes.failed(now) if event.ours else self.shapes.left()
         log.warning(

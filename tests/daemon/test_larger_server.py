@@ -186,6 +186,7 @@ BROKEN = [
     (b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>", "no stream but text/html", False),
     (OK + b"data: {nonsense}\n\n", "an event that cannot be read", False),
     (OK + b'data: {"error": {"message": "gone"}}\n\n', "an error in the stream: gone", False),
+    (OK + b'data: {"error": {"message": "no", "code": 400}}\n\n', "an error in the stream: no", True),
     (OK + b": silence\n" * 600_000, "an answer of more than", False),
     (HALF, "the answer broke off", False),
     (HALF.replace(b"}]}", b',"finish_reason":""}]}'), "the answer broke off", False),
@@ -354,13 +355,13 @@ def test_a_server_that_does_no_schemas(status: int, body: bytes, ours: bool) -> 
         assert failure(Link(url, KEY, None, 5.0, 10.0, 2), shaped=True).ours is ours
 
 
-@pytest.mark.parametrize(("connect_s", "hasty"), [(30.0, True), (0.1, False)])
-def test_a_deadline_that_no_server_meets(connect_s: float, hasty: bool) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize(("connect_s", "cramped"), [(30.0, True), (0.1, False)])
+def test_a_deadline_that_no_server_meets(connect_s: float, cramped: bool) -> None:  # noqa: FBT001 - a table
     """A question without time says nothing of the server: three of them must not take it from all others."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = Link(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", None, None, connect_s, 30.0, 4)
         broke = failure(link, timeout_s=1.0)
-    assert (broke.reason, broke.ours, broke.hasty) == ("the deadline passed", False, hasty)
+    assert (broke.reason, broke.ours, broke.cramped) == ("the deadline passed", False, cramped)
 
 
 def failure(link: Link, timeout_s: float = 20.0, *, shaped: bool = False) -> Broke:

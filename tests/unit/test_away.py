@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -19,14 +19,14 @@ ASKED = Question("c", "q", made_id=False, plain=False, messages=(Message("user",
 
 
 @pytest.mark.parametrize(
-    ("ours", "hasty", "state"), [(False, False, "open"), (True, False, "closed"), (False, True, "closed")]
+    ("ours", "cramped", "state"), [(False, False, "open"), (True, False, "closed"), (False, True, "closed")]
 )
-def test_who_is_to_blame(ours: bool, hasty: bool, state: str) -> None:  # noqa: FBT001 - a table
+def test_who_is_to_blame(ours: bool, cramped: bool, state: str) -> None:  # noqa: FBT001 - a table
     """Three failures of the server, and it is left alone; what it is not to blame for counts for nothing."""
     away = Away(Server(), Policy("h", "m", frozenset({"asked"})), Clock(), Judge())
     for number in range(3):
         away.send(number, ASKED, ASKED.messages, None)
-        assert away.told(Broke(number, "why", ours=ours, hasty=hasty))
+        assert away.told(Broke(number, "why", ours=ours, cramped=cramped))
     assert away.breaker.state == state
     assert away.failed == 3
 
@@ -62,6 +62,40 @@ def test_how_its_thinking_is_shown(
     parts = ["".join(one["text"] for one in replies if one["type"] == kind) for kind in dict.fromkeys(kinds)]
     done = rig.journal.finished[1]
     assert (parts, done["text"], done.get("reasoning")) == (told, text, thought)
+
+
+NUMBER = '{"type": "integer", "maximum": 150}'
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome", "max_tokens", "reason", "shapes"),
+    [
+        ("85", "stop", 9, None, "closed"),
+        ("8", "deadline", 9, "the deadline passed", "closed"),
+        ("8", "length", 9, "not complete after 9 tokens", "closed"),
+        ("-", "length", 9, "not complete after 9 tokens", "closed"),
+        ("8", "length", None, "its answer was not complete", "open"),
+        ("It is hot.", "length", None, "not the JSON", "open"),
+        ("151", "stop", 9, "breaks the schema", "open"),
+    ],
+)
+def test_a_value_that_was_cut(
+    text: str,
+    outcome: Literal["stop", "length", "deadline"],
+    max_tokens: int | None,
+    reason: str | None,
+    shapes: str,
+) -> None:
+    """Half a value is none, and what a question's own limits cut does not count against the server."""
+    away = Away(Server(), Policy("h", "m", frozenset({"asked"})), Clock(), Judge())
+    question = msgspec.structs.replace(ASKED, schema=NUMBER, max_tokens=max_tokens)
+    for number in range(3):
+        away.send(number, question, question.messages, None)
+        away.told(Said(number, "text", text))
+        ended = away.told(Over(number, outcome, Usage()))[-1]
+        assert (reason or "") in getattr(ended, "reason", "")
+        assert isinstance(ended, Broke) is (reason is not None)
+    assert (away.breaker.state, away.shapes.state) == ("closed", shapes)
 
 
 def test_taken_back_in_its_thinking() -> None:

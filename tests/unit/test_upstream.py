@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from edged.core.parsing import Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.topics import Topics
-from edged.core.upstream import LINE_BYTES_MAX, BadStreamError, Policy, Stream, complaint, request
+from edged.core.upstream import (
+    LINE_BYTES_MAX,
+    BadStreamError,
+    Policy,
+    QuestionRefusedError,
+    Stream,
+    refusal,
+    request,
+)
 
 POLICY = Policy("gpu:8000", "big-7b", frozenset({"asked", "context", "hot"}))
 
@@ -140,8 +148,42 @@ def test_a_stream_that_is_none(data: bytes) -> None:
         Stream().feed(data)
 
 
-def test_complaints() -> None:
-    """What a server says when it refuses, in one line."""
-    assert complaint(404, b'{"error": {"message": "no such\\nmodel"}}') == "status 404: no such model"
-    assert complaint(500, b"<html>") == "status 500"
-    assert complaint(400, b'{"error": "bad"}') == "status 400: bad"
+TOO_LONG = (
+    b'{"error": {"message": "full", "type": "invalid_request_error", "code": "context_length_exceeded"}}'
+)
+TOO_FEW = b'{"error": {"message": "few", "type": "invalid_request_error", "param": "max_tokens"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said", "cramped"),
+    [
+        (404, b'{"error": {"message": "no such\\nmodel"}}', "status 404: no such model", None),
+        (500, b"<html>", "status 500", None),
+        (400, b'{"error": "bad"}', "status 400: bad", False),
+        (400, b'{"error": {"message": "odd", "code": [], "param": {}}}', "status 400: odd", False),
+        (400, TOO_LONG, "status 400: full", True),
+        (400, TOO_FEW, "status 400: few", True),
+        (429, TOO_LONG, "status 429: full", None),
+    ],
+)
+def test_refusals(status: int, body: bytes, said: str, cramped: bool | None) -> None:  # noqa: FBT001 - a table
+    """What a server says when it refuses, in one line, and whether the question is to blame, or its size."""
+    error = refusal(status, body, shaped=False)
+    assert str(error) == said
+    assert getattr(error, "cramped", None) is cramped
+
+
+@pytest.mark.parametrize(
+    ("error", "cramped"),
+    [
+        (TOO_FEW, True),
+        (b'{"error": {"message": "no", "type": "invalid_request_error"}}', False),
+        (b'{"error": {"message": "no", "type": "BadRequestError", "code": 400}}', False),
+        (b'{"error": {"message": "no", "type": "server_error", "code": []}}', None),
+    ],
+)
+def test_an_error_in_the_stream(error: bytes, cramped: bool | None) -> None:  # noqa: FBT001 - a table
+    """Another edged finds in mid-answer that `max_tokens` is too low for a schema: no fault of its own."""
+    with pytest.raises((BadStreamError, QuestionRefusedError)) as refused:
+        Stream().feed(b"data: " + error + b"\n")
+    assert getattr(refused.value, "cramped", None) is cramped
