@@ -95,12 +95,20 @@ def refuse(load: Load, bound: Bound, question_bytes: int, priority: Priority = "
             retry_after_ms=retry_after_ms(load, of=load.client_jobs),
             details={"waiting": load.client_jobs, "limit": bound.client_jobs},
         )
-    if load.jobs >= bound.jobs or load.size_bytes + question_bytes > bound.size_bytes:
+    if load.jobs >= bound.jobs:
         return Refusal(
             "busy",
             f"the queue is full with {load.jobs} questions; ask again later",
             retry_after_ms=retry_after_ms(load, of=load.jobs),
             details={"waiting": load.jobs, "limit": bound.jobs},
+        )
+    if load.size_bytes + question_bytes > bound.size_bytes:
+        return Refusal(
+            "busy",
+            f"the queue has {load.size_bytes} bytes of questions and may have {bound.size_bytes}: "
+            f"there is no room for {question_bytes} more; ask again later",
+            retry_after_ms=retry_after_ms(load, of=load.jobs),
+            details={"bytes": load.size_bytes + question_bytes, "limit": bound.size_bytes},
         )
     return None
 

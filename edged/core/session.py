@@ -91,14 +91,14 @@ def fitted(history: History, question: Question, limit_bytes: int) -> History:
     size = history.size_bytes + own
     if size <= limit_bytes:
         return history
-    refusal = Refusal(
-        "too_large",
-        f"session {question.session} has {history.size_bytes} bytes and may have {limit_bytes}; "
-        "begin another session"
-        + (", or ask with overflow trim_history" if question.overflow == "error" else ""),
-        details={"bytes": size, "limit": limit_bytes},
-    )
-    if question.overflow == "error":
+    trims = question.overflow != "error"
+    if own > limit_bytes and not trims:  # what was said before does not matter
+        words = f"this question alone has {own} bytes and a session may have {limit_bytes}; ask without one"
+    else:
+        words = f"session {question.session} has {history.size_bytes} bytes and may have {limit_bytes}; "
+        words += "begin another session" + ("" if trims else ", or ask with overflow trim_history")
+    refusal = Refusal("too_large", words, details={"bytes": size, "limit": limit_bytes})
+    if not trims:
         raise refusal
     turns, left = list(history.turns), size
     while turns and left > limit_bytes:

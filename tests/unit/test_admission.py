@@ -52,7 +52,7 @@ def test_comes_in(changes: dict[str, Any]) -> None:
         ({"engine": "broken", "reason": "signal 11"}, "internal", "signal 11", True),
         ({"client_jobs": 4, "jobs": 4}, "busy", "4 of your questions", True),
         ({"jobs": 10}, "busy", "full with 10", True),
-        ({"jobs": 3, "size_bytes": 901}, "busy", "full with 3", True),
+        ({"jobs": 3, "size_bytes": 901}, "busy", "901 bytes", True),
         ({"draining": True, "engine": "failed", "jobs": 10}, "draining", "", True),
         ({"engine": "failed", "jobs": 10}, "loading", "", True),
         ({"client_jobs": 4, "jobs": 10}, "busy", "of your questions", True),
@@ -72,6 +72,14 @@ def test_own_share_is_told_with_its_limit() -> None:
     refusal = refuse(load(client_jobs=4, jobs=4), BOUND, 1)
     assert refusal is not None
     assert refusal.details == {"waiting": 4, "limit": 4}
+
+
+def test_a_queue_full_of_bytes_is_told_in_bytes() -> None:
+    """Three long questions fill it as well as many short ones, and who asks learns which bound it was."""
+    refusal = refuse(load(jobs=3, size_bytes=901), BOUND, 100)
+    assert refusal is not None
+    assert "for 100 more" in refusal.message
+    assert refusal.details == {"bytes": 1001, "limit": 1000}
 
 
 def test_model_failures_are_asked_again_late() -> None:

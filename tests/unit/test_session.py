@@ -95,6 +95,15 @@ def test_a_full_history() -> None:
     assert session.fitted(history, asked("d", overflow="trim_history"), 1).turns == ()
 
 
+def test_a_question_that_no_session_has_room_for() -> None:
+    """Another session would not help: it is told how large the question is, and to ask without one."""
+    for history in (History(), talk("a")):
+        with pytest.raises(
+            Refusal, match=r"alone has 201 bytes and a session may have 200; ask without one$"
+        ):
+            session.fitted(history, asked("d" * 201), 200)
+
+
 def test_a_full_history_keeps_what_a_result_answers() -> None:
     """The user's question and the calls made for it stay with their results, or the history is too large."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
