@@ -288,7 +288,7 @@ class Answer:
             mend = "ask again with more time" if near else "the broker is away: ask again when it is back"
             if self._asker.crowded():
                 mend = CROWDED
-            raise AnswerTimeoutError(f"no answer within {self._timeout_s:.3g} s; {mend}")
+            raise AnswerTimeoutError(f"no answer within {self._timeout_s:.6g} s; {mend}")
         if self._ask_again:
             self._ask_again = False
             self.ask()
