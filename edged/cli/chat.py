@@ -91,7 +91,7 @@ def converse(
         elif line == "/forget":
             try:
                 note(_FORGOTTEN[client.forget_session(session, node)])
-            except ClientError as error:
+            except (ClientError, ValueError) as error:  # the second where --session is no name
                 complain("edged chat", error)
         elif line.startswith("/"):
             note(f"{line.split()[0]}: there are /new, /forget and /quit")
