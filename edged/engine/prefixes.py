@@ -243,11 +243,11 @@ class Prefixes:
                 elif path.suffix == UNFINISHED:
                     path.unlink()
             self._allowance.left_bytes = min(self._max_bytes, self._left())
+            for entry in self._outdated([], 0):  # the bound may be another one now
+                self._drop(entry.path)
         except OSError as error:
             self._log("warning", "prefixes_unusable", {"folder": str(self._folder), "reason": str(error)})
             return False
-        for entry in self._outdated([], 0):  # the bound may be another one now
-            self._drop(entry.path)
         return True
 
     def _left(self) -> int:

@@ -338,6 +338,19 @@ def test_a_folder_that_cannot_be_used(shelf: Shelf) -> None:
     assert found(prefixes, [*HALL, 1]) is None
 
 
+def test_a_file_that_cannot_be_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses where the bound is a smaller one now: the engine starts all the same."""
+    put(shelf.open(), HALL)
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    prefixes = shelf.open(max_bytes=1)
+    assert shelf.events() == ["prefixes_unusable"]
+    assert prefixes.writing
+
+
 def test_switched_off(shelf: Shelf) -> None:
     """Nothing of it is left, but for what was not its own."""
     put(shelf.open(), HALL)
