@@ -126,7 +126,8 @@ class Tuning:
         self.about["limits"] = limits_told(limits)
         self.membership.set_pools(wanted.node.pools)
         self.bulletin.interval_s = wanted.health.interval_s
-        self.vitals.set_interval(min(wanted.heat.interval_s, wanted.health.interval_s))
+        # That of heat waits for a restart, as the log says of it.
+        self.vitals.set_interval(min(self.started.heat.interval_s, wanted.health.interval_s))
         if wanted.log != self.current.log:
             logs.configure(wanted.log.level, wanted.log.format)
         self.current = wanted

@@ -248,7 +248,7 @@ class NodeMix(Mix):
             "cores": {},
             "limits": tuning.limits_told(current.limits),
         }
-        vitals = VitalsThread(Vitals, 1.0, self.inbox.append)
+        vitals = VitalsThread(Vitals, current.heat.interval_s, self.inbox.append)
         self.tunes = tuning.Tuning(
             current,
             current,
@@ -292,7 +292,7 @@ class NodeMix(Mix):
             systemd=systemd,
             about=about,
             journal_depth=lambda: Depth(0, 0, 0, 0, 0, None),
-            daemon_rss=dict,
+            memory=dict,
             speed=speed,
             clock=clock,
         )
@@ -321,13 +321,14 @@ class NodeMix(Mix):
         )
         supervision.start()
 
-    def settings_file(self, pools: tuple[str, ...]) -> settings.Settings:
+    def settings_file(self, pools: tuple[str, ...], heat_s: float = 2.0) -> settings.Settings:
         """What stands in the file."""
         limits = {**self.bound, "deadline_default_s": int(DEADLINE_S), "attempts": self.shape.attempts_max}
         return settings.Settings(
             model={"path": str(self.folder / f"{self.first}.gguf")},  # type: ignore[arg-type]
             node={"id": "n1", "pools": list(pools)},  # type: ignore[arg-type]
             limits=limits,  # type: ignore[arg-type]
+            heat={"interval_s": heat_s},  # type: ignore[arg-type]
             cache={"answers": 16, "max_bytes": 65_536},  # type: ignore[arg-type]
         )
 
@@ -335,7 +336,8 @@ class NodeMix(Mix):
         """The file, which somebody has edited meanwhile."""
         if self.rng.random() < 0.2:
             raise SettingsError("edged.toml: limits.queue_jobs: 0 is not accepted")
-        return self.settings_file(tuple(pool for pool in POOLS if self.rng.random() < 0.7))
+        pools = tuple(pool for pool in POOLS if self.rng.random() < 0.7)
+        return self.settings_file(pools, heat_s=self.rng.uniform(0.2, 10.0))
 
     # what happens ---------------------------------------------------------------------------------------
 

@@ -256,7 +256,7 @@ class Node:
 
     def _vitals_read(self, vitals: Vitals) -> None:
         vitals = self.thermostat.heat.known(self.thermostat.clocks.without_ours(vitals))
-        changed = self.thermostat.read(vitals, self.clock(), busy=self.desk.running > 0)
+        changed = self.thermostat.read(vitals, self.clock(), busy=self.supervision.computing)
         vitals = self.thermostat.without_lies(vitals)
         self.desk.course.level = self.thermostat.level
         self.desk.calling.vitals = {"level": self.desk.course.level, **as_health(vitals)}

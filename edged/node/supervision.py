@@ -114,6 +114,14 @@ class Supervision:
         return self.phase == "ready"
 
     @property
+    def computing(self) -> bool:
+        """Whether the engine has work that heats the board, by its last pulse.
+
+        A question may well run and none of this be: at the larger server, while its tools run, in a pause.
+        """
+        return self.pulse is not None and self.pulse.running > 0 and not self.pulse.paused
+
+    @property
     def run(self) -> int:
         """Number of the current process; reports of others are stale."""
         return self.process.run

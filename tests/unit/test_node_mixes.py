@@ -34,6 +34,7 @@ def test_mix(seed: int, tmp_path: Path) -> None:
         check_orders(mix)
         check_pools(mix)
         check_info(mix)
+        check_what_waits(mix)
     finally:
         mix.journal.kill()
 
@@ -67,3 +68,8 @@ def check_info(mix: NodeMix) -> None:
     """What is retained is what is so."""
     info = news.info(mix.node.telling.about, mix.supervision, mix.membership)
     assert json.loads(mix.retained[TOPICS.info]) == json.loads(msgspec.json.encode(info))
+
+
+def check_what_waits(mix: NodeMix) -> None:
+    """What needs a restart is as it was at the start, whatever the file says by now."""
+    assert mix.tunes.vitals._interval_s == mix.tunes.started.heat.interval_s  # noqa: SLF001
