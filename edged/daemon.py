@@ -211,7 +211,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         systemd=notifier,
         about=about,
         journal_depth=DiskWatch(journal.depth),
-        daemon_rss=memory,
+        memory=memory,
         meter=meter,
         speed=speed,
     )

@@ -90,14 +90,12 @@ class AnswerCache:
         answers_max, bytes_max: bounds; an answer that alone is larger is not kept.
         age_max_s: an answer older than this is no answer.
         size_bytes: of all.
-        given: how often one was given again.
     """
 
     answers_max: int
     bytes_max: int
     age_max_s: float
     size_bytes: int = 0
-    given: int = 0
     _answers: OrderedDict[bytes, tuple[float, Kept]] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
@@ -113,7 +111,6 @@ class AnswerCache:
             self._drop(name)
             return None
         self._answers.move_to_end(name)
-        self.given += 1
         return kept
 
     def put(self, name: bytes, kept: Kept, now: float) -> None:

@@ -142,9 +142,7 @@ def headroom_c(zones: Sequence[Zone]) -> float | None:
     return min(rooms, default=None)
 
 
-def level(
-    vitals: Vitals, *, warm_c: float = 15.0, hot_c: float = 5.0, critical_c: float = 5.0
-) -> tuple[Level, str]:
+def level(vitals: Vitals, *, warm_c: float, hot_c: float, critical_c: float) -> tuple[Level, str]:
     """Say how hot the board is, each zone measured by its own trips, and why in words.
 
     - warm: within `warm_c` of the nearest trip (`nearest_trip`);

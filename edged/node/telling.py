@@ -37,7 +37,7 @@ class Telling:
         systemd: is told when the node answers, and what it does.
         about: who this node is, as far as it is known without the engine; the start of `info`.
         journal_depth: counters of the journal, for health.
-        daemon_rss: memory of both processes, for health.
+        memory: resident bytes of both processes, for health.
         vitals: of the board, as last read.
     """
 
@@ -51,7 +51,7 @@ class Telling:
     systemd: Watchdog
     about: dict[str, Any]
     journal_depth: Callable[[], records.Depth]
-    daemon_rss: Callable[[], dict[str, int]]
+    memory: Callable[[], dict[str, int]]
     meter: Meter = field(default_factory=Meter)
     speed: Speed = field(default_factory=Speed)
     clock: Callable[[], float] = time.monotonic
@@ -108,7 +108,7 @@ class Telling:
             **self.speed.health(),
             **({"draining": True} if self.admin.draining else {}),
             "journal": news.journal(self.journal_depth()),
-            "memory": self.daemon_rss(),
+            "memory": self.memory(),
             "heat": self.thermostat.as_json(),
             "board": as_health(self.vitals),
         }

@@ -100,7 +100,8 @@ class Engine(Section):
     gpu_layers: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0
     """Layers computed on a GPU, where llama.cpp was built for one."""
     hang_s: Annotated[float, Field(strict=True, ge=5, le=3600)] = 120.0
-    """Time without a step, while there is work, after which the engine counts as hung and is restarted."""
+    """Longest silence of an engine before it counts as hung and is restarted; one that is known to be fast is given
+    less, 10 s at least."""
     start_timeout_s: Annotated[float, Field(strict=True, ge=5, le=86400)] = 600.0
     """Longest time for checking and loading the model."""
 

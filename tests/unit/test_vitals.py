@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,13 @@ from edged.core.vitals import (
     Zone,
     as_health,
     headroom_c,
-    level,
     nearest_trip,
     plausible_c,
     plausible_trip,
     without_sleepers,
+)
+from edged.core.vitals import (
+    level as level_within,
 )
 
 PASSIVE = Trip("passive", 85.0, 2.0)
@@ -37,6 +40,8 @@ zones = st.builds(
     temp_c=st.none() | st.floats() | st.floats(-40, 150),
     trips=st.lists(trips, max_size=4).map(tuple),
 )
+
+level = partial(level_within, warm_c=15.0, hot_c=5.0, critical_c=5.0)
 
 
 def at(temp_c: float | None, *trips: Trip) -> Vitals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,17 @@ from edged.core.vitals import (
     Zone,
     as_health,
     headroom_c,
-    level,
     nearest_trip,
+)
+from edged.core.vitals import (
+    level as level_within,
 )
 from edged.footing import find_footing
 
 PASSIVE = Trip("passive", 85.0, 2.0)
 CRITICAL = Trip("critical", 115.0, 0.0)
+
+level = partial(level_within, warm_c=15.0, hot_c=5.0, critical_c=5.0)
 
 
 def reader(root: Path) -> VitalsReader:
