@@ -66,7 +66,8 @@ class Prefixes:
         max_bytes: of all files together, and of what is written in a day of running.
         log: takes lines for the daemon's log.
         clock: monotonic seconds.
-        token_bytes: of a state, about, for each of its tokens: what would be too large is not made.
+        token_bytes: of a state, about, for each of its tokens: what would be too large is not made. One that was
+            too large all the same corrects it.
         spare_bytes: of the disk, which are not taken.
         least: how many of a file's tokens a prompt must begin with to go on from it, by their number.
     """
@@ -168,8 +169,11 @@ class Prefixes:
 
     def put(self, tokens: Sequence[int], state: bytearray) -> None:
         """Write a file, in a thread of its own, if the allowance has room for it. Model thread, at rest."""
-        too_large = len(state) + HEAD_TOKEN_BYTES * len(tokens) > self._max_bytes
-        if too_large or not self._allowance.take(len(state), self._clock()):
+        if len(state) + HEAD_TOKEN_BYTES * len(tokens) > self._max_bytes:
+            self._token_bytes = max(self._token_bytes, -(-len(state) // len(tokens)))
+            self._log("debug", "prefix_too_large", {"tokens": len(tokens), "bytes": len(state)})
+            return
+        if not self._allowance.take(len(state), self._clock()):
             self._resume_at = self._clock() + PAUSE_S
             self._log("info", "prefix_allowance_used_up", {"bytes": len(state)})
             return

@@ -75,9 +75,10 @@ class Context:
         self._context = C.llama_init_from_model(model.pointer, params)
         if not self._context:
             need = sequences * context * model.kv_bytes_per_token(kv_type)
+            size = f" ({need // 2**20} MiB of KV cache)" if need else ""
             raise ModelError(
-                f"llama.cpp cannot make a context of {sequences} x {context} tokens "
-                f"({need // 2**20} MiB of KV cache); lower engine.slots or engine.context_max"
+                f"llama.cpp cannot make a context of {sequences} x {context} tokens{size}; "
+                "lower engine.slots or engine.context_max"
             )
         self._memory = C.llama_get_memory(self._context)
         self._batch = C.llama_batch_init(batch_tokens, 0, 1)

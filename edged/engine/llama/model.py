@@ -109,7 +109,10 @@ class Model:
         return text.decode("utf-8", "replace") if text else None
 
     def kv_bytes_per_token(self, kv_type: str) -> int:
-        """Bytes that one token occupies in the KV cache, over all layers, keys and values."""
+        """Bytes that one token occupies in the KV cache, over all layers, keys and values.
+
+        By the first layer, as llama.cpp tells of no other: 0 where that one has no attention, as LFM2's.
+        """
         both = self._head_width("key") + self._head_width("value")
         per_layer = both * C.llama_model_n_head_kv(self._model)
         return int(C.llama_model_n_layer(self._model) * per_layer * KV_TYPE_BITS[kv_type] / 8)
