@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from boards import broken, nothing, pi3b_plus, pi4, pi5, rk3588_mainline, rk3588_vendor, tree, x86
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edged.adapters.vitals import VitalsReader
@@ -144,15 +144,17 @@ def test_engine_and_daemon_stay_within_the_allowed_cores(topology: Topology, all
     assert choice.engine == choice.daemon or not set(choice.engine) & set(choice.daemon)
 
 
-@given(topologies, alloweds)
-def test_no_core_left_out_is_better_than_one_chosen(topology: Topology, allowed: frozenset[int]) -> None:
-    """Where every allowed core has a capacity, the engine always has the largest."""
-    found = [core for core in topology.cores if core.index in allowed]
-    known = {core.index: core.capacity for core in found if core.capacity is not None}
+@given(st.lists(st.integers(1, 1024), min_size=2, max_size=16), st.data())
+def test_no_core_left_out_is_better_than_one_chosen(capacities: list[int], data: st.DataObject) -> None:
+    """Where every core has a capacity and they differ much, the engine has the largest of those it may have."""
+    topology = Topology("any", tuple(Core(at, capacity) for at, capacity in enumerate(capacities)))
+    allowed = data.draw(st.frozensets(st.sampled_from(range(len(capacities))), min_size=2))
+    figures = [capacities[at] for at in allowed]
+    assume(2 * min(figures) < max(figures))
     choice = big_cores(topology, allowed)
-    if found and len(known) == len(found) and "cpu_capacity" in choice.reason:
-        left_out = set(known) - set(choice.engine)
-        assert max(known[n] for n in left_out) < min(known[n] for n in choice.engine)
+    assert "cpu_capacity" in choice.reason
+    left_out = allowed.difference(choice.engine)
+    assert max(capacities[at] for at in left_out) < min(capacities[at] for at in choice.engine)
 
 
 @pytest.mark.parametrize(
