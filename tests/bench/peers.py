@@ -1,11 +1,12 @@
 """edged against llama.cpp's `llama-server` and llama-cpp-python's `Llama` class: what a device feels of each.
 
-    python tests/bench/peers.py --llama-server PATH [--model smollm|r1|FILE] [--threads N] [--json FILE]
+    python tests/bench/peers.py --llama-server PATH [--model smollm|r1|FILE] [--threads N] [--neighbours N]
+        [--json FILE]
 
 Same model, cores, threads, slots, context and greedy sampling, in turns; edged is measured from MQTT publish to
 MQTT delivery through a real Mosquitto, llama-server over HTTP on loopback with streaming, `Llama` in process (one
 question at a time: it knows no more). Each computes token by token: edged guesses none here, what `--draft-max 3`
-brings back and `tests/bench/speculation.py` measures. A ratio is the median over neighbouring runs. llama-server is
+brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile. A ratio is the median over neighbouring runs. llama-server is
 built outside this repository from llama-cpp-python's source distribution, with the compiler's options of
 `deploy/llama.cmake`, so that both have the same llama.cpp:
 
@@ -34,6 +35,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import end_to_end, rig  # noqa: E402 - found through the path above
+from bench.neighbour import busy  # noqa: E402
 from bench.rig import Asked, BenchDevice, Worker  # noqa: E402
 from broker import accepts, free_port  # noqa: E402
 
@@ -256,6 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, help="of an answer; 128 for smollm, 48 otherwise")
     parser.add_argument("--draft-max", type=int, default=0, help="of edged; 3 as it comes")
+    parser.add_argument("--neighbours", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     path = end_to_end.model_path(options.model)
@@ -275,7 +278,8 @@ def main() -> None:
             for number in range(max(CLIENTS))
         ]
         tokens = options.tokens or (128 if options.model == "smollm" else 48)
-        found = measure(Bench(devices, server, high_level, tokens), options.rounds)
+        with busy(options.neighbours):
+            found = measure(Bench(devices, server, high_level, tokens), options.rounds)
         memory = {
             "edged": rig.together_bytes((daemon.pid, daemon.engine_pid())),
             "llama-server": rig.memory_bytes(pid)["VmRSS"],
@@ -287,6 +291,7 @@ def main() -> None:
         "slots": info["slots"],
         "tokens": tokens,
         "draft_max": options.draft_max,
+        "neighbours": options.neighbours,
         "rounds": found,
         "ratio_to_llama_server": {
             name: round(rig.ratio(values["edged"], values["llama-server"]), 3)
