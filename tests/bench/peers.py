@@ -6,9 +6,9 @@
 Same model, cores, threads, slots, context and greedy sampling, in turns; edged is measured from MQTT publish to
 MQTT delivery through a real Mosquitto, llama-server over HTTP on loopback with streaming, `Llama` in process (one
 question at a time: it knows no more). Each computes token by token: edged guesses none here, what `--draft-max 3`
-brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile. A ratio is the median over neighbouring runs. llama-server is
-built outside this repository from llama-cpp-python's source distribution, with the compiler's options of
-`deploy/llama.cmake`, so that both have the same llama.cpp:
+brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile. A ratio
+is the median over neighbouring runs. llama-server is built outside this repository from llama-cpp-python's source
+distribution, with the compiler's options of `deploy/llama.cmake`, so that both have the same llama.cpp:
 
     export CFLAGS="-U__AMX_INT8__ -U__AVX512FP16__" CXXFLAGS="-U__AMX_INT8__ -U__AVX512FP16__"
     cmake -B build -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF vendor/llama.cpp
