@@ -32,6 +32,9 @@ WAITING_MAX = 2
 """States in memory for questions that wait; those that begin alike share one. Each is as large as a KV stream."""
 READ_BYTES_PER_S = 40e6
 """Before the first read: a common SD card (UHS-I, class A1)."""
+MEASURED_S = 3600.0
+"""So long after the last read the disk counts as no slower than that: where it was busy with a backup nothing was
+read any more, so nothing told that this was over."""
 HEAD_TOKEN_BYTES = 8
 """Four in the file's head, and a generous share of the rest of it."""
 PAUSE_S = 3600.0
@@ -96,7 +99,7 @@ class Prefixes:
         self._entries: dict[Path, Entry] = {}
         self._waiting: weakref.WeakValueDictionary[Path, Stored] = weakref.WeakValueDictionary()
         self._uses = 0
-        self._read_bytes_per_s = READ_BYTES_PER_S
+        self._read_bytes_per_s, self._read_at = READ_BYTES_PER_S, clock()
         self._writer: threading.Thread | None = None
         self._resume_at = 0.0
         self._allowance = Allowance(max_bytes, float(max_bytes), clock())
@@ -121,7 +124,7 @@ class Prefixes:
         """
         best, shared = self._best(tokens)
         gain = shared - have
-        if best is None or gain < TOKENS_MIN or gain * read_s < MARGIN * best.size / self._read_bytes_per_s:
+        if best is None or gain < TOKENS_MIN or gain * read_s < MARGIN * best.size / self._expected():
             return None
         known = self._waiting.get(best.path)
         if known is not None or len(self._waiting) >= WAITING_MAX:
@@ -132,7 +135,8 @@ class Prefixes:
         except (OSError, UnfitError) as error:
             self._remove(best.path, str(error))
             return None
-        took_s = max(1e-6, self._clock() - begun)
+        self._read_at = self._clock()
+        took_s = max(1e-6, self._read_at - begun)
         self._read_bytes_per_s += 0.5 * (len(state) / took_s - self._read_bytes_per_s)
         with self._guard:
             self._uses += 1
@@ -141,6 +145,11 @@ class Prefixes:
         found = Stored(best.tokens, state, lambda: self._remove(best.path, "llama.cpp does not take it"))
         self._waiting[best.path] = found
         return found
+
+    def _expected(self) -> float:
+        """Bytes that the disk is expected to give in a second."""
+        old = self._clock() - self._read_at >= MEASURED_S
+        return max(self._read_bytes_per_s, READ_BYTES_PER_S) if old else self._read_bytes_per_s
 
     def wants(self, tokens: Sequence[int]) -> bool:
         """Whether a file with these tokens would be worth its writing."""

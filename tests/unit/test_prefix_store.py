@@ -12,7 +12,7 @@ from configured import configured
 
 from edged.engine import state_file
 from edged.engine.loading import load
-from edged.engine.prefixes import ALLOWANCE, PAUSE_S, TOKENS_MIN, Prefixes, erase
+from edged.engine.prefixes import ALLOWANCE, MEASURED_S, PAUSE_S, TOKENS_MIN, Prefixes, erase
 
 SLOW_S = 1.0
 """Seconds to compute a token: everything on disk is worth reading."""
@@ -23,10 +23,11 @@ HALL = list(range(1000, 1100))
 class Clock:
     """Seconds that pass when told."""
 
-    now = 0.0
+    now, look_s = 0.0, 0.0
 
     def __call__(self) -> float:
-        """The time."""
+        """The time; each look may take some."""
+        self.now += self.look_s
         return self.now
 
 
@@ -130,6 +131,23 @@ def test_only_where_it_pays(shelf: Shelf, have: int, read_s: float, wanted: bool
     prefixes = shelf.open()
     put(prefixes, HALL, b"x" * 4000)
     assert (found(prefixes, [*HALL, 1], have, read_s) is not None) is wanted
+
+
+def test_a_disk_that_was_slow_for_an_hour(shelf: Shelf) -> None:
+    """Once it was found too slow nothing was read any more, and nothing told that its backup was over."""
+    prefixes = shelf.open()
+    put(prefixes, HALL, b"x" * 4000)
+    read_s = 2e-5
+    shelf.clock.look_s = 1.0
+    reads = 0
+    while found(prefixes, [*HALL, 1], 0, read_s) is not None:
+        reads += 1
+        assert reads < 9, "it learns nothing"
+    shelf.clock.look_s = 0.0
+    assert found(prefixes, [*HALL, 1], 0, read_s) is None
+    shelf.clock.now += MEASURED_S
+    assert found(prefixes, [*HALL, 1], 0, read_s) is not None
+    assert found(prefixes, [*HALL, 1], 0, read_s) is not None, "it is quick, as the first one told"
 
 
 def test_what_is_worth_writing(shelf: Shelf) -> None:
