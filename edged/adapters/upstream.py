@@ -1,7 +1,8 @@
 """The larger server, asked over HTTP in OpenAI's shape. A thread of its own with an asyncio loop; httpx lives here.
 
 What comes back goes into the node's inbox as events; nothing is decided here. Answers are bounded in size and in
-time, and no proxy, netrc or redirect of the machine is followed: the key goes to the one server and nowhere else.
+time, and taken as they come: a packed one of 2 KB may unpack to more memory than a board has. No proxy, netrc or
+redirect of the machine is followed: the key goes to the one server and nowhere else.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from edged.errors import SettingsError
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 """Of a whole stream, its JSON included."""
 COMPLAINT_BYTES_MAX = 4096
+PLAIN = "identity"
+"""Of what a body may be packed with (RFC 9110, 8.4.1), nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,10 @@ class Upstream:
                 f"upstream.ca: {link.ca}: {reason}; accepted: a PEM file of certificates"
             ) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        key = {} if link.key is None else {"authorization": f"Bearer {link.key}"}
         self._client = httpx.AsyncClient(
             verify=context,
-            headers={} if link.key is None else {"authorization": f"Bearer {link.key}"},
+            headers={"accept-encoding": PLAIN, **key},
             timeout=httpx.Timeout(link.silence_timeout_s, connect=link.connect_timeout_s),
             limits=httpx.Limits(max_connections=link.jobs),  # 100 without it, whatever we let through
             trust_env=False,
@@ -188,7 +192,7 @@ class Upstream:
 
     async def _read(self, number: int, response: httpx.Response, stream: Stream) -> None:
         size = 0
-        async for data in response.aiter_bytes():
+        async for data in response.aiter_raw():
             size += len(data)
             if size > ANSWER_BYTES_MAX:
                 raise BadStreamError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
@@ -232,11 +236,14 @@ class _HastyError(TimeoutError):
 async def _check(response: httpx.Response, *, shaped: bool) -> None:
     if response.status_code != httpx.codes.OK:
         body = b""
-        async for data in response.aiter_bytes():
+        async for data in response.aiter_raw():
             body += data
             if len(body) > COMPLAINT_BYTES_MAX:
                 break
         raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped)
+    packed = response.headers.get("content-encoding", PLAIN)
+    if packed.lower() != PLAIN:
+        raise BadStreamError(f"an answer packed with {packed[:60]}, although it was asked for {PLAIN}")
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
         raise BadStreamError(f"no stream but {kind[:60] or 'something without a content type'}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import queue
+import resource
 import socket
 import ssl
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,6 +205,20 @@ def test_what_a_broken_server_says(reply: bytes, reason: str, ours: bool) -> Non
         assert broke.reason.startswith(reason)
         assert broke.ours is ours
         assert len(seen) == 1
+
+
+def test_an_answer_that_would_fill_the_memory() -> None:
+    """Packed twice, 1 KB is 128 MB of line ends, 2 KB any number: what comes packed is not unpacked."""
+    packer = zlib.compressobj(9, wbits=31)
+    once = b"".join(packer.compress(b"\n" * 2**20) for _ in range(128)) + packer.flush()
+    head = OK.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip, gzip\r\n\r\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for status in (b"200 OK", b"400 No"):
+        with misbehaving(head.replace(b"200 OK", status) + gzip.compress(once)) as (url, _):
+            broke = failure(Link(url, KEY, None, 5.0, 10.0, 2))
+            assert broke.ours is (status == b"400 No")
+            assert "packed with gzip, gzip" in broke.reason or broke.reason == "status 400"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 60_000  # KiB
 
 
 def test_a_server_that_is_not_there() -> None:
