@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 from broker import Mosquitto, free_port
+from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
@@ -133,6 +134,26 @@ def test_many_that_say_nothing(faced: Faced) -> None:
     for one in silent:
         one.close()
     faced.wait_answers()
+
+
+def test_many_that_never_shake_hands(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
+    """Over TLS the same: each would hold a file, and with none left no sensor can be read."""
+    pair = Authority(tmp_path).server()
+    port = free_port()
+    sections: dict[str, dict[str, Any]] = {
+        "http": {"enabled": True, "port": port, "connections": PLACES},
+        "http.tls": {"cert": str(pair.cert), "key": str(pair.key)},
+    }
+    faced = Faced(daemon(broker, sections, scripted=True).start(), port)
+    before = faced.files()
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20 * PLACES)]
+    end = time.monotonic() + HEAD_S / 2  # before time alone closes them
+    while sum(_closed(one) for one in silent) < 18 * PLACES:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert faced.files() <= before + 2 * PLACES
+    for one in silent:
+        one.close()
 
 
 def test_each_place_is_one(faced: Faced) -> None:

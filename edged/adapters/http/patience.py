@@ -1,15 +1,18 @@
-"""How long a connection may hold its place: uvicorn's protocol with limits that it does not have.
+"""How many connections are held, and for how long: uvicorn's protocol with limits that it does not have.
 
 Runs on the loop of the HTTP thread. A connection is closed when it sends no request, and cut off when it reads
-nothing of what it was sent: both could otherwise be done for ever, by anybody who reaches the port.
+nothing of what it was sent: both could otherwise be done for ever, by anybody who reaches the port. And each is a
+file: with all files taken, sensors cannot be read nor the broker be reached again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import socket
 import sys
 import termios
+import weakref
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +21,31 @@ HEAD_S = 15.0
 """A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
 READ_S = 30.0
 """So long what was sent may wait without the client taking any of it."""
+
+
+class Door(socket.socket):
+    """The listening socket: holds no more connections open than `most`, whatever they are about.
+
+    Of one that has not shaken hands nobody above knows yet: uvicorn hears of it afterwards.
+    """
+
+    def __init__(self, family: int, kind: int, proto: int, most: int) -> None:
+        super().__init__(family, kind, proto)
+        self._most = most
+        self._held: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next one; what is one too many is closed without a word.
+
+        Raises:
+            ConnectionAbortedError: it was; asyncio comes back for the next.
+        """
+        taken, address = super().accept()
+        if sum(one.fileno() >= 0 for one in self._held) >= self._most:
+            taken.close()
+            raise ConnectionAbortedError
+        self._held.add(taken)
+        return taken, address
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -41,9 +69,6 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         most = self.limit_concurrency
         if most is not None:
-            if len(self.connections) > 2 * most:  # too many to be told so, with a file each
-                transport.abort()
-                return
             # uvicorn counts the connection itself, and while one is too many turns away all that ask; here who
             # found a place keeps it, and only the others are told 503.
             placed = sum(getattr(one, "limit_concurrency", 0) is None for one in self.connections)

@@ -23,7 +23,7 @@ from edged.core.link import ThreadDied
 from edged.errors import NotNowError, SettingsError
 
 from .asking import Node
-from .patience import HEAD_S, Connection, Loop
+from .patience import HEAD_S, Connection, Door, Loop
 from .routes import Routes
 
 HEAD_BYTES_MAX = 16 * 1024
@@ -63,7 +63,7 @@ def bind(listening: Listening) -> socket.socket:
         family, kind, proto, _, address = socket.getaddrinfo(
             listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        sock = socket.socket(family, kind, proto)
+        sock = Door(family, kind, proto, 2 * listening.connections)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
