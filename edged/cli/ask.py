@@ -196,7 +196,7 @@ def complain(who: str, error: Exception) -> int:
 
 def note(line: str) -> None:
     """Print an aside on standard error, dimmed on a terminal."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(line, style="dim"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(printable(line), style="dim"))
 
 
 def printable(text: str) -> str:

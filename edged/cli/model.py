@@ -23,6 +23,7 @@ from rich.table import Table
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
 from . import EX_INTERRUPTED, ON_THE_BOARD, app, broker
+from .ask import printable
 from .fleet_table import paper
 
 model = typer.Typer(no_args_is_help=True)
@@ -134,7 +135,7 @@ def failing(command: str) -> Iterator[None]:
         )
         sys.exit(EX_INTERRUPTED)
     except ModelError as error:
-        print(f"edged model {command}: {error}", file=sys.stderr)
+        print(f"edged model {command}: {printable(str(error))}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..client import Client, ClientError, NodeView
 from ..client.answer import CROWDED
 from . import OVER_MQTT, app, broker
-from .ask import complain
+from .ask import complain, printable
 from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
 from .keys import key_within, single_keys
 
@@ -113,7 +113,7 @@ class Watching:
                 Text("the broker is away: this is how it was; it is tried again and again", "yellow")
             )
         if self.word:
-            notes.append(Text(self.word, "yellow"))
+            notes.append(Text(printable(self.word), "yellow"))
         chosen = next((view for view in views if view.name == self.selected), None)
         if self.near and chosen is not None:
             notes.append(closer(chosen))

@@ -78,6 +78,11 @@ KV_BITS: Mapping[str, float] = {"f16": 16.0, "q8_0": 8.5}
 Scalar = int | float | bool | str
 
 
+def readable(text: str) -> str:
+    """A text of the file as it may be shown and sent on: 128 characters, none that steers a terminal."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:TEXT_KEPT])
+
+
 class GgufError(Exception):
     """The bytes are no GGUF file that can be used; the text says what is wrong."""
 
@@ -115,7 +120,7 @@ class Header:
     """The head of a file.
 
     Attributes:
-        metadata: single values; texts are cut at 128 characters.
+        metadata: single values; texts as `readable` leaves them.
         numbers: arrays of numbers that are short.
         tensors: in the file's order.
         data_start: where the tensors' data begins.
@@ -237,7 +242,7 @@ def _value(
     kind = int(source.number("I"))
     if kind == _STRING:
         raw = source.text(key[:80], TEXT_BYTES_MAX)
-        metadata[key] = raw[: 4 * TEXT_KEPT].decode("utf-8", "replace")[:TEXT_KEPT]
+        metadata[key] = readable(raw[: 4 * TEXT_KEPT].decode("utf-8", "replace"))
     elif kind == _ARRAY:
         _array(source, key, numbers)
     elif kind in _SCALARS:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.core.batching import rows_for
+from edged.core.gguf import readable
 from edged.core.gpu import why_unused
 from edged.engine import llama, template_file
 from edged.engine.chat import CHATML, ChatTemplate
@@ -75,7 +76,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         make_constraints=lambda: _make_constraints(model),
     )
     info = ModelInfo(
-        name=setup.name or model.metadata.get("general.name") or path.stem,
+        name=setup.name or name_of(model.metadata, path),
         architecture=model.metadata.get("general.architecture", "unknown"),
         quantisation=model.file_type,
         file_bytes=size,
@@ -99,6 +100,11 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         gpus,
         "; ".join(why_unused(llama.gpu_backends())) if setup.gpu_layers and not gpus else "",
     )
+
+
+def name_of(metadata: Mapping[str, str], path: Path) -> str:
+    """What `info` and each answer call the model: the file's own name, as long as one in the settings may be."""
+    return readable(metadata.get("general.name", "").strip()) or path.stem
 
 
 def _make_constraints(model: llama.Model) -> Constraints:

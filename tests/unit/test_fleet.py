@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from edged.cli.ask import note
 from edged.cli.events import line
 from edged.cli.fleet_table import UNCUT, FleetTable, closer, ordered, paper, temperature
 from edged.cli.top import Watching
@@ -245,6 +246,13 @@ def test_a_hostile_name_cannot_steer_the_terminal() -> None:
     latest = said("a\x1b[2J", status=b"online", info={**INFO, "version": "\x1b[31m1"})
     shown = text(FleetTable(views("edged", latest, {}, 0.0)))
     assert "\x1b" not in shown
+    assert "\x1b" not in text(Watching(word="a refuses drain: \x1b[2J").draw([view("a")], "12:00:00"))
+
+
+def test_a_hostile_answer_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who wrote it is told below it, and the node says who."""
+    note("12 tokens \u00b7 by \x1b]0;evil\x07, sent on by n1")
+    assert capsys.readouterr().err == "12 tokens \u00b7 by ]0;evil, sent on by n1\n"
 
 
 @pytest.mark.parametrize(("keys", "selected"), [("", None), ("down", "a"), ("down down", "b"), ("up", "b")])

@@ -73,6 +73,13 @@ def test_a_written_file(written: Path) -> None:
     assert model_file.read(written).missing_bytes == 0
 
 
+def test_a_name_that_would_steer_a_terminal() -> None:
+    """`edged doctor` and `edged model list` show what the file says of itself."""
+    said = b"\x1b]0;it is well\x07"
+    body = text(b"general.name") + struct.pack("<I", 8) + text(said)
+    assert parse(head(0, 1, body)).metadata["general.name"] == "\ufffd]0;it is well\ufffd"
+
+
 def test_a_cut_file_says_how_much_is_missing(written: Path) -> None:
     """A copy that ended early is found without reading the weights."""
     os.truncate(written, written.stat().st_size - 1000)
