@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from edged.core.schema_cost import at, cost
 from edged.errors import Refusal
 
 SCHEMA_BYTES_MAX = 16 * 1024
@@ -76,6 +77,8 @@ def checked(schema: dict[str, Any], where: str) -> str:
         raise Refusal(
             "bad_request", f"{where}: the schema has {len(text)} bytes; send at most {SCHEMA_BYTES_MAX}"
         )
+    if objection := cost(schema).objection:
+        raise Refusal("bad_request", f"{where}: {objection}")
     return msgspec.json.encode(closed(schema)).decode()
 
 
@@ -137,25 +140,13 @@ def unrolled(schema: dict[str, Any], most: int) -> bool:
             ref = one["$ref"]
             if not isinstance(ref, str) or ref in inside or not ref.startswith("#/") or "%" in ref:
                 return False
-            layer.append((_at(schema, ref), inside | {ref}))
+            layer.append((at(schema, ref), inside | {ref}))
         for key, each in one.items():
             if key in NAMED and isinstance(each, dict):
                 layer += [(child, inside) for child in each.values()]
             elif key not in LITERALS | DEFINITIONS:
                 layer.append((each, inside))
     return True
-
-
-def _at(schema: object, ref: str) -> object:
-    """What a JSON pointer (RFC 6901) of the form `#/...` leads to; None for nothing."""
-    for name in ref[2:].split("/"):
-        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
-            schema = schema[int(name)]
-        elif isinstance(schema, dict):
-            schema = schema.get(name.replace("~1", "/").replace("~0", "~"))
-        else:
-            return None
-    return schema
 
 
 def _names(value: object) -> set[str]:

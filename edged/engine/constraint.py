@@ -35,7 +35,8 @@ LIMITS = LLParserLimits(
     max_lexer_states=50_000,  # 1 to 2 kB each
     max_grammar_size=200_000,
 )
-"""What one schema may cost, to compile and a token; beyond it llguidance reports an error."""
+"""What one schema may cost, to compile and a token; beyond it llguidance reports an error. Some work
+counts for none of it: that is bounded by `edged.core.schema_cost`."""
 REASON_MAX = 200
 """Characters of its words that a device gets."""
 

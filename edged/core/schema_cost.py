@@ -1,0 +1,169 @@
+"""What a schema may cost to compile, in the two ways that llguidance's own limits do not bound. Pure.
+
+All patterns that hold for one text become one automaton, with four times the work for each more: 14 took 25 s
+and 0.7 GB, in a schema of 500 bytes. And `multipleOf` becomes one with about as many states as its number, at
+each place where it stands: 100,000 took 0.5 s and 50 MB, the seconds of a year gigabytes (x86, llguidance 1.9.1).
+So any device could have had the engine run out of memory.
+
+What is counted is never less than what meets: all that stands in the branches of an `allOf` counts as if it
+were said of one value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from urllib.parse import unquote
+
+PATTERNS_MAX = 5
+"""For one text: milliseconds."""
+MULTIPLES_MAX = 100_000
+"""The numbers of all `multipleOf`, and the product of those for one value."""
+_CEILING = 1 << 40
+"""No count goes on beyond this: references may double it at each level."""
+_BESIDE = frozenset(
+    {"allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions", "const", "enum", "default", "examples"}
+)
+"""Keywords whose values are no schemas of parts of the value: looked at in another way, or not at all."""
+_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a schema.
+
+    Attributes:
+        patterns: that may hold for one text.
+        product: of the `multipleOf` that may hold for one number.
+        ways: in which `anyOf` lets a value be; all that stands beside is compiled for each.
+        multiples: sum of all `multipleOf`, as often as they are compiled.
+        deep: references lead on and on.
+    """
+
+    patterns: int = 0
+    product: int = 1
+    ways: int = 1
+    multiples: int = 0
+    deep: bool = False
+
+    @property
+    def objection(self) -> str:
+        """Why it is too much, and what to change; empty where it is not."""
+        if self.deep:
+            return "its references lead too deep into each other; write some of them out"
+        if self.patterns > PATTERNS_MAX:
+            return f"more than {PATTERNS_MAX} of pattern and format may hold for one text; join some into one"
+        if max(self.product, self.multiples) > MULTIPLES_MAX:
+            return (
+                f"its multipleOf come to more than {MULTIPLES_MAX} (multiplied within allOf, added elsewhere, once "
+                "for each branch of anyOf); ask for smaller ones, or for a larger unit"
+            )
+        return ""
+
+
+def cost(schema: dict[str, object]) -> Cost:
+    """What compiling `schema` comes to."""
+    try:
+        return _Count(schema).of(schema)
+    except RecursionError:
+        return Cost(deep=True)
+
+
+class _Count:
+    def __init__(self, root: dict[str, object]) -> None:
+        self._root = root
+        self._known: dict[int, Cost] = {}
+        defined = [value for keyword in ("$defs", "definitions") for value in _values(root.get(keyword))]
+        self._all: dict[str, object] = {"allOf": [root, *defined]}
+
+    def of(self, one: object) -> Cost:
+        if not isinstance(one, dict):
+            return Cost()
+        inside = [self.of(each) for each in _parts(one)]
+        together = [self.of(each) for each in _listed(one, "allOf")]
+        if isinstance(ref := one.get("$ref"), str):
+            together.append(self._at(ref))
+        either = [
+            branches
+            for keyword in ("anyOf", "oneOf")
+            if (branches := [self.of(each) for each in _listed(one, keyword)])
+        ]
+        own = _modulus(one.get("multipleOf"))
+        named = sum(isinstance(one.get(keyword), str) for keyword in ("pattern", "format"))
+        all_hold = [*together, *(_widest(group) for group in (inside, *either))]
+        ways = _product(
+            [*(each.ways for each in together), *(sum(one.ways for one in group) for group in either)]
+        )
+        multiples = own + sum(each.multiples for each in (*inside, *together))
+        apart = sum(each.multiples for group in either for each in group)
+        return Cost(
+            patterns=min(_CEILING, named + sum(each.patterns for each in all_hold)),
+            product=_product([max(1, own), *(each.product for each in all_hold)]),
+            ways=ways,
+            multiples=min(_CEILING, multiples * ways + apart),
+        )
+
+    def _at(self, ref: str) -> Cost:
+        """Of what a reference leads to; one that leads back to itself adds nothing there."""
+        found = at(self._root, unquote(ref)) if ref.startswith("#/") else None
+        if found is None:  # by another name than a place: whatever it is, it is in here
+            found = self._all
+        if id(found) not in self._known:  # it has many spellings
+            self._known[id(found)] = Cost()
+            self._known[id(found)] = self.of(found)
+        return self._known[id(found)]
+
+
+def at(schema: object, ref: str) -> object:
+    """What a JSON pointer (RFC 6901) of the form `#/...` leads to; None for nothing."""
+    for name in ref[2:].split("/"):
+        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
+            schema = schema[int(name)]
+        elif isinstance(schema, dict):
+            schema = schema.get(name.replace("~1", "/").replace("~0", "~"))
+        else:
+            return None
+    return schema
+
+
+def _parts(one: dict[str, object]) -> Iterable[object]:
+    """Schemas of parts of the value: properties, items and the like."""
+    for keyword, value in one.items():
+        if keyword in _BY_NAME and isinstance(value, dict):
+            yield from value.values()
+        elif keyword not in _BESIDE:
+            yield from value if isinstance(value, list) else (value,)
+
+
+def _listed(one: dict[str, object], keyword: str) -> list[object]:
+    value = one.get(keyword)
+    return value if isinstance(value, list) else []
+
+
+def _values(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else ()
+
+
+def _widest(group: Sequence[Cost]) -> Cost:
+    """What one of them comes to at most."""
+    return Cost(
+        patterns=max((each.patterns for each in group), default=0),
+        product=max((each.product for each in group), default=1),
+    )
+
+
+def _product(numbers: Iterable[int]) -> int:
+    return min(_CEILING, math.prod(min(_CEILING, number) for number in numbers))
+
+
+def _modulus(multiple: object) -> int:
+    """States that a `multipleOf` asks for: its digits as a whole number; 0 where there is none."""
+    if isinstance(multiple, bool) or not isinstance(multiple, int | float) or not math.isfinite(multiple):
+        return 0
+    if isinstance(multiple, int):
+        return min(_CEILING, abs(multiple))
+    _, digits, exponent = Decimal(repr(abs(multiple))).as_tuple()
+    whole = int("".join(map(str, digits)))
+    return min(_CEILING, whole * int(10 ** max(0, min(12, int(exponent)))))
