@@ -368,20 +368,56 @@ echo "$@" >>{calls}
 echo "edged ask: no answer within 900 s; ask again with more time" >&2
 exit 75
 """
+BEFORE = """[node]
+id = "old-name"
+prefix = "hall"
+
+[mqtt]
+host = "old.lan"
+port = 8883
+tls = {ca = "mqtt_ca"}
+"""
 
 
-def test_a_node_that_takes_the_question_and_never_answers(tmp_path: Path) -> None:
-    """One whole wait is enough: sixty of them would keep the node away from its old release for hours."""
+def test_whom_the_play_asks(tmp_path: Path) -> None:
+    """As the inventory says; a node that was put back by its old name, at the broker that it is back at.
+
+    And one whole wait is enough: sixty of them would keep the node away from its old release for hours.
+    """
     program, calls = tmp_path / "opt/current/bin/edged", tmp_path / "calls"
     program.parent.mkdir(parents=True)
     program.write_text(ASKED.format(calls=calls))
     program.chmod(0o755)
+    for host in ("new-name", "own-place"):
+        (tmp_path / f"{host}.toml").write_text(BEFORE)
     steps = [{"ansible.builtin.include_role": {"name": "edged", "tasks_from": "gate"}}]
     playbook = tmp_path / "gate.json"
     playbook.write_text(json.dumps([{"hosts": "edged", "gather_facts": False, "tasks": steps}]))
-    hosts = inventory(tmp_path, {"mute": {}}, edged_home=str(tmp_path / "opt"), edged_model=MODEL)
-    ended = run(tmp_path, "ansible-playbook", "-i", str(hosts), str(playbook), "-e", "edged_gate_tries=2")
+    renamed = {
+        "edged_settings": {"mqtt": {"host": "new.lan"}},
+        "edged_gate": {"host": "new.lan", "cafile": "/etc/ssl/new.pem"},
+    }
+    own_place = {
+        "edged_settings": {"mqtt": {"host": "old.lan", "port": 8884}},
+        "edged_gate": {"host": "old.lan", "port": 1883},
+    }
+    hosts: dict[str, dict[str, Any]] = {
+        "mute": {},
+        "new-name": renamed,
+        "own-place": own_place,
+    }
+    files = inventory(tmp_path, hosts, edged_home=str(tmp_path / "opt"), edged_model=MODEL)
+    in_use = str(tmp_path / "{{ inventory_hostname }}.toml")
+    more = json.dumps({"edged_gate_tries": 2, "edged_files": {"settings": in_use}})
+    ended = run(tmp_path, "ansible-playbook", "-f", "1", "-i", str(files), str(playbook), "-e", more)
     assert ended.code != 0
-    assert "no answer to the question (edged ask: no answer within 900 s" in ended.text, ended.text
-    [asked] = calls.read_text().splitlines()
-    assert "--timeout 900 " in asked
+    assert ended.text.count('"msg": "no answer to the question (edged ask: no answer within 900 s') == 3, (
+        ended.text
+    )
+    mute, back, own = calls.read_text().splitlines()
+    assert "--timeout 900 " in mute
+    assert mute.startswith("ask --node mute --host 127.0.0.1 --port 1883 --prefix edged ")
+    assert "--cafile" not in mute
+    assert back.startswith("ask --node old-name --host old.lan --port 8883 --prefix hall ")
+    assert "--cafile /etc/credstore/edged.mqtt_ca " in back
+    assert own.startswith("ask --node old-name --host old.lan --port 1883 --prefix hall ")

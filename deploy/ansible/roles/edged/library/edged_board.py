@@ -13,7 +13,7 @@ options:
   sys: {type: path, default: /sys, description: Root of sysfs.}
   now_s: {type: float, description: "Time of the machine that runs Ansible, seconds since 1970."}
   margin_c: {type: float, default: 10, description: How far below its first trip point a zone must be.}
-  settings: {type: path, description: "The settings in use, to read which model they name."}
+  settings: {type: path, description: "The settings in use, to read what they name."}
   files: {type: list, elements: path, default: [], description: Files whose SHA-256 is wanted.}
 """
 
@@ -23,7 +23,7 @@ EXAMPLES = """
 
 RETURN = """
 hot: {description: "One text for each zone that is too near to its trip point.", type: list, returned: always}
-settings_model: {description: "Table model of the settings in use; may be empty.", type: dict, returned: always}
+settings: {description: "Tables model, node and mqtt of the settings in use.", type: dict, returned: always}
 releases: {description: "Notes of the releases that this board's Python can run.", type: dict, returned: always}
 stale: {description: "Those for another Python, as after an upgrade of the system.", type: list, returned: always}
 sums: {description: "SHA-256 of files; empty text where there is none.", type: dict, returned: always}
@@ -112,17 +112,17 @@ def target(link: Path) -> str:
     return link.resolve().name if link.is_symlink() and link.exists() else ""
 
 
-def settings_model(path: str | None) -> dict[str, object]:
-    """Table `model` of the settings; empty where none are there or they cannot be read."""
+def settings(path: str | None) -> dict[str, object]:
+    """Tables `model`, `node` and `mqtt` of the settings; empty where none are there or they cannot be read."""
     if path is None or sys.version_info < (3, 11):
         return {}
     import tomllib  # noqa: PLC0415 - a board with an older Python must come so far as to be refused
 
     try:
-        found = tomllib.loads(Path(path).read_text()).get("model")
+        found = tomllib.loads(Path(path).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {name: found[name] for name in ("model", "node", "mqtt") if isinstance(found.get(name), dict)}
 
 
 def digest(path: Path) -> str:
@@ -172,7 +172,7 @@ def main() -> None:
         previous=target(home / "previous"),
         releases={name: note for name, note in releases.items() if name not in stale},
         stale=stale,
-        settings_model=settings_model(module.params["settings"]),
+        settings=settings(module.params["settings"]),
         sums={name: digest(Path(os.fspath(name))) for name in module.params["files"]},
     )
 
