@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edged.core.schema import checked
+from edged.core.schema_cost import Cost, cost
 from edged.errors import Refusal
 
 TOOLS_MAX = 64
@@ -104,6 +105,9 @@ def offer(tools: Sequence[object] | None, choice: object, *, parallel: bool) -> 
     size = sum(len(tool.name + tool.description + tool.parameters) for tool in own)
     if size > TOOLS_BYTES_MAX:
         raise Refusal("bad_request", f"tools have {size} bytes; describe them with at most {TOOLS_BYTES_MAX}")
+    together = Cost(multiples=sum(cost(msgspec.json.decode(tool.parameters)).multiples for tool in own))
+    if together.objection:  # each alone was looked at before; they are compiled into one
+        raise Refusal("bad_request", f"the schemas of tools together: {together.objection}")
     names = [*(tool.name for tool in own), *local]
     bad = next((name for name in names if not _NAME.fullmatch(name)), None)
     if bad is not None:

@@ -10,6 +10,7 @@ from llguidance import LLTokenizer
 
 from edged.core.schema import checked
 from edged.core.schema_cost import PATTERNS_MAX, Cost, cost
+from edged.core.tools import offer
 from edged.engine.constraint import Constraints
 from edged.errors import Refusal
 
@@ -91,6 +92,18 @@ def test_the_costliest_that_passes() -> None:
     except Refusal as refusal:
         assert "empty" in refusal.message  # noqa: PT017 - llguidance's own word, or none
     assert time.process_time() - began < 20
+
+
+def test_tools_are_counted_together() -> None:
+    """They are compiled into one: each below the bound, and sixty of them were gigabytes."""
+    parameters = {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 40_000}}}
+    tools = [
+        {"type": "function", "function": {"name": f"t{number}", "parameters": parameters}}
+        for number in range(3)
+    ]
+    assert offer(tools[:2], None, parallel=False)
+    with pytest.raises(Refusal, match="schemas of tools together: its multipleOf come to more"):
+        offer(tools, None, parallel=False)
 
 
 def test_references_that_go_round_or_on_and_on() -> None:
