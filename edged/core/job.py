@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from edged.core.link import Delivery
 from edged.core.question import Question
 from edged.core.rounds import Progress
-from edged.core.upstream import Why
+from edged.core.upstream import Broke, Why
 
 
 class State(enum.Enum):
@@ -75,7 +75,7 @@ class Job:
         run: the run of the engine that it shares with questions like it.
         begun: the first run was counted when it was stored, because a slot was free.
         away: why the larger server has it just now; None when it does not.
-        tried_away: the larger server could not answer it: it is the board's.
+        broke_away: what the larger server said in place of an answer: it is the board's then.
         replay: the latest deltas, encoded, with their numbers.
     """
 
@@ -100,7 +100,7 @@ class Job:
     run: int | None = None
     deliveries: list[Delivery] = field(default_factory=list)
     away: Why | None = None
-    tried_away: bool = False
+    broke_away: Broke | None = None
     replay: deque[tuple[int, bytes]] = field(default_factory=deque)
     replay_bytes: int = 0
 

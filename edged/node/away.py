@@ -128,8 +128,23 @@ class Away:
             return False
         return schema is None or (self.shapes.allows(now) and self.judge.takes(schema))
 
-    def retry_after_ms(self, question: Question) -> int:
-        """When asking this again has a chance."""
+    def excuse(self, question: Question, broke: Broke | None) -> tuple[str, int | None]:
+        """Why a question has no answer from there, and when asking again has a chance: None where it has none.
+
+        Args:
+            question: what was asked.
+            broke: how that ended; None where it was not sent.
+        """
+        host = self.policy.host
+        if broke is not None:
+            words = f"the larger server {host} did not answer: {broke.reason}"
+            return words, None if broke.ours or broke.cramped else self._retry_after_ms(question)
+        if question.schema is not None and not self.judge.takes(question.schema):
+            return f"answers of the larger server {host} cannot be held to its response_format", None
+        return f"the larger server {host} is not well", self._retry_after_ms(question)
+
+    def _retry_after_ms(self, question: Question) -> int:
+        """When the server, if it is not well, is asked again."""
         now = self.clock()
         waits_s = [self.breaker.retry_after_s(now)]
         if question.schema is not None:

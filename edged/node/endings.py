@@ -104,12 +104,13 @@ def cancelled(job: Job, run: Run | None = None) -> reply.Cancelled:
     )
 
 
-def too_long(job: Job, besides: str, retry_after_ms: int) -> Refusal:
+def too_long(job: Job, besides: str, retry_after_ms: int | None) -> Refusal:
     """The board cannot hold it, and the larger server did not take it."""
+    mend = "mend that" if retry_after_ms is None else "ask again"
     return Refusal(
         "too_long",
         f"the prompt has {job.prompt_tokens} tokens and this board's context holds {job.context}; "
-        f"{besides}; shorten the prompt or ask again",
+        f"{besides}; shorten the prompt or {mend}",
         retry_after_ms=retry_after_ms,
         details={"prompt_tokens": job.prompt_tokens, "context": job.context},
     )

@@ -61,7 +61,8 @@ class Giving:
         """Have a job that stands in the journal answered, if it is its turn and there is somebody to answer."""
         if job.submitted or not self.sessions.has_turn(job):
             return
-        why = None if job.tried_away or self.away is None else self.away.why(job.question, self.course.level)
+        tried = job.broke_away is not None
+        why = None if tried or self.away is None else self.away.why(job.question, self.course.level)
         if why is None and (not self.engine.ready or self.blame.has_to_wait(job)):
             return
         # What a larger server answers, or was asked to, is no answer of the board's own model.

@@ -172,11 +172,15 @@ class Hearing:
     def _too_long_here(self, job: Job, report: Refused, away: Away) -> None:
         job.prompt_tokens = report.details.get("prompt_tokens", 0)
         job.context = report.details.get("context", 0)
-        if not job.tried_away and away.takes("context", job.question):
+        if job.broke_away is None and away.takes("context", job.question):
             self.giving.send_away(job, away, "context", self.giving.sessions.conversation(job).messages)
         else:
-            besides = f"the larger server {away.policy.host} is not well"
-            self.course.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
+            self._too_long(job, away)
+
+    def _too_long(self, job: Job, away: Away) -> None:
+        """Neither can answer it. Waiting helps where the server is to blame, and not the question."""
+        besides, retry_after_ms = away.excuse(job.question, job.broke_away)
+        self.course.fail(job, endings.too_long(job, besides, retry_after_ms))
 
     # the node's own tools, and a larger server ------------------------------------------------------------
 
@@ -202,13 +206,12 @@ class Hearing:
         job = self.roster.live(report.number)
         if job is None or job.away is None:
             return
-        why, job.away, job.tried_away = job.away, None, True
+        why, job.away, job.broke_away = job.away, None, report
         self.course.anew(job)
         if job.deadline is not None and job.deadline <= self.course.clock():
             self.course.fail(job, Refusal("expired", "the deadline passed before the larger server answered"))
         elif why == "context":
-            besides = f"the larger server {away.policy.host} did not answer: {report.reason}"
-            self.course.fail(job, endings.too_long(job, besides, away.retry_after_ms(job.question)))
+            self._too_long(job, away)
         else:
             self.giving.give(job)
 

@@ -12,7 +12,8 @@ from scripted import Clock
 from edged.adapters.judge import Judge
 from edged.core.question import Message, Question, ReasoningMode
 from edged.core.reply import Usage
-from edged.core.upstream import Ask, Begun, Broke, Over, Policy, Said
+from edged.core.upstream import Ask, Begun, Broke, Over, Policy, Said, Why
+from edged.engine.messages import Refused
 from edged.node.away import Away
 
 ASKED = Question("c", "q", made_id=False, plain=False, messages=(Message("user", "x"),), reply_to="t")
@@ -96,6 +97,41 @@ def test_a_value_that_was_cut(
         assert (reason or "") in getattr(ended, "reason", "")
         assert isinstance(ended, Broke) is (reason is not None)
     assert (away.breaker.state, away.shapes.state) == ("closed", shapes)
+
+
+FULL = Refused(1, "too_long", "shorten it", {"prompt_tokens": 9999, "context": 2048})
+
+
+@pytest.mark.parametrize("when", ["context", "asked"])
+@pytest.mark.parametrize(
+    ("fault", "waits"),
+    [({}, True), ({"ours": True}, False), ({"cramped": True}, False)],
+)
+def test_too_long_for_both(when: Why, fault: dict[str, bool], waits: bool) -> None:  # noqa: FBT001 - a table
+    """A device that asks again when it was told to would be refused by a server that is well for ever."""
+    rig = Rig()
+    policy = Policy("h", "m", frozenset({"context", when}))
+    rig.desk.giving.away = Away(Server(), policy, rig.clock, Judge())
+    rig.ask(1, model="large" if when == "asked" else None)
+    if when == "context":
+        rig.desk.hearing.engine_said(FULL)
+    rig.desk.hearing.away_said(Broke(1, "status 400: it is full", **fault))
+    if when == "asked":
+        rig.desk.hearing.engine_said(FULL)
+    told = rig.journal.finished[1]
+    assert (told["code"], "retry_after_ms" in told) == ("too_long", waits)
+    assert "the larger server h did not answer: status 400: it is full" in told["message"]
+
+
+def test_too_long_and_in_a_form_that_stays_here() -> None:
+    """Its schema cannot be checked, so it is not sent on; of a server that is not well nothing is said."""
+    rig = Rig()
+    rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"context"})), rig.clock, Judge())
+    rig.ask(1, schema='{"$ref": "#"}')
+    rig.desk.hearing.engine_said(FULL)
+    told = rig.journal.finished[1]
+    assert (told["code"], "retry_after_ms" in told) == ("too_long", False)
+    assert "cannot be held to its response_format" in told["message"]
 
 
 def test_taken_back_in_its_thinking() -> None:

@@ -21,7 +21,7 @@ from edged.core.question import Message
 from edged.core.records import Finished, JobRow, Publish, Recovered, RecoveredJob, StoredSession
 from edged.core.session import Turn
 from edged.core.tools import Call, Offer
-from edged.core.upstream import Policy
+from edged.core.upstream import Broke, Policy
 from edged.engine.messages import (
     Cancel,
     Ended,
@@ -82,7 +82,7 @@ def test_a_suspect_that_a_larger_server_answers_keeps_no_other_one_waiting() -> 
     rig.engine.orders.clear()
     rig.desk.giving.away = Away(Server(), Policy("h", "m", frozenset({"hot"})), rig.clock, Judge())
     rig.desk.course.level = "hot"
-    rig.desk.roster.numbered[2].tried_away = True
+    rig.desk.roster.numbered[2].broke_away = Broke(2, "it does not answer")
     rig.crash()
     assert rig.desk.roster.numbered[1].away == "hot"
     assert rig.engine.submitted == [2]
