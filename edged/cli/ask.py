@@ -86,6 +86,10 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     end_in_order()
     if node is not None and pool is not None:
         raise typer.BadParameter("give --node or --pool, not both")
+    if session is not None and pool is not None:
+        raise typer.BadParameter(
+            "a conversation is one board's, and a pool deals each question to another: give --node with --session"
+        )
     fields = {"max_tokens": max_tokens, "temperature": temperature, "session": session, "model": model}
     given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if schema is not None:

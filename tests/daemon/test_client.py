@@ -472,9 +472,10 @@ def test_ask_text(shared_broker: Mosquitto) -> None:
     [
         (["--port", "1", "Hello?"], 75, "nothing listens there"),
         (["--node", "a", "--pool", "b", "Hello?"], 2, "not both"),
+        (["--pool", "b", "--session", "s", "Hello?"], 2, "one board's"),
         (["--temperature", "3", "Hello?"], 2, "temperature"),
     ],
-    ids=["no broker", "two targets", "temperature"],
+    ids=["no broker", "two targets", "a pool's conversation", "temperature"],
 )
 def test_ask_usage(arguments: list[str], code: int, words: str) -> None:
     """What cannot be asked ends with its exit code and a word on it."""
