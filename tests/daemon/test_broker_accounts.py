@@ -236,7 +236,7 @@ def test_boards_of_the_inventory(from_role: RoleBroker) -> None:
 
 
 def test_home_assistant(from_role: RoleBroker) -> None:
-    """It hears which boards show themselves and says that it has started; as an operator its buttons work."""
+    """It hears which boards show themselves, forgets one, and says that it has started; its buttons work."""
     node = {
         "pools": [],
         "admin": True,
@@ -260,7 +260,9 @@ def test_home_assistant(from_role: RoleBroker) -> None:
         assert home.send("edged/v1/node/n1/admin/drain", b"PRESS") == "Success"
         board.wait_for("/status")
         board.wait_for("/admin/drain")
-        assert home.send("homeassistant/device/n1/config", b"") == "Not authorized"
+        assert home.send("homeassistant/device/n1/config", b"", retain=True) == "Success"
+        home.wait_for("/n1/config", lambda heard: not heard.payload)
+        assert other.send("homeassistant/device/n1/config", b"", retain=True) == "Not authorized"
         assert other.send("homeassistant/status", b"online") == "Not authorized"
         assert other.heard == []
     finally:

@@ -223,11 +223,11 @@ def _home(block: str, nodes: Iterable[Mapping[str, Any]]) -> str:
     """The lines of Home Assistant, for the topics under which boards show themselves."""
     prefixes = sorted({str(node["discovery_prefix"]) for node in nodes if node.get("discovery_prefix")})
     births = sorted({str(node["birth_topic"]) for node in nodes if node.get("birth_topic")})
-    reads, writes = "#topic read homeassistant/device/+/config", "#topic write homeassistant/status"
+    shown, born = "#topic readwrite homeassistant/device/+/config", "#topic write homeassistant/status"
     block = _lines(
-        block, reads, [f"topic read {one}/device/+/config" for one in prefixes or ["homeassistant"]]
+        block, shown, [f"topic readwrite {one}/device/+/config" for one in prefixes or ["homeassistant"]]
     )
-    block = _lines(block, writes, [f"topic write {one}" for one in births or ["homeassistant/status"]])
+    block = _lines(block, born, [f"topic write {one}" for one in births or ["homeassistant/status"]])
     return block.replace("#user", "user")
 
 
