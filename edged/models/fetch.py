@@ -33,7 +33,14 @@ def is_url(source: str) -> bool:
     return urllib.parse.urlsplit(source).scheme in {"http", "https"}
 
 
-def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE_S) -> str:
+def fetch(
+    source: str,
+    part: Path,
+    progress: Progress,
+    *,
+    pause_s: float = PAUSE_S,
+    spare_bytes: int = SPARE_BYTES,
+) -> str:
     """Bring `source` into the file `part`, going on where an earlier call ended.
 
     Args:
@@ -41,6 +48,7 @@ def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE
         part: where it grows; beside it `part`.from says what it is a part of.
         progress: told as it goes.
         pause_s: seconds before a broken connection is made anew; each time more.
+        spare_bytes: of the disk that stay free, also of a source that tells no length.
 
     Returns:
         SHA-256 of the whole file.
@@ -56,9 +64,9 @@ def fetch(source: str, part: Path, progress: Progress, *, pause_s: float = PAUSE
             part.unlink(missing_ok=True)
             origin.write_text(f"{source}\n")
         if is_url(source):
-            _download(source, part, origin, progress, pause_s)
+            _download(source, part, origin, progress, pause_s=pause_s, spare_bytes=spare_bytes)
         else:
-            _copy(source, part, origin, progress)
+            _copy(source, part, origin, progress, spare_bytes)
         digest = hashlib.sha256()
         with part.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
@@ -74,7 +82,7 @@ def discard(part: Path) -> None:
     part.with_name(f"{part.name}.from").unlink(missing_ok=True)
 
 
-def _copy(source: str, part: Path, origin: Path, progress: Progress) -> None:
+def _copy(source: str, part: Path, origin: Path, progress: Progress, spare_bytes: int) -> None:
     """Go on behind what is there if the source has the same size and time of change as then."""
     with Path(source).open("rb") as file, part.open("ab") as out:
         found = os.fstat(file.fileno())
@@ -83,15 +91,17 @@ def _copy(source: str, part: Path, origin: Path, progress: Progress) -> None:
             out.truncate(out.seek(0))
         origin.write_text(f"{source}\n{tag}\n")
         file.seek(out.tell())
-        _pour(file, out, size, progress)
+        _pour(file, out, size, progress, spare_bytes)
 
 
-def _download(url: str, part: Path, origin: Path, progress: Progress, pause_s: float) -> None:
+def _download(
+    url: str, part: Path, origin: Path, progress: Progress, *, pause_s: float, spare_bytes: int
+) -> None:
     tries = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            _request(url, part, origin, progress)
+            _request(url, part, origin, progress, spare_bytes)
         except urllib.error.HTTPError as error:
             raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
@@ -108,7 +118,7 @@ def _download(url: str, part: Path, origin: Path, progress: Progress, pause_s: f
             return
 
 
-def _request(url: str, part: Path, origin: Path, progress: Progress) -> None:
+def _request(url: str, part: Path, origin: Path, progress: Progress, spare_bytes: int) -> None:
     """One connection; goes on behind what is there if the server still has the same file (RFC 9110, 13.1.5)."""
     have = part.stat().st_size if part.exists() else 0
     tag = origin.read_text().partition("\n")[2].strip()
@@ -130,20 +140,26 @@ def _request(url: str, part: Path, origin: Path, progress: Progress) -> None:
         origin.write_text(f"{url}\n{'' if tag.startswith('W/') else tag}\n")
         length = answer.headers.get("Content-Length")
         total = None if length is None else out.tell() + int(length)
-        _pour(answer, out, total, progress)
+        _pour(answer, out, total, progress, spare_bytes)
         if total is not None and out.tell() < total:
             raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")
 
 
-def _pour(source: IO[bytes], out: IO[bytes], total: int | None, progress: Progress) -> None:
-    need = 0 if total is None else total - out.tell()
-    free = shutil.disk_usage(Path(str(out.name)).parent).free
-    if need + SPARE_BYTES > free:
-        raise ModelError(
-            f"{Path(str(out.name)).parent}: {free >> 20} MiB are free and {(need + SPARE_BYTES) >> 20} MiB needed; "
-            "remove a model, or give another --folder"
-        )
+def _pour(source: IO[bytes], out: IO[bytes], total: int | None, progress: Progress, spare_bytes: int) -> None:
+    folder = Path(str(out.name)).parent
+    _need(folder, 0 if total is None else total - out.tell(), spare_bytes)
     progress(out.tell(), total)
     while chunk := source.read(CHUNK_BYTES):
+        if total is None:
+            _need(folder, len(chunk), spare_bytes)
         out.write(chunk)
         progress(out.tell(), total)
+
+
+def _need(folder: Path, size_bytes: int, spare_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size_bytes + spare_bytes > free:
+        raise ModelError(
+            f"{folder}: {free >> 20} MiB are free and {(size_bytes + spare_bytes) >> 20} MiB needed; remove a "
+            "model, or give another --folder"
+        )

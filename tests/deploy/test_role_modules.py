@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,3 +117,41 @@ def test_a_server_that_breaks_off_in_a_chunk(tmp_path: Path) -> None:
     assert told.get("have"), told
     assert (tmp_path / "small.gguf").read_bytes() == WEIGHTS
     assert Breaking.asked == 2
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_server_that_would_fill_the_disk(tmp_path: Path, *, chunked: bool) -> None:
+    """Whether it tells a length or not: the journal of the node that runs there needs the rest."""
+
+    class Endless(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header(
+                *(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(10**16)))
+            )
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%b" % (len(WEIGHTS), WEIGHTS) if chunked else WEIGHTS)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: tests are quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    free_mb = shutil.disk_usage(tmp_path).free // 10**6
+    try:
+        told = module(
+            tmp_path,
+            "edged_model",
+            path=str(tmp_path / "small.gguf"),
+            sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+            url=f"http://127.0.0.1:{server.server_address[1]}/small.gguf",
+            spare_mb=free_mb + 10_000 if chunked else 0,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "MB are needed for what is to come and the journal" in told["msg"], told
+    assert (tmp_path / "small.gguf.part").stat().st_size == 0

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from edged.errors import ModelError
+from edged.models.fetch import SPARE_BYTES, fetch
 from edged.models.shelf import CURRENT, Shelf
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,8 @@ class Server(http.server.ThreadingHTTPServer):
     content = b""
     tag = '"one"'
     cut: int | None = None
+    length: int | None = None
+    """That it tells in place of the true one; 0 for none."""
     asked: list[str | None]
 
     @property
@@ -58,7 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         rest = server.content[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(rest)))
+        if server.length != 0:
+            self.send_header("Content-Length", str(server.length or len(rest)))
         self.send_header("ETag", server.tag)
         self.end_headers()
         self.wfile.write(rest if server.cut is None else rest[: server.cut])
@@ -138,6 +142,16 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, shelf: S
     assert added.sha256 == hashlib.sha256(server.content).hexdigest()
     assert server.asked[0] is None
     assert server.asked[1:] == [f"bytes={server.cut * n}-" for n in (1, 2)]
+
+
+@pytest.mark.parametrize("length", ["tells", "lies", "is silent"])
+def test_the_disk_is_not_filled(server: Server, tmp_path: Path, length: str) -> None:
+    """Whatever the server says of the length: what must stay free stays free, for the journal of a node."""
+    server.length = {"tells": None, "lies": 10**16, "is silent": 0}[length]
+    spare = SPARE_BYTES if length == "lies" else 10**16
+    with pytest.raises(ModelError, match=r"MiB are free and .* MiB needed"):
+        fetch(server.url, tmp_path / "part", quiet, pause_s=0, spare_bytes=spare)
+    assert (tmp_path / "part").stat().st_size == 0
 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, shelf: Shelf) -> None:

@@ -16,6 +16,7 @@ options:
   url: {type: str, description: http or https address.}
   pieces: {type: path, description: Folder with the pieces; it is removed afterwards.}
   tries: {type: int, default: 5, description: Times that a broken transfer is taken up again.}
+  spare_mb: {type: int, default: 128, description: Room that stays free for a node's journal.}
 """
 
 EXAMPLES = """
@@ -69,10 +70,29 @@ def have(path: Path, sha256: str) -> bool:
     return digest(path) == sha256
 
 
-def fetch(url: str, part: Path) -> None:
+class FullError(OSError):
+    """The disk has no room for it, beside what must stay free."""
+
+
+def need(part: Path, size: int, spare: int) -> None:
+    """See that there is room for so many bytes more.
+
+    Raises:
+        FullError: there is none.
+    """
+    free = shutil.disk_usage(part.parent).free
+    if size + spare > free:
+        raise FullError(
+            f"{free // 10**6} MB are free in {part.parent}, and {(size + spare) // 10**6} MB are needed for what "
+            "is to come and the journal of the node; look whether it is the right address, or make room"
+        )
+
+
+def fetch(url: str, part: Path, spare: int) -> None:
     """Fetch `url` to `part`, going on after what is there.
 
     Raises:
+        FullError: it would fill the disk, of whatever length it is or says to be.
         OSError: it broke off (urllib.error.URLError, TimeoutError among them).
         HTTPException: it broke off in the midst of a chunk or a head.
     """
@@ -86,8 +106,11 @@ def fetch(url: str, part: Path) -> None:
         raise
     with answer, part.open("ab" if answer.status == 206 else "wb") as file:  # noqa: PLR2004 - Partial Content
         length = answer.headers.get("Content-Length")
+        need(part, int(length or 0), spare)
         got = 0
         while data := answer.read(CHUNK_BYTES):
+            if length is None:
+                need(part, len(data), spare)
             file.write(data)
             got += len(data)
     if length is not None and got < int(length):
@@ -111,6 +134,7 @@ def main() -> None:
             "url": {"type": "str"},
             "pieces": {"type": "path"},
             "tries": {"type": "int", "default": 5},
+            "spare_mb": {"type": "int", "default": 128},
         },
         mutually_exclusive=[("url", "pieces")],
         supports_check_mode=True,
@@ -130,10 +154,10 @@ def main() -> None:
     else:
         for attempt in range(module.params["tries"]):
             try:
-                fetch(module.params["url"], part)
+                fetch(module.params["url"], part, module.params["spare_mb"] * 10**6)
                 break
             except (OSError, http.client.HTTPException) as error:
-                if attempt + 1 == module.params["tries"]:
+                if attempt + 1 == module.params["tries"] or isinstance(error, FullError):
                     module.fail_json(
                         msg=f"{module.params['url']}: {error}; what came so far is kept in {part}: run the "
                         "play again and it goes on there"
