@@ -51,11 +51,6 @@ class Histogram:
         self._counts[bisect.bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    @property
-    def count(self) -> int:
-        """All observations."""
-        return sum(self._counts)
-
     def samples(self) -> tuple[Sample, ...]:
         """Its cumulative buckets, sum and count."""
         so_far = 0
