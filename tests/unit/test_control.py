@@ -82,6 +82,10 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size
         st.sampled_from(["op", "id", "from_seq", "session", "x"]),
         ANY | st.sampled_from(["cancel", "forget"]) | st.lists(ANY, max_size=2),
     )
+    | st.fixed_dictionaries(
+        {"op": st.sampled_from(["cancel", "resume", "forget", "stop"]), "id": st.text("a:. \n", max_size=3)},
+        optional={"from_seq": ANY, "session": ANY},
+    )
 )
 def test_anything(value: Any) -> None:
     """Any bytes are an order or a refusal."""

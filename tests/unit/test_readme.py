@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -68,9 +69,8 @@ def test_every_example_is_listed() -> None:
 
 def test_every_control_is_named() -> None:
     """Each order of a device stands in the README."""
-    ops = Control.__annotations__["op"]
-    for op in re.findall(r'"(\w+)"', str(ops)):
-        assert f"`{op}`" in README or f'"{op}"' in README
+    for op in get_args(get_type_hints(Control)["op"]):
+        assert f"`{op}`" in README or f'"{op}"' in README, op
 
 
 def test_the_contents_lead_to_what_is_there() -> None:
