@@ -47,7 +47,10 @@ def write(state: Path, made: Calibration) -> Path:
     state.mkdir(parents=True, exist_ok=True)
     path, part = state / NAME, state / f"{NAME}.{os.getpid()}.part"
     try:
-        with part.open("wb") as file:
+        # Made anew, never what lies there: root calibrates, and the folder is the service's, whose account could
+        # have put a link to another file in its place.
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
             file.write(calibration.encode(made))
             file.flush()
             os.fchmod(file.fileno(), 0o644)

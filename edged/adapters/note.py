@@ -35,7 +35,10 @@ class Note:
         try:
             if text:
                 beside = self._path.with_name(f".{self._path.name}")
-                beside.write_text(f"{text}\n", "utf-8")
+                # Made anew: root may be who writes (`edged clocks --restore`), into a folder that is the service's.
+                beside.unlink(missing_ok=True)
+                with beside.open("x", encoding="utf-8") as file:
+                    file.write(f"{text}\n")
                 beside.replace(self._path)
             else:
                 self._path.unlink(missing_ok=True)

@@ -140,6 +140,18 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["calibration.json"]
 
 
+def test_a_link_that_lies_there(tmp_path: Path) -> None:
+    """Root calibrates in a folder of the service's: what has broken into that could lead it to any file."""
+    shadow = tmp_path / "shadow"
+    shadow.write_text("secret")
+    shadow.chmod(0o600)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / f"{calibration_file.NAME}.{os.getpid()}.part").symlink_to(shadow)
+    calibration_file.write(tmp_path / "state", made())
+    assert calibration_file.read(tmp_path / "state") == made()
+    assert (shadow.read_text(), shadow.stat().st_mode & 0o777) == ("secret", 0o600)
+
+
 def test_what_a_later_release_adds() -> None:
     """A field that is not known yet is skipped: who goes back a release keeps what was measured."""
     content = calibration.encode(made()).replace(b'"format": 1', b'"format": 1, "colour": {"of": "the case"}')

@@ -589,3 +589,12 @@ def test_what_a_person_is_shown(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
     assert "policy0:" not in shown.output
     assert "tells no clocks" in shown.output
+
+
+def test_a_note_is_written_over_nothing_else(tmp_path: Path) -> None:
+    """Root may write it, `edged clocks --restore`; a link that the service's account put there leads nowhere."""
+    (tmp_path / "shadow").write_text("secret")
+    (tmp_path / ".clocks").symlink_to(tmp_path / "shadow")
+    Note(tmp_path / "clocks").write("a line")
+    assert Note(tmp_path / "clocks").read() == "a line"
+    assert (tmp_path / "shadow").read_text() == "secret"
