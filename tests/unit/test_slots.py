@@ -355,13 +355,13 @@ def test_common_beginning(held: list[int], tokens: list[int]) -> None:
 
 
 PROMPTS = st.builds(
-    lambda kind, shared, own: [kind, *LONG[:shared], *own],
-    st.integers(200, 202),
-    st.integers(0, len(LONG)),
-    st.lists(st.integers(0, 3), max_size=6),
+    lambda kind, shared, own: [*kind, *LONG[:shared], *own],
+    st.sampled_from([[], [], [200]]),
+    st.integers(0, len(LONG)) | st.just(len(LONG)),
+    st.lists(st.integers(0, 3), min_size=1, max_size=6),
 )
 ACTS = st.lists(
-    st.tuples(st.sampled_from(["take", "take", "rest"]), PROMPTS, st.booleans(), st.integers(0, 3))
+    st.tuples(st.sampled_from(["take", "ask", "rest"]), PROMPTS, st.booleans(), st.integers(0, 3))
     | st.tuples(st.just("state"), st.just([]), st.booleans(), st.integers(0, 60))
     | st.tuples(
         st.just("write"),
@@ -372,6 +372,7 @@ ACTS = st.lists(
     | st.tuples(
         st.sampled_from(["end", "close_up", "forget"]), st.just([]), st.booleans(), st.integers(0, 3)
     ),
+    min_size=6,
     max_size=30,
 )
 SHAPES = st.builds(lambda count, cuts: (count, cuts), st.integers(1, 4), st.booleans())
@@ -383,10 +384,12 @@ def test_books(shape: tuple[int, bool], acts: list[tuple[str, list[int], bool, i
     streams = Streams(shape[0], cuts=shape[1])
     for act, tokens, flag, whose in acts:
         running = sorted(streams.running)
-        if act in {"take", "rest"} and streams.slots.free:
+        if act in {"take", "ask", "rest"} and streams.slots.free:
             disk = OnDisk([*LONG, whose], sound=whose < 3) if whose else None
             stored = None if disk is None else disk.stored
-            streams.take(tokens, reuse=flag, stored=stored, rests=act == "rest")
+            index, _ = streams.take(tokens, reuse=flag or act == "ask", stored=stored, rests=act == "rest")
+            if act == "ask":
+                streams.end(index)
         elif act == "state":
             for index, worth in streams.slots.worthwhile(talks=flag):
                 streams.slots.state(index, min(whose, len(worth)))
