@@ -111,6 +111,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
             settings.sessions.keep_s, settings.sessions.per_client, settings.sessions.total
         ),
     )
+    notifier.extend_start(journal.opening_s)
     try:
         recovered = journal.open()
     except JournalBusyError as error:

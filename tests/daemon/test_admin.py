@@ -329,6 +329,7 @@ def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_p
             "slots = 2", "slots = 1\ncontext_max = 1280"
         )
     )
+    systemd.wait_for(b"EXTEND_TIMEOUT_USEC=")  # for the journal, which may be large
     systemd.wait_for(b"READY=1")
     assert systemd.wait_for(b"STATUS=").endswith(b": 0 running, 0 waiting")
     os.kill(node.pid, signal.SIGHUP)

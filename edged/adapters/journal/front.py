@@ -38,6 +38,9 @@ from .writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CHECKED_BYTES_PER_S = 4 * 2**20
+"""Of a file that is being opened, on a slow card: all of it is read, in no good order."""
+
 
 class Journal:
     """A journal in the file `path`.
@@ -74,6 +77,11 @@ class Journal:
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def opening_s(self) -> float:
+        """How long `open` may take, by the size of the file."""
+        return _size_bytes(self._path) / CHECKED_BYTES_PER_S
 
     def open(self) -> Recovered:
         """Open or make the file, read what is unfinished, start the writer. Blocks; once in an object's life.
