@@ -83,8 +83,11 @@ ANY = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size
         ANY | st.sampled_from(["cancel", "forget"]) | st.lists(ANY, max_size=2),
     )
     | st.fixed_dictionaries(
-        {"op": st.sampled_from(["cancel", "resume", "forget", "stop"]), "id": st.text("a:. \n", max_size=3)},
-        optional={"from_seq": ANY, "session": ANY},
+        {
+            "op": st.sampled_from(["cancel", "resume", "forget", "stop"]),
+            "id": st.sampled_from(["q:1", "a\n"]),
+        },
+        optional={"from_seq": st.integers(), "session": st.sampled_from(["s", "", "a b"])},
     )
 )
 def test_anything(value: Any) -> None:

@@ -60,6 +60,14 @@ def test_too_large() -> None:
     | st.dictionaries(
         st.sampled_from(["transaction", "op", "set", "path", "sha256"]) | st.text(max_size=3),
         ANY | st.dictionaries(st.text(max_size=3), ANY | st.lists(ANY, max_size=2), max_size=3),
+    )
+    | st.fixed_dictionaries(
+        {"transaction": st.text("t \n", max_size=3)},
+        optional={
+            "op": st.sampled_from([*sorted(OPS), "x"]),
+            "set": st.dictionaries(st.text(max_size=3), ANY, max_size=2),
+            "path": st.text("a./\n", max_size=4),
+        },
     ),
     st.none() | st.sampled_from(sorted(OPS)) | st.text(max_size=3),
 )
