@@ -245,8 +245,8 @@ class Away:
     def _misfit(self, number: int, run: Run, schema: str, outcome: FinishReason) -> Broke | None:
         """Why an answer is not the value that was asked for; None where it is.
 
-        What the question's own time or tokens have cut says nothing of the server. A number that was cut is none:
-        85 without its last digit fits as well.
+        What the question's own time, tokens or stop strings have cut says nothing of the server. A number without
+        its last digits is none: 8 of 85 fits as well.
         """
         text, limit = run.text.text, run.question.max_tokens
         fault = self.judge.fault(schema, text)
@@ -257,6 +257,8 @@ class Away:
                 why = f"its answer was not complete after {limit} tokens, allow more max_tokens"
                 return Broke(number, why, cramped=True)
             fault = fault or "its answer was not complete"
+        elif fault is not None and run.question.stop:
+            return Broke(number, f"{fault}, leave out stop", cramped=True)
         return None if fault is None else Broke(number, fault, ours=True)
 
     def _broke(self, event: Broke) -> Broke:

@@ -69,27 +69,28 @@ NUMBER = '{"type": "integer", "maximum": 150}'
 
 
 @pytest.mark.parametrize(
-    ("text", "outcome", "max_tokens", "reason", "shapes"),
+    ("text", "outcome", "limits", "reason", "shapes"),
     [
-        ("85", "stop", 9, None, "closed"),
-        ("8", "deadline", 9, "the deadline passed", "closed"),
-        ("8", "length", 9, "not complete after 9 tokens", "closed"),
-        ("-", "length", 9, "not complete after 9 tokens", "closed"),
-        ("8", "length", None, "its answer was not complete", "open"),
-        ("It is hot.", "length", None, "not the JSON", "open"),
-        ("151", "stop", 9, "breaks the schema", "open"),
+        ("85", "stop", {"max_tokens": 9}, None, "closed"),
+        ("8", "deadline", {"max_tokens": 9}, "the deadline passed", "closed"),
+        ("8", "length", {"max_tokens": 9}, "not complete after 9 tokens", "closed"),
+        ("-", "length", {"max_tokens": 9}, "not complete after 9 tokens", "closed"),
+        ("8", "length", {}, "its answer was not complete", "open"),
+        ("It is hot.", "length", {}, "not the JSON", "open"),
+        ("-", "stop", {"stop": ("8",)}, "not the JSON that was asked for, leave out stop", "closed"),
+        ("151", "stop", {"max_tokens": 9}, "breaks the schema", "open"),
     ],
 )
 def test_a_value_that_was_cut(
     text: str,
     outcome: Literal["stop", "length", "deadline"],
-    max_tokens: int | None,
+    limits: dict[str, Any],
     reason: str | None,
     shapes: str,
 ) -> None:
     """Half a value is none, and what a question's own limits cut does not count against the server."""
     away = Away(Server(), Policy("h", "m", frozenset({"asked"})), Clock(), Judge())
-    question = msgspec.structs.replace(ASKED, schema=NUMBER, max_tokens=max_tokens)
+    question = msgspec.structs.replace(ASKED, schema=NUMBER, **limits)
     for number in range(3):
         away.send(number, question, question.messages, None)
         away.told(Said(number, "text", text))
