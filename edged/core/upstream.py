@@ -228,7 +228,7 @@ class Stream:
 
 QUESTION_REFUSED = (400, 413, 422)
 """Statuses that blame the question, not the server."""
-TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
+OWN_LIMITS = ("max_tokens", "max_completion_tokens", "stop")
 SHAPE_REFUSED = frozenset({500, 501})
 """What some servers answer to a `response_format` that they do not know, with a JSON error as the body."""
 
@@ -256,10 +256,10 @@ def _told_in_stream(error: object) -> BadStreamError | QuestionRefusedError:
 
 
 def _is_cramped(error: object) -> bool:
-    """Whether it says that the question has too many tokens, or may have too few."""
+    """Whether it says that the question has too many tokens, may have too few, or cuts its answer off itself."""
     if not isinstance(error, Mapping):
         return False
-    return error.get("code") == "context_length_exceeded" or error.get("param") in TOKEN_LIMITS
+    return error.get("code") == "context_length_exceeded" or error.get("param") in OWN_LIMITS
 
 
 def _error_of(body: bytes) -> object:

@@ -7,7 +7,7 @@ scheduler's to know.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edged.core.rates import Counters
 from edged.core.reply import FinishReason
@@ -177,17 +177,21 @@ class Writer:
             "length": "allow more max_tokens" if bound else "the context holds no more: shorten the prompt",
             "deadline": "allow a longer deadline_ms",
         }.get(outcome, "leave out stop")
-        details = {
+        details: dict[str, Any] = {
             "completion_tokens": sequence.written,
             "prompt_tokens": sequence.prompt_tokens,
             "context": sequence.context,
         }
+        if outcome == "length" and bound:
+            details["max_tokens"] = most
+        elif outcome == "stop":
+            details["stop"] = list(sequence.order.stop)
         self._reports.append(
             Refused(
                 sequence.number,
                 "expired" if outcome == "deadline" else "too_long",
                 f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
                 f"{sequence.written} tokens; {mend}, or ask for a smaller schema",
-                details | ({"max_tokens": most} if bound and outcome == "length" else {}),
+                details,
             )
         )

@@ -138,18 +138,19 @@ def test_a_whole_chat_completion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("details", "code"),
+    ("details", "param"),
     [
-        ({"prompt_tokens": 9000, "context": 2048}, "context_length_exceeded"),
-        ({"prompt_tokens": 40, "completion_tokens": 2008, "context": 2048}, "context_length_exceeded"),
-        ({"prompt_tokens": 40, "completion_tokens": 9, "context": 2048, "max_tokens": 9}, "too_long"),
+        ({"prompt_tokens": 9000, "context": 2048}, None),
+        ({"prompt_tokens": 40, "completion_tokens": 2008, "context": 2048}, None),
+        ({"prompt_tokens": 40, "completion_tokens": 9, "context": 2048, "max_tokens": 9}, "max_tokens"),
+        ({"prompt_tokens": 40, "completion_tokens": 9, "context": 2048, "stop": [":"]}, "stop"),
     ],
 )
-def test_what_is_too_long(details: dict[str, int], code: str) -> None:
-    """Programs that hear of the context shorten the conversation: in vain, where `max_tokens` is too low."""
+def test_what_is_too_long(details: dict[str, Any], param: str | None) -> None:
+    """Programs that hear of the context shorten the conversation: in vain, where `max_tokens` or `stop` cut it."""
     reply = {"type": "error", "code": "too_long", "message": "too long", "details": details}
     told = openai_shapes.error_body(of_reply(reply))["error"]
-    assert (told["code"], told["param"]) == (code, "max_tokens" if code == "too_long" else None)
+    assert (told["code"], told["param"]) == ("too_long" if param else "context_length_exceeded", param)
 
 
 def test_ollama_requests() -> None:

@@ -702,6 +702,7 @@ def test_schema_and_stop_string() -> None:
     one.run()
     [refused] = [report for report in one.reports if isinstance(report, Refused)]
     assert "leave out stop" in refused.message
+    assert refused.details["stop"] == [":"]
     one.check_idle()
 
 

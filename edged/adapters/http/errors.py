@@ -72,7 +72,7 @@ def of_reply(reply: Mapping[str, Any]) -> HttpError:
         return HttpError(503, "interrupted", "the question was cancelled at the node; ask again")
     code = reply["code"]
     # Which of its own fields the request has to mend, where one is to blame: no prompt is too long then.
-    param = "max_tokens" if "max_tokens" in reply.get("details", {}) else None
+    param = next((name for name in ("max_tokens", "stop") if name in reply.get("details", {})), None)
     return HttpError(
         STATUS.get(code, 500),
         code,
