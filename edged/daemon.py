@@ -248,6 +248,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     now = read_instant()
     recover(desk, recovered, now.boot_id, now.monotonic_s, is_passing)
     outbox.owe(recovered.outbox)
+    del recovered  # all that waited, with its conversations and answers: megabytes, for as long as we live
     supervision.start()
     line.start()
     vitals.start()
