@@ -41,7 +41,7 @@ class SettingsError(EdgedError):
 
 
 class NotNowError(EdgedError):
-    """What the daemon needs for its start is not to be had just now: it ends with exit code 75 (EX_TEMPFAIL)."""
+    """What is needed for a start, or a measurement, is not to be had just now: exit code 75 (EX_TEMPFAIL)."""
 
 
 class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, not a fault

@@ -13,13 +13,13 @@ from ..adapters import calibration_file
 from ..core.calibration import Calibration
 from ..core.huge_pages import wanted
 from ..core.topology import threads as settle
-from ..errors import EngineError, ModelError, SettingsError
+from ..errors import EX_TEMPFAIL, EngineError, ModelError, NotNowError, SettingsError
 from ..measuring import tables
 from ..measuring.benching import Bench
 from ..measuring.benching import bench as run_tests
-from ..measuring.site import NotNowError, Site, check, find
+from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
-from .calibrate import EX_NOT_NOW, AnywayOption, JsonOption, ModelOption
+from .calibrate import AnywayOption, JsonOption, ModelOption
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)
@@ -76,7 +76,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
                 tell=lambda what, done: progress.update(task, description=what, completed=done),
             )
     except NotNowError as error:
-        sys.exit(_failed(error, EX_NOT_NOW))
+        sys.exit(_failed(error, EX_TEMPFAIL))
     except (EngineError, ModelError) as error:
         sys.exit(_failed(error, 1))
     if as_json:

@@ -13,14 +13,12 @@ from rich.text import Text
 
 from ..adapters import calibration_file
 from ..core.calibration import Calibration
-from ..errors import EngineError, ModelError
+from ..errors import EX_TEMPFAIL, EngineError, ModelError, NotNowError
 from ..measuring import tables
 from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
-from ..measuring.site import NotNowError, Site, check, find
+from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
-
-EX_NOT_NOW = 75  # EX_TEMPFAIL of sysexits.h
 
 ModelOption = Annotated[
     Path | None,
@@ -65,7 +63,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         if svg is not None:
             svg.write_text(tables.calibration_svg(made), "utf-8")
     except NotNowError as error:
-        sys.exit(_failed(error, EX_NOT_NOW))
+        sys.exit(_failed(error, EX_TEMPFAIL))
     except (EngineError, ModelError) as error:
         sys.exit(_failed(error, 1))
     except OSError as error:

@@ -51,7 +51,7 @@ class HugePages:
         return self.usable and self.mode == "madvise"
 
 
-class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Measured(msgspec.Struct, frozen=True):
     """One answer alone in huge pages and without, in turn, the model loaded anew each time.
 
     Which is faster is a matter of the machine and the model: the README has figures of both kinds.

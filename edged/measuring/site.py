@@ -16,7 +16,7 @@ from edged.adapters.model_file import ModelFile
 from edged.adapters.vitals import VitalsReader, processes
 from edged.core.board import Board
 from edged.core.topology import Choice, choose, format_cores
-from edged.errors import EdgedError, SettingsError
+from edged.errors import NotNowError, SettingsError
 from edged.settings import Settings
 
 LOOK_S = 0.6
@@ -27,10 +27,6 @@ OTHERS_SHARE = 0.2
 """Share of the engine's cores from which other programs are worth a note."""
 SPARE_BYTES = 200 * 2**20
 """Memory that must stay free beside the model: code, buffers, everybody else."""
-
-
-class NotNowError(EdgedError):
-    """The figures would be wrong at the moment; the text says what to stop or to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
