@@ -29,6 +29,7 @@ class Limits:
         self._decode_max = self._decode = decode_threads
         self._prefill_max = self._prefill = prefill_threads
         self._cores = max(decode_threads, prefill_threads)
+        self._spared = 0
         self._clock = 1.0
         self.pace = Pace()
         self.paused = False
@@ -41,18 +42,22 @@ class Limits:
     @property
     def decode_threads(self) -> int:
         """For passes that write."""
-        return min(self._decode, self._cores)
+        return max(1, min(self._decode, self._cores - self._spared))
 
     @property
     def prefill_threads(self) -> int:
         """For passes that read a prompt."""
-        return min(self._prefill, self._cores)
+        return max(1, min(self._prefill, self._cores - self._spared))
 
-    def confine(self, cores: int) -> float:
-        """No more threads than this from now on; returns what `obey` does."""
-        before = self.prefill_threads
-        self._cores = max(1, cores)
-        return self.prefill_threads / before
+    def confine(self, cores: int, spared: int) -> float:
+        """No more threads than cores from now on, without those that are left to other programs.
+
+        Returns:
+            What `obey` does. The spared ones do not count: it is not known how much they won beside the others.
+        """
+        before = min(self._prefill, self._cores)
+        self._cores, self._spared = max(1, cores), spared
+        return min(self._prefill, self._cores) / before
 
     def obey(self, told: SetLimits) -> float:
         """Take on new ones; what runs keeps its slot.

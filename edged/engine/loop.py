@@ -13,6 +13,7 @@ from edged.core.batching import CHUNK_MIN
 from edged.core.rates import per_s
 from edged.engine.channel import Channel
 from edged.engine.cores import Cores
+from edged.engine.crowd import Crowd
 from edged.engine.messages import (
     Cancel,
     EndReasoning,
@@ -51,6 +52,7 @@ class Loop:
         passes: the model's; how long one may be is bounded from here.
         preparation: read for what a question may have just now.
         cores: how many there still are.
+        crowd: who else wants them.
         hang_s: silence after which the daemon takes us for hung.
     """
 
@@ -64,6 +66,7 @@ class Loop:
         passes: Passes,
         preparation: Preparation,
         cores: Cores,
+        crowd: Crowd,
         hang_s: float,
     ) -> None:
         self._inbox = inbox
@@ -71,6 +74,7 @@ class Loop:
         self._passes = passes
         self._preparation = preparation
         self._cores = cores
+        self._crowd = crowd
         self._prefixes = prefixes
         self._channel = channel
         self._pulsed_at = 0.0
@@ -141,7 +145,8 @@ class Loop:
             return
         self._pulsed_at = now
         scheduler, prefixes = self._scheduler, self._prefixes
-        scheduler.confine(self._cores.left(scheduler.limits.threads_max))
+        cores = self._cores.left(scheduler.limits.threads_max)
+        scheduler.confine(cores, spared=self._crowd.spare(cores))
         counters, limits = scheduler.counters, scheduler.limits
         self._channel.send(
             Pulse(

@@ -24,6 +24,7 @@ from edged.child import do_without_huge_pages, end_with_parent, offer_to_oom_kil
 from edged.core.rates import per_s
 from edged.engine.channel import Channel
 from edged.engine.cores import Cores, Say
+from edged.engine.crowd import Crowd
 from edged.engine.intake import Intake
 from edged.engine.locked import ADVICE, lock_memory
 from edged.engine.loop import Inbox, Loop
@@ -145,6 +146,7 @@ def _run(fd: int, load: Load) -> int:
         passes=model.passes,
         preparation=model.preparation,
         cores=cores,
+        crowd=Crowd(say),
         hang_s=setup.hang_s,
     ).run()
     return 0

@@ -139,9 +139,9 @@ class Scheduler:
         """Obey new limits from the next step on; what runs keeps its slot."""
         self.counters.rates.cores_changed(self.limits.obey(limits))
 
-    def confine(self, cores: int) -> None:
-        """Use no more threads than this from the next step on, whatever heat allows."""
-        self.counters.rates.cores_changed(self.limits.confine(cores))
+    def confine(self, cores: int, spared: int = 0) -> None:
+        """Use no more threads than cores from the next step on, and spare some, whatever heat allows."""
+        self.counters.rates.cores_changed(self.limits.confine(cores, spared))
 
     def interrupt(self, number: int) -> None:
         """Abort the running pass if it reads this prompt, and no other question runs. From any thread."""

@@ -35,7 +35,6 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from bench import end_to_end, rig  # noqa: E402 - found through the path above
-from bench.neighbour import busy  # noqa: E402
 from bench.rig import Asked, BenchDevice, Worker  # noqa: E402
 from broker import accepts, free_port  # noqa: E402
 
@@ -278,7 +277,7 @@ def main() -> None:
             for number in range(max(CLIENTS))
         ]
         tokens = options.tokens or (128 if options.model == "smollm" else 48)
-        with busy(options.neighbours):
+        with rig.busy(options.neighbours):
             found = measure(Bench(devices, server, high_level, tokens), options.rounds)
         memory = {
             "edged": rig.together_bytes((daemon.pid, daemon.engine_pid())),

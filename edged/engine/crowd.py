@@ -1,0 +1,106 @@
+"""Whether other programs want the cores that this process computes on, and how many threads are the fastest then.
+
+llama.cpp's threads meet after each operation, some hundred times a pass, and wait for each other in loops. Where
+another program takes one of their cores, all wait for the thread that does not run: two threads beside one busy
+program wrote 1.4 to 25 tokens a second on two cores, one thread 75, none beside it 147 (SmolLM2,
+`tests/bench/peers.py --neighbours 1`). So a thread is given up, and tried again later. Model thread.
+
+The kernel tells how long each thread was ready to run and did not (proc_pid_schedstat, Documentation/scheduler/
+sched-stats). A program that sleeps in between, such as a broker, costs little of that and takes no thread away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from edged.engine.cores import Say
+
+CROWDED = 0.25
+"""Share of its time that a thread waits for a core. Beside one busy program it is a half; without, a hundredth."""
+LOOK_S = 0.4
+"""Least time between two looks; a kernel's time slice takes some ms."""
+BUSY = 0.3
+"""Share of the time that a thread must have wanted to run to tell anything."""
+RETRY_S, RETRY_MAX_S = 2.0, 60.0
+"""A thread that was given up is tried again after so long; if in vain, after twice as long each time."""
+
+TELL_S = 600.0
+"""Least time between two lines in the log."""
+
+Times = dict[int, tuple[float, float]]
+"""Of each thread by its id: seconds that it ran, and that it was ready to and did not."""
+
+
+def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
+    """Those of this process now; empty where the kernel does not tell."""
+    found = {}
+    for task in tasks.iterdir():
+        with suppress(OSError, ValueError):  # it has just ended; a kernel without
+            ran, waited, _ = (task / "schedstat").read_text("ascii").split()
+            found[int(task.name)] = (int(ran) / 1e9, int(waited) / 1e9)
+    return found
+
+
+class Crowd:
+    """Those who want our cores.
+
+    Args:
+        say: writes to the log.
+        read: times of our threads.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, say: Say, read: Callable[[], Times] = read_times, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._say = say
+        self._read = read
+        self._clock = clock
+        self._times = read()
+        self._looked_at = self._changed_at = clock()
+        self._told_at = -TELL_S
+        self._retry_s = RETRY_S
+        self._spared = 0
+
+    def spare(self, threads: int) -> int:
+        """How many of so many threads had better not compute now; never all. Looks at most each `LOOK_S`."""
+        self._spared = min(self._spared, threads - 1)
+        now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            share = self._waiting(now)
+            if share is not None:
+                self._judge(share, threads, now)
+        return self._spared
+
+    def _judge(self, share: float, threads: int, now: float) -> None:
+        passed_s = now - self._changed_at
+        if share >= CROWDED:
+            if self._spared == threads - 1:
+                return
+            if passed_s < self._retry_s:  # it was tried again, or one was not enough
+                self._retry_s = min(RETRY_MAX_S, 2 * self._retry_s)
+            else:
+                self._retry_s = RETRY_S
+            self._spared += 1
+            self._changed_at = now
+            if now - self._told_at >= TELL_S:
+                self._told_at = now
+                self._say("info", "cores_shared", {"threads": threads - self._spared, "of": threads})
+        elif self._spared and passed_s >= self._retry_s:
+            self._spared -= 1
+            self._changed_at = now
+
+    def _waiting(self, now: float) -> float | None:
+        """Share of its time that the worst of our threads waited since the last look; None where all rest."""
+        elapsed_s, before = now - self._looked_at, self._times
+        self._looked_at, self._times = now, self._read()
+        shares = []
+        for task, (ran, waited) in self._times.items():
+            ran_before, waited_before = before.get(task, (ran, waited))
+            wanted_s = ran - ran_before + waited - waited_before
+            if wanted_s >= BUSY * elapsed_s:
+                shares.append((waited - waited_before) / wanted_s)
+        return max(shares, default=None)
