@@ -1,14 +1,16 @@
 """edged against llama.cpp's `llama-server` and llama-cpp-python's `Llama` class: what a device feels of each.
 
     python tests/bench/peers.py --llama-server PATH [--model smollm|r1|FILE] [--threads N] [--neighbours N]
-        [--json FILE]
+        [--calibrate] [--json FILE]
 
 Same model, cores, threads, slots, context and greedy sampling, in turns; edged is measured from MQTT publish to
 MQTT delivery through a real Mosquitto, llama-server over HTTP on loopback with streaming, `Llama` in process (one
 question at a time: it knows no more). Each computes token by token: edged guesses none here, what `--draft-max 3`
-brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile. A ratio
-is the median over neighbouring runs. llama-server is built outside this repository from llama-cpp-python's source
-distribution, with the compiler's options of `deploy/llama.cmake`, so that both have the same llama.cpp:
+brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile;
+`--calibrate` has `edged calibrate --quick` run before. A ratio is the median over neighbouring runs.
+
+llama-server is built outside this repository from llama-cpp-python's source distribution, with the compiler's
+options of `deploy/llama.cmake`, so that both have the same llama.cpp:
 
     export CFLAGS="-U__AMX_INT8__ -U__AVX512FP16__" CXXFLAGS="-U__AMX_INT8__ -U__AVX512FP16__"
     cmake -B build -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF vendor/llama.cpp
@@ -258,6 +260,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="of an answer; 128 for smollm, 48 otherwise")
     parser.add_argument("--draft-max", type=int, default=0, help="of edged; 3 as it comes")
     parser.add_argument("--neighbours", type=int, default=0)
+    parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     path = end_to_end.model_path(options.model)
@@ -266,7 +269,7 @@ def main() -> None:
         engine |= {"decode_threads": options.threads, "prefill_threads": options.threads}
     sections = {"model": {"path": str(path)}, "engine": engine}
     with contextlib.ExitStack() as stack:
-        broker, daemon = stack.enter_context(rig.node(sections))
+        broker, daemon = stack.enter_context(rig.node(sections, calibrated=options.calibrate))
         info = daemon.wait_info()
         setup = end_to_end.bare_setup(info, path)
         thinks = bool(info["model"]["reasoning"])
@@ -291,6 +294,7 @@ def main() -> None:
         "tokens": tokens,
         "draft_max": options.draft_max,
         "neighbours": options.neighbours,
+        "calibrated": options.calibrate,
         "rounds": found,
         "ratio_to_llama_server": {
             name: round(rig.ratio(values["edged"], values["llama-server"]), 3)

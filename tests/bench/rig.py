@@ -167,15 +167,18 @@ class Node(DaemonProcess):
 
 @contextlib.contextmanager
 def node(
-    sections: Sections, environment: Mapping[str, str] | None = None
+    sections: Sections, environment: Mapping[str, str] | None = None, *, calibrated: bool = False
 ) -> Iterator[tuple[Mosquitto, Node]]:
-    """A Mosquitto and a daemon with these settings; both are gone afterwards."""
+    """A Mosquitto and a daemon with these settings, after `edged calibrate` if wanted; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="edged-bench-") as folder:
         for name in ("broker", "node"):
             (Path(folder) / name).mkdir()
         # As in the shipped configuration: else Nagle's algorithm holds small packets back for 40 ms.
         broker = Mosquitto(Path(folder) / "broker", "set_tcp_nodelay true\n").start()
         daemon = Node(Path(folder) / "node", broker.host, broker.port, sections, environment=environment)
+        if calibrated:
+            command = [sys.executable, "-m", "edged", "calibrate", "--quick", "--config", str(daemon.config)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         try:
             yield broker, daemon.start(timeout_s=300)
             daemon.terminate()
