@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,6 +129,26 @@ def test_trials_are_pinned(small_model: Path, two_cores: tuple[int, int]) -> Non
             trials.passes(RunPasses("decode", (core,), 1, 4))
             trials.memory(ReadMemory((core,), 2, 1 << 20))
             assert set(cores_of_threads(trials.pid).values()) == {(core,)}
+
+
+def test_a_busy_neighbour_has_a_core(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, small_model: Path, two_cores: tuple[int, int]
+) -> None:
+    """Two threads would wait for each other beside a program that never rests: one goes on, and the log says so."""
+    first, second = two_cores
+    engine = {"cores": f"{first},{second}", "decode_threads": 2, "prefill_threads": 2}
+    node = daemon(broker, {"model": {"path": str(small_model)}, "engine": engine}).start()
+    asking = device(broker, "c1")
+    busy = ("taskset", "--cpu-list", str(second), sys.executable, "-c", "while True: pass")
+    with subprocess.Popen(busy) as neighbour:
+        try:
+            job = asking.ask("Write a very long story about a pump.", max_tokens=900)
+            line = node.wait_log("cores_shared")
+            asking.control("cancel", job)
+            asking.answer(job).check()
+        finally:
+            neighbour.kill()
+    assert (line["threads"], line["of"], line["severity"]) == (1, 2, "info")
 
 
 def test_restarted_engine_is_pinned_again(
