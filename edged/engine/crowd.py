@@ -7,12 +7,15 @@ program wrote 1.4 to 25 tokens a second on two cores, one thread 75, none beside
 
 The kernel tells how long each thread was ready to run and did not (proc_pid_schedstat, Documentation/scheduler/
 sched-stats). A program that sleeps in between, such as a broker, costs little of that and takes no thread away.
+Whether those who took one have gone is seen from how busy the cores are (/proc/stat), else by a trial: one in vain
+costs a pass, and a pass that reads a prompt may take seconds.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +27,8 @@ LOOK_S = 0.4
 """Least time between two looks; a kernel's time slice takes some ms."""
 BUSY = 0.3
 """Share of the time that a thread must have wanted to run to tell anything."""
+OTHERS = 0.5
+"""Cores that others keep busy: from there on a thread is not tried again."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """A thread that was given up is tried again after so long; if in vain, after twice as long each time."""
 
@@ -44,22 +49,43 @@ def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
     return found
 
 
+def read_busy(cores: Collection[int], stat: Path = Path("/proc/stat")) -> float:
+    """Seconds since the boot that these cores were busy, together, with whatever; 0.0 where it is not told."""
+    names = {f"cpu{core}" for core in cores}
+    ticks = 0
+    with suppress(OSError, ValueError):
+        for line in stat.read_text("ascii").splitlines():
+            name, *columns = line.split()
+            if name in names:
+                user, nice, system, _idle, _wait, irq, softirq = (int(column) for column in columns[:7])
+                ticks += user + nice + system + irq + softirq
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Crowd:
     """Those who want our cores.
 
     Args:
         say: writes to the log.
         read: times of our threads.
+        busy: seconds that our cores were busy so far.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, say: Say, read: Callable[[], Times] = read_times, clock: Callable[[], float] = time.monotonic
+        self,
+        say: Say,
+        read: Callable[[], Times] = read_times,
+        busy: Callable[[], float] = lambda: read_busy(os.sched_getaffinity(0)),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._say = say
         self._read = read
+        self._busy = busy
         self._clock = clock
         self._times = read()
+        self._busy_s = busy()
+        self._others = 0.0
         self._looked_at = self._changed_at = clock()
         self._told_at = -TELL_S
         self._retry_s = RETRY_S
@@ -89,14 +115,16 @@ class Crowd:
             if now - self._told_at >= TELL_S:
                 self._told_at = now
                 self._say("info", "cores_shared", {"threads": threads - self._spared, "of": threads})
-        elif self._spared and passed_s >= self._retry_s:
+        elif self._spared and passed_s >= self._retry_s and self._others < OTHERS:
             self._spared -= 1
             self._changed_at = now
 
     def _waiting(self, now: float) -> float | None:
         """Share of its time that the worst of our threads waited since the last look; None where all rest."""
-        elapsed_s, before = now - self._looked_at, self._times
-        self._looked_at, self._times = now, self._read()
+        elapsed_s, before, busy_s = now - self._looked_at, self._times, self._busy_s
+        self._looked_at, self._times, self._busy_s = now, self._read(), self._busy()
+        ours_s = sum(ran - before.get(task, (ran, 0.0))[0] for task, (ran, _) in self._times.items())
+        self._others = (self._busy_s - busy_s - ours_s) / elapsed_s
         shares = []
         for task, (ran, waited) in self._times.items():
             ran_before, waited_before = before.get(task, (ran, waited))

@@ -11,7 +11,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.engine.crowd import CROWDED, RETRY_MAX_S, TELL_S, Crowd, Times, read_times
+from edged.engine.crowd import CROWDED, RETRY_MAX_S, TELL_S, Crowd, Times, read_busy, read_times
 
 STEP_S = 0.5
 
@@ -24,8 +24,10 @@ class Kernel:
         self.waits = 0.0
         self.rests = False
         self._times: Times = {1: (0.0, 0.0), 2: (0.0, 0.0), 3: (0.0, 0.0)}
+        self.others = 0.0
+        self._busy_s = 0.0
         self.told: list[dict[str, object]] = []
-        self.crowd = Crowd(self.say, lambda: dict(self._times), lambda: self.now)
+        self.crowd = Crowd(self.say, lambda: dict(self._times), lambda: self._busy_s, lambda: self.now)
 
     def say(self, level: str, event: str, fields: dict[str, object]) -> None:
         """A line of the log."""
@@ -35,10 +37,12 @@ class Kernel:
     def look(self, threads: int, waits: float) -> int:
         """Half a second later, in which the second thread waited for that share of it."""
         self.now += STEP_S
+        self._busy_s += self.others * STEP_S
         for task, share in ((1, 0.0), (2, waits)):
             ran, waited = self._times[task]
             if not self.rests:
                 self._times[task] = (ran + STEP_S * (1 - share), waited + STEP_S * share)
+                self._busy_s += STEP_S * (1 - share)
         return threads - self.crowd.spare(threads)
 
 
@@ -57,6 +61,17 @@ def test_a_busy_neighbour_comes_and_goes() -> None:
     assert [kernel.look(2, 0.02) for _ in range(20)] == [2] * 20
     assert len(kernel.told) == 1
     assert (kernel.told[0]["threads"], kernel.told[0]["of"]) == (1, 2)
+
+
+def test_a_neighbour_that_is_seen_is_not_tried() -> None:
+    """As long as the cores are busy with others no thread is tried again: each trial would cost a slow pass."""
+    kernel = Kernel()
+    kernel.look(2, 0.01)
+    assert kernel.look(2, 0.5) == 1
+    kernel.others = 0.97
+    assert [kernel.look(2, 0.02) for _ in range(400)] == [1] * 400
+    kernel.others = 0.1
+    assert 2 in [kernel.look(2, 0.02) for _ in range(5)]
 
 
 def test_one_thread_goes_on_whatever_happens() -> None:
@@ -126,6 +141,7 @@ def test_times_of_this_process() -> None:
         while not (found and sum(read_times().get(found[0], (0.0, 0.0))) > 0.01):
             assert time.monotonic() < end
         assert os.getpid() in read_times()
+        assert 0 < read_busy(os.sched_getaffinity(0)) <= read_busy(range(os.cpu_count() or 1))
     finally:
         done.set()
         thread.join()
