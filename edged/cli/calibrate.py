@@ -36,9 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="The figures as JSON on
 def calibrate(  # noqa: PLR0917 - typer gives them by name
     config: settings_file.Option = None,
     model: ModelOption = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Some twenty seconds in place of a minute or two.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Half a minute in place of one or two.")] = False,
     anyway: AnywayOption = False,
     as_json: JsonOption = False,
     svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write a plot as SVG.")] = None,

@@ -70,7 +70,7 @@ class Measured(msgspec.Struct, frozen=True):
 
     @property
     def slower(self) -> bool:
-        """Whether an answer is clearly slower in huge pages, and was in each round: a busy machine decides nothing."""
+        """Whether an answer is clearly slower in huge pages, and in each round: a busy machine decides nothing."""
         rounds = zip(self.with_tokens_per_s, self.without_tokens_per_s, strict=False)
         return self.gain >= CLEARLY and all(without > huge for huge, without in rounds)
 
