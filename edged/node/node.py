@@ -130,7 +130,7 @@ class Node:
         log.info("stopping", running=self.desk.running, jobs=len(self.desk.roster))
         self._serve_until(self.clock() + GRACE_S, lambda: self.desk.running == 0)
         self.supervision.stopping = True
-        # Jobs that are left stand in the journal; the engine's words about them no longer count.
+        # Jobs that are left stand in the journal; the engine's words about them no longer count, see `handle`.
         self._serve_until(
             self.clock() + FLUSH_S, lambda: not len(self.outbox) and not self.desk.roster.finishing
         )
@@ -154,7 +154,8 @@ class Node:
         """Handle one event to its end."""
         match event:
             case EngineSaid(run, report):
-                if run == self.supervision.run:
+                # What begins as the last answer ends is the next start's: told now, it would be told again then.
+                if run == self.supervision.run and not self.supervision.stopping:
                     # That comes from the intake thread; the model thread may hang.
                     if not isinstance(report, Prepared):
                         self.supervision.heard()

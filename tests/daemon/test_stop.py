@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -45,6 +46,32 @@ def test_sigterm_lets_a_short_answer_finish(
     end_in_time(node)
     assert asking.answer(job).check().last["attempt"] == 1
     assert status_of(broker, node) == "offline"
+
+
+def test_what_begins_while_the_daemon_ends_is_answered_once(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
+) -> None:
+    """The last answer ends and the next question begins: that one is the next start's, whatever the engine says.
+
+    A broker that stands still meanwhile leaves time for the engine to say it.
+    """
+    node = daemon(broker, ONE_SLOT, scripted=True).start()
+    asking = device(broker, "c1")
+    first = asking.ask("tokens=40 step_ms=20")
+    waiting = asking.ask("tokens=20 step_ms=20")
+    asking.wait_reply(waiting, "accepted")
+    asking.wait_reply(first, "delta", count=2)
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        end_in_time(node)
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    node.start()
+    assert asking.answer(first).last["type"] == "done"  # maybe twice: the broker could not acknowledge it
+    assert asking.answer(waiting).check().last["attempt"] == 2
+    later = asking.ask("tokens=1 step_ms=1")  # what is told twice would have come before this
+    asking.answer(later).check()
+    asking.answer(waiting).check()
 
 
 def test_sigterm_in_a_long_answer(
