@@ -2,8 +2,9 @@
 
 llama.cpp's threads meet after each operation, some hundred times a pass, and wait for each other in loops. Where
 another program takes one of their cores, all wait for the thread that does not run: two threads beside one busy
-program wrote 1.4 to 25 tokens a second on two cores, one thread 75, none beside it 147 (SmolLM2,
-`tests/bench/peers.py --neighbours 1`). So a thread is given up, and tried again later. Model thread.
+program wrote 1.4 to 25 tokens a second on two cores, one thread 75, and two with nobody beside 147 (SmolLM2, by
+hand; `tests/bench/peers.py --neighbours 1` compares what comes of it). So a thread is given up, and tried again
+later. Model thread.
 
 The kernel tells how long each thread was ready to run and did not (proc_pid_schedstat, Documentation/scheduler/
 sched-stats). A program that sleeps in between, such as a broker, costs little of that and takes no thread away.
@@ -19,10 +20,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+from edged.core.proc_stat import busy_ticks
 from edged.engine.cores import Say
 
 CROWDED = 0.25
-"""Share of its time that a thread waits for a core. Beside one busy program it is a half; without, a hundredth."""
+"""Share of its time that a thread waits for a core. Beside one busy program it is a half; without, 0.02 to 0.04."""
 LOOK_S = 0.4
 """Least time between two looks; a kernel's time slice takes some ms."""
 BUSY = 0.3
@@ -51,15 +53,9 @@ def read_times(tasks: Path = Path("/proc/self/task")) -> Times:
 
 def read_busy(cores: Collection[int], stat: Path = Path("/proc/stat")) -> float:
     """Seconds since the boot that these cores were busy, together, with whatever; 0.0 where it is not told."""
-    names = {f"cpu{core}" for core in cores}
-    ticks = 0
     with suppress(OSError, ValueError):
-        for line in stat.read_text("ascii").splitlines():
-            name, *columns = line.split()
-            if name in names:
-                user, nice, system, _idle, _wait, irq, softirq = (int(column) for column in columns[:7])
-                ticks += user + nice + system + irq + softirq
-    return ticks / os.sysconf("SC_CLK_TCK")
+        return (busy_ticks(stat.read_text("ascii"), cores) or 0) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 class Crowd:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...core.proc_stat import busy_ticks
 from ...core.topology import parse_cores
 from . import files
 
@@ -20,10 +21,8 @@ STATUS_BYTES_MAX = 16 * 1024
 ENGINE_MODULE = "edged.engine"
 
 _PROC = Path("/proc")
-_CORE = re.compile(r"^cpu([0-9]{1,4}) ([0-9 ]{7,300})$", re.ASCII | re.MULTILINE)
 _ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]{1,4000})$", re.MULTILINE | re.ASCII)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_IDLE = (3, 4)  # idle and iowait among the columns of /proc/stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +64,5 @@ def cpu_s(pid: int, proc: Path = _PROC) -> float | None:
 
 def busy_s(cores: Iterable[int], proc: Path = _PROC) -> float | None:
     """Seconds that these cores were busy since boot, together, stolen time included; None where it is not told."""
-    wanted = frozenset(cores)
-    total, seen = 0.0, set()
-    for core, columns in _CORE.findall(files.text(proc / "stat", STAT_BYTES_MAX) or ""):
-        if int(core) in wanted:
-            ticks = [int(word) for word in columns.split()[:8]]
-            total += sum(count for column, count in enumerate(ticks) if column not in _IDLE) / _TICKS_PER_S
-            seen.add(int(core))
-    return total if seen == wanted else None
+    ticks = busy_ticks(files.text(proc / "stat", STAT_BYTES_MAX) or "", cores)
+    return None if ticks is None else ticks / _TICKS_PER_S
