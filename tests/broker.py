@@ -146,21 +146,38 @@ class Mosquitto:
 
 
 PORTS = range(22_000, 32_000)
-_given: set[int] = set()
+"""None that Linux gives to outgoing connections, of whichever program: one may take it before our server."""
+SLICE = 100
+_left: list[int] = []
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment, and that was not given before.
+    """A loopback port that nobody listens on at this moment, and that no other test was given or will be.
 
-    None of those that Linux gives to outgoing connections, of whichever program: one may take it before our server.
+    A broker comes back to its own after a stop, and one whose files name a port may start minutes after they are
+    written: so the ports of all test processes of a machine are apart for as long as these live.
     """
     while True:
-        port = PORTS[secrets.randbelow(len(PORTS))]  # not `random`: hypothesis seeds it
+        if not _left:
+            _left.extend(_own_slice())
+        port = _left.pop()
         with socket.socket() as probe, contextlib.suppress(OSError):
-            if port not in _given:
-                probe.bind(("127.0.0.1", port))
-                _given.add(port)
-                return port
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _own_slice() -> range:
+    """Ports for this process alone: it holds the one before them until it ends, and never listens there."""
+    while True:
+        first = PORTS[SLICE * secrets.randbelow(len(PORTS) // SLICE)]  # not `random`: hypothesis seeds it
+        holding = socket.socket()
+        try:
+            holding.bind(("127.0.0.1", first))
+        except OSError:
+            holding.close()  # another process has this slice
+        else:
+            holding.detach()
+            return range(first + 1, first + SLICE)
 
 
 def accepts(port: int) -> bool:

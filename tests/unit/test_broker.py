@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from broker import Mosquitto, free_port
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PORTS = """
+import json, sys
+from broker import free_port
+print(json.dumps([free_port() for _ in range(300)]), flush=True)
+sys.stdin.read()
+"""
+"""Takes ports as another test process does, and lives on."""
 
 
 def publish(broker: Mosquitto, *arguments: str) -> None:
@@ -62,6 +69,22 @@ def test_a_port_that_is_taken_is_an_error(broker: Mosquitto, tmp_path: Path) -> 
     second.port = broker.port
     with pytest.raises(RuntimeError, match="did not start"):
         second.start()
+
+
+def test_ports_of_two_processes_are_apart() -> None:
+    """Nobody else's tests take a port while the broker that is to have it does not run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PORTS],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        theirs = json.loads(other.stdout.readline())
+        ours = [free_port() for _ in range(300)]
+        other.communicate(timeout=20)
+    assert len({*theirs, *ours}) == 600
 
 
 def test_extra_lines_reach_the_configuration(tmp_path: Path) -> None:
