@@ -266,6 +266,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     except DiedError as error:
         log.critical("died", reason=str(error))
         died = error
+        bulletin.go_offline()  # we still say goodbye to the broker, which then keeps our last will to itself
     finally:
         clocks.restore()
         thermostat.close()

@@ -92,8 +92,10 @@ def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice, 
     press.wait_reply(job, "delta")
     lines = len(node.raw)
     assert textfile.exists()
+    since = node.watcher.mark
     faced.break_socket()
     assert node.wait_end() == 70
+    node.wait_offline(since)  # it may never come back
     [died] = node.log("died")
     assert died["reason"].startswith("the http thread ended: its socket no longer listens")
     assert node.log("stopped")
