@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-CONNECT, PUBLISH, SUBSCRIBE, DISCONNECT = 1, 3, 8, 14
+CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT = 1, 3, 8, 10, 14
 CONNACK = bytes([0x20, 3, 0, 0, 0])
 GRANTED = 1
 
@@ -45,3 +45,14 @@ def serve(server: socket.socket, connack: bytes, answer: Callable[[int, bytes], 
 def suback(body: bytes, code: int) -> bytes:
     """The word on a SUBSCRIBE of one topic."""
     return b"\x90\x04" + body[:2] + bytes([0, code])
+
+
+def unsuback(body: bytes) -> bytes:
+    """The word on an UNSUBSCRIBE of one topic, which there was."""
+    return b"\xb0\x04" + body[:2] + b"\0\0"
+
+
+def puback(body: bytes) -> bytes:
+    """The word on a PUBLISH of QoS 1."""
+    at = 2 + int.from_bytes(body[:2])
+    return b"\x40\x02" + body[at : at + 2]

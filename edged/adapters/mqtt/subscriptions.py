@@ -88,6 +88,6 @@ class Subscriptions:
         if refused is not None:
             reason = f"the broker refused to subscribe us to {change.topic}: {refused}; see its ACL"
             self._emit(ConnectFailed(reason))
-        if self._wanted[change.topic] is not change.wanted:
-            return  # changed again meanwhile: the answer to that one counts
+        if any(later.topic == change.topic for later in self._asked.values()):
+            return  # changed again meanwhile, be it there and back: the answer to the last one counts
         self._emit(Subscribed(change.topic, refused=refused) if change.wanted else Unsubscribed(change.topic))
