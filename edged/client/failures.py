@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 
@@ -14,7 +15,11 @@ def mend(error: Exception) -> str:
         return "give the CA that signed it, and the host by a name that stands in it"
     if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
         return "does that port speak TLS?"
-    return "correct the host" if isinstance(error, socket.gaierror) else MEND
+    if isinstance(error, socket.gaierror):
+        return "see to this machine's network" if error.errno == socket.EAI_AGAIN else "correct the host"
+    if isinstance(error, OSError) and error.errno == errno.ENETUNREACH:
+        return "see to this machine's network"
+    return MEND
 
 
 def words(error: Exception) -> str:
@@ -23,7 +28,8 @@ def words(error: Exception) -> str:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not accepted: {error.verify_message}"
         case socket.gaierror():
-            return "the host name cannot be resolved"
+            waits = error.errno == socket.EAI_AGAIN
+            return "no name server answers" if waits else "the host name cannot be resolved"
         case ConnectionRefusedError():
             return "nothing listens there"
         case TimeoutError():
@@ -31,7 +37,7 @@ def words(error: Exception) -> str:
         case ConnectionResetError():
             return "it ended the connection"
         case _:
-            return str(error)
+            return getattr(error, "strerror", None) or str(error)
 
 
 def on_refusal(reason: str) -> str:

@@ -14,6 +14,18 @@ NEEDS: dict[str, str] = {
     "QoS not supported": "nodes need QoS 1: allow it (Mosquitto: max_qos)",
 }
 """What a node cannot do without, by the refusal of a broker that has it not."""
+UNKNOWN_NAME = "the host name cannot be resolved; correct mqtt.host"
+NO_NAME_SERVER = (
+    "no name server answers, as while the router starts; see to this board's network and /etc/resolv.conf, or set "
+    "mqtt.host to an address"
+)
+NO_NETWORK = "this board has no way there; see to its network (ip route)"
+NOT_FOUND = "that machine is not to be found on the network; switch it on, or correct mqtt.host"
+SILENT = (
+    "it does not answer; see whether that machine is on and lets this board through to mqtt.port, or correct "
+    "mqtt.host and mqtt.port"
+)
+NOT_LISTENING = "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
 OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key"
 
 BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (

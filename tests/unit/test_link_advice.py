@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pytest
 
+from edged.adapters.mqtt.link import words
+from edged.client import failures
 from edged.core.link_advice import on_certificate, on_closing, on_handshake, on_refusal
 
 
@@ -55,3 +60,26 @@ def test_a_broker_without_mqtt_5_is_told_as_such() -> None:
     assert "need a broker of MQTT 5" in on_refusal("Unsupported protocol version", None)
     assert "allow them (Mosquitto: retain_available)" in on_refusal("Retain not supported", "n1")
     assert "nodes need QoS 1" in on_refusal("QoS not supported", "n1")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "correct mqtt.host"),
+        (
+            socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+            "see to this board's network",
+        ),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "see to its network"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "switch it on"),
+        (TimeoutError("timed out"), "see whether that machine is on"),
+    ],
+)
+def test_a_network_that_is_not_up_is_told_as_such(error: OSError, advice: str) -> None:
+    """A board that starts before its router hears nothing of wrong settings, nor what Python calls the error."""
+    told = words(error, tls=False)
+    assert advice in told.partition("; ")[2]
+    assert "rror" not in told
+    assert "rrno" not in failures.words(error)
+    right = error.errno not in {socket.EAI_AGAIN, errno.ENETUNREACH}
+    assert ("correct" in failures.mend(error)) is right

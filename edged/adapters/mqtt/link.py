@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from dataclasses import dataclass
@@ -10,6 +11,12 @@ from pathlib import Path
 from edged import small_file
 from edged.core import link_advice
 from edged.errors import SettingsError
+
+UNREACHABLE = {
+    errno.ENETUNREACH: link_advice.NO_NETWORK,
+    errno.EHOSTUNREACH: link_advice.NOT_FOUND,
+}
+"""What the kernel says of a way that is not there; a service that starts at boot is often before its network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,14 @@ def words(error: Exception, *, tls: bool) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return link_advice.on_certificate(error.verify_message)
     if isinstance(error, socket.gaierror):
-        return "the host name cannot be resolved; correct mqtt.host"
+        waits = error.errno == socket.EAI_AGAIN
+        return link_advice.NO_NAME_SERVER if waits else link_advice.UNKNOWN_NAME
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
+        return link_advice.NOT_LISTENING
+    if isinstance(error, OSError) and error.errno in UNREACHABLE:
+        return UNREACHABLE[error.errno]
     text = f"{type(error).__name__}: {error}"
     cut = isinstance(error, ConnectionResetError) or "handshake" in text
     if isinstance(error, ssl.SSLError) or (tls and cut):
         return link_advice.on_handshake(text)
-    return text
+    return link_advice.SILENT if isinstance(error, TimeoutError) else text

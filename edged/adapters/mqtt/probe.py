@@ -61,10 +61,7 @@ def probe(asked: Asked, *, log_in: bool, timeout_s: float = TIMEOUT_S) -> Broker
         return BrokerAnswer(reached=False, reason=str(error), kind="tls")
     except OSError as error:
         kind = "tls" if isinstance(error, ssl.SSLError) else "network"
-        reason = (
-            "it does not answer" if isinstance(error, TimeoutError) else words(error, tls=context is not None)
-        )
-        return BrokerAnswer(reached=False, reason=reason, kind=kind)
+        return BrokerAnswer(reached=False, reason=words(error, tls=context is not None), kind=kind)
 
 
 def _reach(asked: Asked, context: ssl.SSLContext | None, timeout_s: float) -> Certificate | None:
