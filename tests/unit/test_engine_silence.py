@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from configured import configured
+from kept_engine import READY, KeptEngine
 
-from edged.engine.messages import Configure, ModelInfo, Order, Ready
 from edged.node.supervision import AWAY_S, Supervision
 
 HANG_S, START_S, TICK_S = 30.0, 60.0, 0.25
-READY = Ready(
-    model=ModelInfo(
-        name="m",
-        architecture="a",
-        quantisation="q",
-        file_bytes=0,
-        parameters=0,
-        context_trained=0,
-        sha256=None,
-        reasoning=False,
-        kv_bytes_per_token=0,
-    ),
-    cores=(),
-    decode_threads=1,
-    prefill_threads=1,
-    prefill_tokens_per_s=0.0,
-    decode_tokens_per_s=0.0,
-    load_s=0.0,
-)
-
-
-class Engine:
-    """A process that is started and killed, and says nothing."""
-
-    def __init__(self) -> None:
-        self.run, self.kills = 0, 0
-
-    def start(self, setup: Configure) -> None:
-        """Start."""
-        del setup
-        self.run += 1
-
-    def send(self, order: Order) -> None:
-        """Obey."""
-
-    def kill(self) -> None:
-        """Count it."""
-        self.kills += 1
 
 
 class Rig:
     """A keeper, its engine, and a clock that is turned by hand."""
 
     def __init__(self) -> None:
-        self.now, self.engine = 1000.0, Engine()
+        self.now, self.engine = 1000.0, KeptEngine()
         self.keeper = Supervision(self.engine, configured(), 256, HANG_S, START_S, lambda: self.now)
         self.keeper.start()
         self.keeper.became_ready(READY)

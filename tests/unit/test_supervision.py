@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from configured import configured
+from kept_engine import KeptEngine
 
 from edged.engine.client import EngineGone
-from edged.engine.messages import Configure, Order, Pulse
+from edged.engine.messages import Pulse
 from edged.node.supervision import RETRY_MAX_S, Supervision
 
 SIGILL = -4
-
-
-class Process:
-    """A process that ends as soon as it is started."""
-
-    def __init__(self) -> None:
-        self.run = 0
-
-    def start(self, setup: Configure) -> None:
-        """Start."""
-        del setup
-        self.run += 1
-
-    def send(self, order: Order) -> None:
-        """Nobody takes it."""
-
-    def kill(self) -> None:
-        """It is gone already."""
 
 
 def pulse(*, running: int, paused: bool = False) -> Pulse:
@@ -36,7 +19,7 @@ def pulse(*, running: int, paused: bool = False) -> Pulse:
 
 def test_what_heats_the_board() -> None:
     """Work of the engine does, and neither a question that something else answers nor one in a pause."""
-    keeper = Supervision(Process(), configured(), 256, 30.0, 60.0, lambda: 0.0)
+    keeper = Supervision(KeptEngine(), configured(), 256, 30.0, 60.0, lambda: 0.0)
     assert not keeper.computing, "it has not said anything yet"
     for running, paused, computing in [(0, False, False), (1, False, True), (2, True, False)]:
         keeper.pulse = pulse(running=running, paused=paused)
@@ -49,7 +32,7 @@ def test_what_heats_the_board() -> None:
 def test_an_engine_that_crashes_for_days() -> None:
     """A build for another processor: the waits grow to their bound, and the daemon outlives the 1,025th crash."""
     now = 0.0
-    process = Process()
+    process = KeptEngine()
     keeper = Supervision(process, configured(), 256, 30.0, 60.0, lambda: now)
     keeper.start()
     for run in range(1, 1100):

@@ -9,6 +9,7 @@ from pathlib import Path
 import boards
 import pytest
 from configured import configured
+from kept_engine import KeptEngine
 
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
@@ -18,7 +19,6 @@ from edged.core.heat.margins import Margins
 from edged.core.heat.policy import Ceiling
 from edged.core.vitals import headroom_c
 from edged.engine.client import EngineGone
-from edged.engine.messages import Configure, Order
 from edged.node.clocks import Clocks
 from edged.node.heat import NOTE_S, Thermostat
 from edged.node.supervision import CONTEXT_STEP, Supervision
@@ -34,24 +34,6 @@ SETUP = configured(
     delta_interval_s=0.1,
 )
 BIG = "bigcore0-thermal"
-
-
-class Engine:
-    """An engine process that starts at once and obeys."""
-
-    def __init__(self) -> None:
-        self.run = 0
-
-    def start(self, setup: Configure) -> None:
-        """Start."""
-        del setup
-        self.run += 1
-
-    def send(self, order: Order) -> None:
-        """Obey."""
-
-    def kill(self) -> None:
-        """End."""
 
 
 class Pools:
@@ -72,7 +54,7 @@ class Rig:
         self.now, self.oom_kills = 1000.0, 0
         self.reader = VitalsReader(self.root / "sys", self.root / "proc")
         self.supervision = Supervision(
-            Engine(), SETUP, 1024, 30.0, 60.0, lambda: self.now, lambda: self.oom_kills
+            KeptEngine(), SETUP, 1024, 30.0, 60.0, lambda: self.now, lambda: self.oom_kills
         )
         note = Note(folder / "clocks")
         clocks = Clocks(Caps(self.root / "sys"), SETUP.cores, note, self.reader.boot_id())
