@@ -81,7 +81,8 @@ class Lifecycle:
         if replaced:
             self.telling.info()
         elif was_ready or self.supervision.phase == "broken":
-            self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
+            if not self.supervision.quiet:
+                self.bulletin.tell_event("engine_gone", reason=self.supervision.reason)
             self.telling.info()
         if self.supervision.phase == "broken":
             self.admin.model_failed(self.supervision.reverted or self.supervision.reason)

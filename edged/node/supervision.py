@@ -24,6 +24,9 @@ from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, Se
 LOOK_S = 2.0
 """How often a model file that cannot be used is looked at again."""
 RETRY_MAX_S = 30.0
+"""The longest pause before an engine that crashed is started again."""
+SAY_AGAIN = 2048
+"""Of an engine that never comes up each doubling of its crashes is told, and at last one in so many: 17 hours."""
 STEADY_S = 60.0
 """An engine that lived this long, or answered a question, was well: the next crash begins the back-off anew."""
 BROKEN_AFTER = 3
@@ -75,6 +78,7 @@ class Supervision:
         pulse: its latest sign of life.
         restarts: starts after a crash.
         limits: what the engine was told last that it may do; a new one is told the same.
+        quiet: the latest crash is one of many alike, and neither it nor the start behind it is news.
         replacing: the process is being ended to make place for one with another set-up: no crash.
         reverted: why another set-up was given up again; empty otherwise.
     """
@@ -92,6 +96,7 @@ class Supervision:
     pulse: Pulse | None = None
     restarts: int = 0
     limits: SetLimits | None = None
+    quiet: bool = False
     replacing: bool = False
     reverted: str = ""
     stopping: bool = False
@@ -137,7 +142,9 @@ class Supervision:
         if self.phase != "broken":
             self.phase = "starting"
         self.process.start(self.setup)
-        log.info("engine_starting", run=self.process.run, model=self.setup.model_path)
+        say = log.debug if self.quiet else log.info
+        say("engine_starting", run=self.process.run, model=self.setup.model_path)
+        self.quiet = False
 
     def send(self, order: Order) -> None:
         """Give an order to an engine that is ready; to another one it would be lost anyway."""
@@ -242,7 +249,7 @@ class Supervision:
             self._shrink()
         was_well = self._answered or now - self._started_at > STEADY_S
         self._crashes = 1 if self.ready and was_well else self._crashes + 1
-        was_ready = self.ready
+        was_ready, before = self.ready, self.reason
         self.reason = event.why or f"it ended with {how}{advice}"
         if not was_ready and self._crashes >= BROKEN_AFTER:
             self.phase = "broken"
@@ -252,7 +259,10 @@ class Supervision:
         doublings = min(self._crashes - 1, 8)  # beyond the bound; of crashes there may be any number
         delay_s = min(RETRY_MAX_S, 0.25 * 2.0**doublings)
         self._next_start = now + delay_s
-        log.error("engine_gone", how=how + advice, was_ready=was_ready, again_in_s=delay_s)
+        self.quiet = not was_ready and self.reason == before and not _is_news(self._crashes)
+        say = log.debug if self.quiet else log.error
+        told = {"how": how + advice, "was_ready": was_ready, "crashes": self._crashes, "again_in_s": delay_s}
+        say("engine_gone", **told)
 
     def tick(self) -> None:
         """Look after it: kill a hung process, start a new one where it is time.
@@ -311,6 +321,11 @@ class Supervision:
         still = current == self._seen
         self._seen = current
         return still and current is not None and current != self._signature
+
+
+def _is_news(crashes: int) -> bool:
+    """Whether so many crashes in a row deserve a line: two each half a minute would fill the journal."""
+    return crashes <= BROKEN_AFTER or crashes & (crashes - 1) == 0 or crashes % SAY_AGAIN == 0
 
 
 def _signature(path: Path) -> Signature:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
+import structlog
 from configured import configured
-from kept_engine import KeptEngine
+from kept_engine import READY, KeptEngine
 
 from edged.engine.client import EngineGone
 from edged.engine.messages import Pulse
-from edged.node.supervision import RETRY_MAX_S, Supervision
+from edged.node.supervision import RETRY_MAX_S, SAY_AGAIN, Supervision
 
-SIGILL = -4
+SIGILL = -signal.SIGILL
 
 
 def pulse(*, running: int, paused: bool = False) -> Pulse:
@@ -30,15 +33,33 @@ def test_what_heats_the_board() -> None:
 
 
 def test_an_engine_that_crashes_for_days() -> None:
-    """A build for another processor: the waits grow to their bound, and the daemon outlives the 1,025th crash."""
+    """A build for another processor: the waits grow to their bound, and the daemon outlives the 1,025th crash.
+
+    Of crashes that are all alike ever fewer lines are written; another one's is news.
+    """
     now = 0.0
     process = KeptEngine()
     keeper = Supervision(process, configured(), 256, 30.0, 60.0, lambda: now)
-    keeper.start()
-    for run in range(1, 1100):
-        assert process.run == run
-        keeper.gone(EngineGone(run, SIGILL))
+
+    def crash(code: int) -> None:
+        nonlocal now
+        keeper.gone(EngineGone(process.run, code))
         now += RETRY_MAX_S
         keeper.tick()
+
+    keeper.start()
+    with structlog.testing.capture_logs() as lines:
+        for run in range(1, 2 * SAY_AGAIN + 1):
+            assert process.run == run
+            crash(SIGILL)
+        crash(-signal.SIGSEGV)
     assert keeper.phase == "broken"
-    assert keeper.restarts == 1099
+    assert keeper.restarts == 2 * SAY_AGAIN + 1
+    told = [line for line in lines if line["log_level"] != "debug"]
+    doublings = [1, 2, 3, *(2**n for n in range(2, 13)), 2 * SAY_AGAIN + 1]
+    assert [line["crashes"] for line in told if line["event"] == "engine_gone"] == doublings
+    assert len(told) == 2 * len(doublings), "a start is told where its crash was"
+    keeper.became_ready(READY)
+    with structlog.testing.capture_logs() as lines:
+        crash(-signal.SIGSEGV)
+    assert [line["log_level"] for line in lines] == ["error", "info"]
