@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ class NodeView:
         status: `online`, `offline`, or `unknown` for a node that never said.
         info, health: what it said; None where it said nothing, or nothing that can be read.
         health_age_s: seconds since its health came here.
+        as_told: `info` and `health` as they came, also what a newer node tells beyond these shapes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class NodeView:
     info: Info | None = None
     health: Health | None = None
     health_age_s: float | None = None
+    as_told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def hottest(self) -> tuple[str, float, float | None] | None:
@@ -43,13 +45,8 @@ class NodeView:
         return max(found, key=lambda one: (one[2] is not None, one[1] - (one[2] or 0.0)), default=None)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: what is known, the same names as on the wire."""
-        told: dict[str, Any] = {"node": self.name, "status": self.status}
-        if self.info is not None:
-            told["info"] = msgspec.to_builtins(self.info)
-        if self.health is not None:
-            told["health"] = msgspec.to_builtins(self.health)
-        return told
+        """For programs: what is known, as on the wire."""
+        return {"node": self.name, "status": self.status, **self.as_told}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +75,7 @@ def views(
         name, _, what = topic.removeprefix(head).partition("/")
         if topic.startswith(head) and what in {"status", "info", "health"}:
             said.setdefault(name, {})[what] = payload
-    return [
-        NodeView(
-            name,
-            said[name].get("status", b"unknown").decode("ascii", "replace"),
-            _read(said[name].get("info"), Info),
-            _read(said[name].get("health"), Health),
-            now - at if (at := heard_at.get(f"{head}{name}/health")) is not None else None,
-        )
-        for name in sorted(said)
-    ]
+    return [_view(name, said[name], now, heard_at.get(f"{head}{name}/health")) for name in sorted(said)]
 
 
 def happened(prefix: str, topic: str, payload: bytes) -> Happened | None:
@@ -102,6 +90,19 @@ def happened(prefix: str, topic: str, payload: bytes) -> Happened | None:
     name = topic.removeprefix(head).removesuffix(tail)
     fields.pop("node", None)
     return Happened(name, str(fields.pop("event", "unknown")), fields)
+
+
+def _view(name: str, said: Mapping[str, bytes], now: float, health_at: float | None) -> NodeView:
+    info, health = _read(said.get("info"), Info), _read(said.get("health"), Health)
+    known = {"info": info, "health": health}
+    return NodeView(
+        name,
+        said.get("status", b"unknown").decode("ascii", "replace"),
+        info,
+        health,
+        None if health_at is None else now - health_at,
+        {what: msgspec.json.decode(said[what]) for what, value in known.items() if value is not None},
+    )
 
 
 def _read(payload: bytes | None, shape: type[_Shape]) -> _Shape | None:

@@ -82,6 +82,10 @@ def test_nodes_are_listed(broker: Mosquitto, node: DaemonProcess) -> None:
     (told,) = map(json.loads, edged(broker, "nodes", "--json").stdout.splitlines())
     assert (told["node"], told["status"], told["info"]["node"]) == ("attic", "online", "attic")
     assert told["health"]["engine"] == "ready"
+    calm = {
+        name: told["health"].get(name, "left out") for name in ("level", "queue", "active", "engine_restarts")
+    }
+    assert calm == {"level": "cool", "queue": 0, "active": 0, "engine_restarts": 0}
     node.terminate()
     gone = edged(broker, "nodes")
     assert gone.returncode == 75
