@@ -72,7 +72,7 @@ class ByteVocabulary:
     def __init__(self, begin: int | None = None) -> None:
         self.begin = begin
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, first: bool = False) -> list[int]:  # noqa: ARG002 - no space is put in front
         """Bytes; special words as one token each where `special` allows it."""
         if not special:
             return list(text.encode())

@@ -49,7 +49,7 @@ class WordVocabulary:
         self._words: list[str] = []
         self._lock = threading.Lock()
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, first: bool = False) -> list[int]:  # noqa: ARG002 - no space is put in front
         """Numbers of the words; what is in `CONTROL` is special where the engine wrote it."""
         fault = dict(_DIRECTIVE.findall(text)).get("measure")
         if fault == "defect":

@@ -1,4 +1,7 @@
-"""Tiny models with random weights and a vocabulary of bytes, for the shapes that the small model has not."""
+"""Tiny models with random weights and a vocabulary of bytes, for the shapes that the small model has not.
+
+The vocabulary is SentencePiece's, as Llama 2's: its space is a token of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 
 WIDTH, HEADS, FEED_FORWARD = 64, 4, 128
 WORDS = ("<unk>", "<s>", "</s>")
-VOCABULARY = len(WORDS) + 256
+VOCABULARY = len(WORDS) + 256 + 1
 
 Shapes = dict[str, tuple[int, ...]]
 """Of tensors by their names without `.weight`, as numpy has them."""
@@ -27,9 +30,9 @@ def begin(path: Path, architecture: str, *, layers: int, kv_heads: int | list[in
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))])
+    writer.add_token_list([*WORDS, *(f"<0x{byte:02X}>" for byte in range(256)), "▁"])
     writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, kinds.NORMAL])
     return writer
 
 

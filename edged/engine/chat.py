@@ -25,7 +25,7 @@ from edged.core.answer_text import CLOSE, OPEN
 from edged.core.question import Message
 from edged.core.tools import Call, Tool
 from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, in_plain_turns, learn
-from edged.engine.ports import Tokenize
+from edged.engine.ports import Tokenize, Vocabulary
 from edged.errors import ModelError, Refusal
 
 CHATML = (
@@ -296,21 +296,23 @@ def opens_thinking(spans: Sequence[Span]) -> bool:
 
 def to_tokens(
     spans: Sequence[Span],
-    tokenize: Tokenize,
-    begin: int | None,
+    vocabulary: Vocabulary,
+    tokenize: Tokenize | None = None,
     sampled: Callable[[Span], Sequence[int]] = lambda _: (),
 ) -> list[int]:
     """Tokens of a rendered prompt.
 
     Args:
         spans: from `ChatTemplate.render`.
-        tokenize: a vocabulary's, or what stands for it.
-        begin: token that must stand first, unless the template has put it there.
+        vocabulary: its `begin` stands first, where the template has not put it there.
+        tokenize: what stands for the vocabulary's own, where anything does.
         sampled: the tokens in which a message's text came from the model; none where the text is to be tokenized.
     """
+    tokenize, begin = tokenize or vocabulary.tokenize, vocabulary.begin
     tokens: list[int] = []
     for span in spans:
-        tokens += sampled(span) or tokenize(span.text, special=span.special)
+        first = not tokens or vocabulary.is_special(tokens[-1])
+        tokens += sampled(span) or tokenize(span.text, special=span.special, first=first)
     if begin is not None and tokens[:1] != [begin]:
         tokens.insert(0, begin)
     return tokens

@@ -8,14 +8,14 @@ from typing import Protocol
 class Tokenize(Protocol):
     """Text to tokens."""
 
-    def __call__(self, text: str, *, special: bool) -> list[int]:
-        """Tokens of a text; `special`: control tokens may come out of it."""
+    def __call__(self, text: str, *, special: bool, first: bool = False) -> list[int]:
+        """Tokens of a text; `special`: control tokens may come out of it; `first`: it follows one, or nothing."""
 
 
 class Vocabulary(Protocol):
     """Text to tokens and back; `edged.engine.llama.Model` tells the details."""
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, first: bool = False) -> list[int]:
         """Tokens of a text."""
 
     def piece(self, token: int) -> bytes:

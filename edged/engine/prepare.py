@@ -145,7 +145,7 @@ class Preparation:
 
         spans = self.template.render(messages, order.tools)
         tokenize = self._tokenize if order.reuse else self.vocabulary.tokenize
-        tokens = to_tokens(spans, tokenize, self.vocabulary.begin, exact)
+        tokens = to_tokens(spans, self.vocabulary, tokenize, exact)
         return tokens, spans[-1].text if opens_thinking(spans) else ""
 
     def _sequence(
@@ -206,14 +206,10 @@ class Preparation:
     def _literal(self, text: str) -> list[str | int]:
         """A text of the template as llguidance sees it: stretches of text, and special tokens by their number."""
         parts: list[str | int] = []
-        run = b""
-        for token in self.vocabulary.tokenize(text, special=True):
-            if self.vocabulary.is_special(token):
-                parts += [run.decode(), token] if run else [token]
-                run = b""
-            else:
-                run += self.vocabulary.piece(token)
-        return [*parts, run.decode()] if run else parts
+        for token in filter(self.vocabulary.is_special, self.vocabulary.tokenize(text, special=True)):
+            run, _, text = text.partition(self.vocabulary.piece(token).decode())
+            parts += [run, token] if run else [token]
+        return [*parts, text] if text else parts
 
 
 def _room(order: Submit, left: int) -> int:

@@ -31,27 +31,27 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary, bytes_max: int = BYTES_MAX) -> None:
         self._vocabulary = vocabulary
         self._room = bytes_max
-        self._kept: OrderedDict[tuple[str, bool], array.array[int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bool, bool], array.array[int]] = OrderedDict()
 
-    def __call__(self, text: str, *, special: bool) -> list[int]:
-        """Tokens of a text; `special` lets control tokens come out of it, see `llama.Model.tokenize`."""
-        key = text, special
+    def __call__(self, text: str, *, special: bool, first: bool = False) -> list[int]:
+        """Tokens of a text; `special` and `first` as for `llama.Model.tokenize`."""
+        key = text, special, first
         known = self._kept.get(key)
         if known is not None:
             self._kept.move_to_end(key)
             return list(known)
-        tokens = self._vocabulary.tokenize(text, special=special)
+        tokens = self._vocabulary.tokenize(text, special=special, first=first)
         if len(text) <= TEXT_CHARACTERS_MAX:
             self._kept[key] = kept = array.array("i", tokens)
             self._room -= size_of(text, kept)
             while self._room < 0:
-                (oldest, _), gone = self._kept.popitem(last=False)
+                (oldest, *_), gone = self._kept.popitem(last=False)
                 self._room += size_of(oldest, gone)
         return tokens
 
     def forget(self) -> None:
         """Keep none of the texts so far."""
-        self._room += sum(size_of(text, tokens) for (text, _), tokens in self._kept.items())
+        self._room += sum(size_of(text, tokens) for (text, *_), tokens in self._kept.items())
         self._kept.clear()
 
 

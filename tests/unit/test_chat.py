@@ -37,7 +37,7 @@ def talk(*turns: str) -> list[Message]:
 
 def tokens(template: ChatTemplate, messages: Sequence[Message], begin: int | None = None) -> list[int]:
     """Tokens of a conversation in the scripted vocabulary."""
-    return to_tokens(template.render(messages), ByteVocabulary(begin).tokenize, begin)
+    return to_tokens(template.render(messages), ByteVocabulary(begin))
 
 
 def test_render() -> None:
@@ -269,7 +269,7 @@ def test_real_vocabulary(model: llama.Model) -> None:
     assert "<|im_end|>" in words
 
     def control(messages: Sequence[Message]) -> list[int]:
-        read = to_tokens(template.render(messages), model.tokenize, model.begin)
+        read = to_tokens(template.render(messages), model)
         return [token for token in read if model.is_control(token) or model.ends_answer(token)]
 
     own = control([Message("system", "x"), *talk("x", "x", "x")])

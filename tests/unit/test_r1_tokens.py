@@ -64,7 +64,7 @@ def template(model: llama.Model) -> ChatTemplate:
 
 def render(model: llama.Model, template: ChatTemplate, *messages: Message) -> list[int]:
     """Tokens of a conversation."""
-    return to_tokens(template.render(messages), model.tokenize, model.begin)
+    return to_tokens(template.render(messages), model)
 
 
 def prepare(

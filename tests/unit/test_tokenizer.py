@@ -23,10 +23,10 @@ class Counting(ByteVocabulary):
         super().__init__(None)
         self.texts: list[tuple[str, bool]] = []
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, first: bool = False) -> list[int]:
         """As the scripted one."""
         self.texts.append((text, special))
-        return super().tokenize(text, special=special)
+        return super().tokenize(text, special=special, first=first)
 
 
 def counted(**settings: Any) -> tuple[Preparation, Counting]:

@@ -16,6 +16,8 @@ from .bindings import C
 Token = int
 TOKEN_BYTES_MAX = 256
 """Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
+GUARD = "\x01"
+"""A character that no token of more than one holds, so that it never joins what follows it."""
 KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
 """Bits of one number in the KV cache: q8_0 has a scale for each 32 (ggml-common.h)."""
 
@@ -52,6 +54,8 @@ class Model:
         self.context_trained: int = C.llama_model_n_ctx_train(self._model)
         self.parameters: int = C.llama_model_n_params(self._model)
         self.metadata = self._read_metadata()
+        self._guard = self._tokenize(GUARD, special=False)
+        self._spaces = b"".join(map(self.piece, self._guard)) == f" {GUARD}".encode()
         if self.vocabulary == 0:
             raise ModelError(f"{path}: this model has no vocabulary; use a text-generation model")
 
@@ -123,15 +127,22 @@ class Model:
         told = self.metadata.get(f"{architecture}.attention.{kind}_length", "")
         return int(told) if told.isdecimal() else self.width // max(1, C.llama_model_n_head(self._model))
 
-    def tokenize(self, text: str, *, special: bool) -> list[Token]:
+    def tokenize(self, text: str, *, special: bool, first: bool = False) -> list[Token]:
         """Tokens of `text`, without a begin-of-sequence token.
+
+        llama.cpp puts a space in front of what it is given, and of what follows a control token in it, where the
+        vocabulary is SentencePiece's (Llama 2's, TinyLlama's, Phi-3's): a model was trained so.
 
         Args:
             text: any text; NUL characters are kept.
             special: True lets `<|im_start|>` and its like become control tokens. Only text of the template
                 itself may be read so; a user's text never.
+            first: the text follows a control token, or nothing. Else no space is put in front of it.
         """
-        tokens = self._tokenize(text, special=special)
+        guarded = self._spaces and not first
+        tokens = self._tokenize(GUARD + text if guarded else text, special=special)
+        if guarded:
+            del tokens[: len(self._guard)]
         tags = set() if special else {self._text(token) for token in tokens if self._is_tag(token)}
         # llama.cpp looks for user-defined tokens, R1's `<think>` among them, whatever it is told. A tag that
         # is cut behind its bracket is text like any other.
@@ -139,7 +150,11 @@ class Model:
         if not cuts:
             return tokens
         parts = [text[begin:end] for begin, end in itertools.pairwise((0, *sorted(cuts), len(text)))]
-        return [token for part in parts for token in self.tokenize(part, special=False)]
+        return [
+            token
+            for at, part in enumerate(parts)
+            for token in self.tokenize(part, special=False, first=first and at == 0)
+        ]
 
     def _is_tag(self, token: Token) -> bool:
         if not C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED:
