@@ -271,6 +271,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         clocks.restore()
         thermostat.close()
         meter.close()
+    exchange.end()
     if face is not None:
         face.stop(HTTP_STOP_S)
     local.stop()

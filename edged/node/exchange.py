@@ -11,8 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from edged.core import reply
 from edged.core.link import Delivered, Delivery, Outgoing
+from edged.errors import Refusal
 from edged.node.outbox import Line
+
+GOING = Refusal(
+    "interrupted", "this node went down before the answer was complete; ask again", retry_after_ms=5000
+)
 
 
 class Mailbox(Protocol):
@@ -38,6 +44,7 @@ class Exchange:
     emit: Callable[[Delivered], None]
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _boxes: dict[str, list[Mailbox]] = field(default_factory=dict)
+    _ended: bool = False
 
     # dispatcher thread ----------------------------------------------------------------------------------
 
@@ -63,12 +70,23 @@ class Exchange:
         if delivery.connection:
             self.line.acknowledge(delivery)
 
+    def end(self) -> None:
+        """Nothing more is published: who waits hears so, and who comes. A question that has a name runs again."""
+        with self._lock:
+            self._ended = True
+            waiting = [(topic, box) for topic, boxes in self._boxes.items() for box in boxes]
+        for topic, box in waiting:
+            _tell_end(topic, box)
+
     # any thread -----------------------------------------------------------------------------------------
 
     def open(self, topic: str, box: Mailbox) -> None:
         """From now on `box` gets what is published to `topic`, an inside one; several may."""
         with self._lock:
             self._boxes.setdefault(topic, []).append(box)
+            ended = self._ended
+        if ended:
+            _tell_end(topic, box)
 
     def close(self, topic: str, box: Mailbox) -> None:
         """Nobody reads `box` any more."""
@@ -78,3 +96,8 @@ class Exchange:
                 boxes.remove(box)
             if not boxes:
                 self._boxes.pop(topic, None)
+
+
+def _tell_end(topic: str, box: Mailbox) -> None:
+    job_id = topic.rpartition("/")[2]
+    box.put(reply.encode(reply.failed(job_id, 0, GOING)), droppable=False)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -318,13 +319,22 @@ def test_restart(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
 
 
 def test_the_orderly_end(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
-    """A stream that outlasts the grace after SIGTERM is cut, and the node ends in time with code 0."""
+    """Who waits longer than the grace after SIGTERM is told to ask again, and the node ends in time with code 0."""
     served = serve(daemon, broker, tmp_path)
     stream = served.chat(LONG, stream=True)
     next(iter(stream))
-    assert served.node.terminate() == 0
-    with pytest.raises(openai.APIError):
-        list(stream)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(served.chat, LONG)
+        served.node.wait_health(lambda h: h["active"] == 2)
+        assert served.node.terminate() == 0
+        with pytest.raises(openai.APIError, match="ask again") as cut:
+            list(stream)
+        with pytest.raises(openai.InternalServerError, match="ask again") as refused:
+            waiting.result(WAIT_S)
+    assert (cut.value.code, refused.value.code, refused.value.status_code) == (*["interrupted"] * 2, 503)
+    assert refused.value.response.headers["retry-after"] == "5"
+    assert not served.node.log("library_message"), "uvicorn complains of what it had to cancel"
+    served.close()
 
 
 def test_mqtt_cannot_speak_for_http(served: Served, shared_broker: Mosquitto, device: MakeDevice) -> None:
