@@ -28,6 +28,7 @@ _PROPERTIES = (
     ",PrivateDevices"
 )
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_MEMORY = {"tmpfs", "ramfs"}
 _EXPOSURE = re.compile(r"exposure level for \S+: ([0-9.]+)")
 
 
@@ -59,7 +60,32 @@ def folder(path: Path) -> Folder:
         free: int | None = shutil.disk_usage(path).free
     except OSError:
         free = None
-    return Folder(str(path), exists=True, writable=writable, free_bytes=free)
+    try:
+        mounts = Path("/proc/self/mounts").read_text("utf-8", "replace")
+    except OSError:
+        mounts = ""
+    gone = in_memory(path.resolve(), mounts)
+    return Folder(str(path), exists=True, writable=writable, free_bytes=free, in_memory=gone)
+
+
+def in_memory(path: Path, mounts: str) -> bool:
+    """Whether what is written below an absolute path is in memory alone; `mounts` as in /proc/self/mounts.
+
+    An overlay is where its upper layer is. Where that one is not to be seen (a container's), False.
+    """
+    kind, options = _mounted(path, mounts)
+    if kind == "overlay":
+        upper = re.search(r"(?:^|,)upperdir=([^,]+)", options)
+        kind, _ = ("", "") if upper is None else _mounted(Path(upper[1]), mounts)
+    return kind in _MEMORY
+
+
+def _mounted(path: Path, mounts: str) -> tuple[str, str]:
+    """Type and options of the file system that a path stands on: the innermost, of several the last one."""
+    found = [(at, kind, options) for _, at, kind, options, *_ in map(str.split, mounts.splitlines())]
+    above = [one for one in found if path.is_relative_to(one[0].encode().decode("unicode_escape"))]
+    _, kind, options = max(reversed(above), key=lambda one: len(one[0]), default=("", "", ""))
+    return kind, options
 
 
 def certificates(path: Path) -> list[Certificate]:

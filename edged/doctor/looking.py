@@ -83,6 +83,8 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
             yield node_checks.unwritable(folder, failing)
         else:
             yield node_checks.disk(folder, settings.journal.max_bytes)
+        if folder.in_memory:
+            yield node_checks.in_memory(folder)
     yield from node_checks.service(unit, gpu=settings is not None and settings.engine.gpu_layers > 0)
 
 

@@ -427,6 +427,32 @@ def test_disks(folder: Folder, state: State) -> None:
     assert node_checks.disk(folder, 64 * 2**20).state == state
 
 
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        ("/dev/mmcblk0p2 / ext4 rw 0 0", False),
+        ("/dev/mmcblk0p2 / ext4 ro 0 0\ntmpfs /var tmpfs rw 0 0", True),
+        (
+            "/dev/mmcblk0p2 / ext4 ro 0 0\ntmpfs /var tmpfs rw 0 0\n/dev/sda1 /var/lib/edged ext4 rw 0 0",
+            False,
+        ),
+        ("tmpfs /var/lib/edged tmpfs rw 0 0\n/dev/sda1 /var/lib/edged ext4 rw 0 0", False),
+        (
+            (
+                "/dev/mmcblk0p2 /media/root-ro ext4 ro 0 0\ntmpfs-root /media/root-rw tmpfs rw 0 0\n"
+                "overlayroot / overlay rw,lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay,workdir=/w 0 0"
+            ),
+            True,
+        ),
+        ("overlay / overlay rw,lowerdir=/a,upperdir=/var/lib/docker/overlay2/f/diff,workdir=/w 0 0", False),
+        ("", False),
+    ],
+)
+def test_what_stands_in_memory(mounts: str, expected: bool) -> None:  # noqa: FBT001 - a table
+    """As the kernel lists the mounts of a plain board, of /var on a tmpfs, and of a root that is kept read-only."""
+    assert machine.in_memory(Path("/var/lib/edged"), mounts) is expected
+
+
 def test_a_disk_that_only_the_daemon_knows_to_hang() -> None:
     """It has room and rights, and takes nothing."""
     folder = Folder("/s", exists=True, writable=True, free_bytes=10 * GIB)
@@ -493,6 +519,7 @@ def test_this_machine(tmp_path: Path) -> None:
     assert machine.folder(tmp_path).writable
     assert list(tmp_path.iterdir()) == []
     assert not machine.folder(tmp_path / "no").exists
+    assert machine.folder(Path("/dev/shm")).in_memory  # noqa: S108 - a tmpfs by shm_overview(7)
     machine.unit()
 
 

@@ -57,6 +57,7 @@ class Folder:
     Attributes:
         closed: this account may not even look: so it is for all but root where systemd made it for an account of
             the service's own.
+        in_memory: what is written there is gone with the power: a tmpfs, or an overlay over one.
     """
 
     path: str
@@ -64,6 +65,7 @@ class Folder:
     writable: bool
     free_bytes: int | None
     closed: bool = False
+    in_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,12 @@ def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
     if folder.free_bytes < journal_max_bytes + DISK_SPARE_BYTES:
         return warning(name, f"{words}, the journal may take {journal_max_bytes / 1e6:.0f}", "make room")
     return ok(name, words)
+
+
+def in_memory(folder: Folder) -> Verdict:
+    """The state folder stands in memory, as on a card that is kept read-only: no disk holds what was accepted."""
+    words = f"{folder.path} is in memory: a power cut loses what was accepted and not answered"
+    return warning("disk", words, f"mount a disk at {folder.path}, or set paths.state to one")
 
 
 def service(unit: Unit | None, *, gpu: bool = False) -> list[Verdict]:
