@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import cast
+import io
+import sys
 
 import pytest
+from broker import Mosquitto
 
-from edged.cli import chat
+from edged.cli.chat import converse
 from edged.client import Client
 
 
-class Refusing:
-    """A client that accepts no session's name, as the real one does where it is no name."""
-
-    def ask(self, *_arguments: object, **_options: object) -> None:
-        """Refuse."""
-        raise ValueError("session: no name")
-
-    def forget_session(self, session: str, node: str) -> str:
-        """Refuse."""
-        raise ValueError(f"no {session} on {node}")
-
-
 def test_a_name_that_does_not_fit(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be forgotten is told as what cannot be asked, and the next line is read."""
-    lines = iter(["hello", "/forget", "/new"])
-    monkeypatch.setattr(chat, "typed", lambda: next(lines, None))
-    chat.converse(cast("Client", Refusing()), "n1", "no name", None, 1.0)
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["edged chat: session: no name", "edged chat: no no name on n1", "a new conversation"]
+    """Nor what nobody hears: it is told, and the next line is read."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n/forget\n/what\n/new\n"))
+    with Client(port=shared_broker.port) as client:
+        converse(client, "n1", "no name", None, 1.0)
+    asked, forgotten, *rest = capsys.readouterr().err.splitlines()
+    assert asked.startswith("edged chat: nobody listens there")
+    assert "'no name'" in forgotten
+    assert rest == ["/what: there are /new, /forget and /quit", "a new conversation"]

@@ -367,14 +367,10 @@ def test_a_folder_that_cannot_be_used(shelf: Shelf) -> None:
     assert found(prefixes, [*HALL, 1]) is None
 
 
-def test_a_file_that_cannot_be_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that refuses where the bound is a smaller one now: the engine starts all the same."""
+def test_what_cannot_be_removed(shelf: Shelf) -> None:
+    """Something that will not go, where an earlier life left half a file: the engine starts all the same."""
     put(shelf.open(), HALL)
-
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    monkeypatch.setattr(Path, "unlink", refuse)
+    (shelf.folder / f"half{state_file.UNFINISHED}").mkdir()
     prefixes = shelf.open(max_bytes=1)
     assert shelf.events() == ["prefixes_unusable"]
     assert prefixes.writing
