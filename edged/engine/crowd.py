@@ -9,7 +9,8 @@ later. Model thread.
 The kernel tells how long each thread was ready to run and did not (proc_pid_schedstat, Documentation/scheduler/
 sched-stats). A program that sleeps in between, such as a broker, costs little of that and takes no thread away.
 Whether those who took one have gone is seen from how busy the cores are (/proc/stat), else by a trial: one in vain
-costs a pass, and a pass that reads a prompt may take seconds.
+costs a pass, and a pass that reads a prompt may take seconds. It is seen at rest, too: the next question may be
+short.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ CROWDED = 0.25
 """Share of its time that a thread waits for a core. Beside one busy program it is a half; without, 0.02 to 0.04."""
 LOOK_S = 0.4
 """Least time between two looks; a kernel's time slice takes some ms."""
-BUSY = 0.3
-"""Share of the time that a thread must have wanted to run to tell anything."""
+WANTED_S = 0.12
+"""So long a thread must have wanted to run to tell anything, in however many short answers."""
+RESTS = 0.02
+"""Share of the time that a thread wants to run at rest: pulses and messages, which tell nothing of passes."""
 OTHERS = 0.5
 """Cores that others keep busy: from there on a thread is not tried again."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
@@ -80,6 +83,7 @@ class Crowd:
         self._busy = busy
         self._clock = clock
         self._times = read()
+        self._wanted: Times = {}
         self._busy_s = busy()
         self._others = 0.0
         self._looked_at = self._changed_at = clock()
@@ -92,9 +96,7 @@ class Crowd:
         self._spared = min(self._spared, threads - 1)
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
-            share = self._waiting(now)
-            if share is not None:
-                self._judge(share, threads, now)
+            self._judge(self._waiting(now), threads, now)
         return self._spared
 
     def _judge(self, share: float, threads: int, now: float) -> None:
@@ -115,16 +117,23 @@ class Crowd:
             self._spared -= 1
             self._changed_at = now
 
-    def _waiting(self, now: float) -> float | None:
-        """Share of its time that the worst of our threads waited since the last look; None where all rest."""
+    def _waiting(self, now: float) -> float:
+        """Share of its time that the worst of our threads waited; 0.0 as long as none wanted enough of it."""
         elapsed_s, before, busy_s = now - self._looked_at, self._times, self._busy_s
         self._looked_at, self._times, self._busy_s = now, self._read(), self._busy()
         ours_s = sum(ran - before.get(task, (ran, 0.0))[0] for task, (ran, _) in self._times.items())
         self._others = (self._busy_s - busy_s - ours_s) / elapsed_s
-        shares = []
         for task, (ran, waited) in self._times.items():
             ran_before, waited_before = before.get(task, (ran, waited))
-            wanted_s = ran - ran_before + waited - waited_before
-            if wanted_s >= BUSY * elapsed_s:
-                shares.append((waited - waited_before) / wanted_s)
-        return max(shares, default=None)
+            if ran - ran_before + waited - waited_before > RESTS * elapsed_s:
+                ran_s, waited_s = self._wanted.get(task, (0.0, 0.0))
+                self._wanted[task] = (ran_s + ran - ran_before, waited_s + waited - waited_before)
+        shares = [
+            waited_s / (ran_s + waited_s)
+            for ran_s, waited_s in self._wanted.values()
+            if ran_s + waited_s >= WANTED_S
+        ]
+        if not shares:
+            return 0.0
+        self._wanted.clear()
+        return max(shares)

@@ -44,6 +44,7 @@ from edged.engine.sequence import CLOSING  # noqa: E402
 
 TOPICS = ("the sea", "a pump", "a forest", "two trains", "a mine", "the moon", "a bakery", "an old radio")
 CLIENTS = (4, 8)
+SETTLE_S = 0.3
 SYSTEM = end_to_end.SENTENCE * 26
 """A system prompt of some 600 tokens."""
 
@@ -170,6 +171,15 @@ def healthy(port: int) -> bool:
     return connection.getresponse().status == http.HTTPStatus.OK
 
 
+def settle() -> None:
+    """Let who was measured last come to rest.
+
+    After their last work OpenMP's threads look for more for a while, llama-server's 300,000 times: whoever is
+    measured next would pay for it.
+    """
+    time.sleep(SETTLE_S)
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """All that is compared."""
@@ -182,8 +192,11 @@ class Bench:
     def single(self, number: int) -> dict[str, float]:
         """One question at a time: decode rates."""
         messages = [{"role": "user", "content": story(number)}]
+        settle()
         ours = self._ask(0, messages=messages, max_tokens=self.tokens).wait()
+        settle()
         theirs = self.server.ask(messages, self.tokens)
+        settle()
         third = self.high_level.call({"prompt": self.server.render(messages), "count": self.tokens})
         return {
             "edged": ours.tokens_per_s,
@@ -194,6 +207,7 @@ class Bench:
     def together(self, clients: int, number: int) -> dict[str, float]:
         """So many questions at once: tokens per second of all, from the first question to the last answer."""
         asked = [[{"role": "user", "content": story(number + client)}] for client in range(clients)]
+        settle()
         begun = time.monotonic()
         running = [
             self._ask(client, messages=messages, max_tokens=self.tokens)
@@ -206,6 +220,7 @@ class Bench:
             threading.Thread(target=lambda m=messages: theirs.append(self.server.ask(m, self.tokens)))
             for messages in asked
         ]
+        settle()
         begun = time.monotonic()
         for thread in threads:
             thread.start()
@@ -220,7 +235,9 @@ class Bench:
     def first_piece(self, number: int, *, warm: bool) -> dict[str, float]:
         """Milliseconds to the first piece with a long system prompt, seen before or not."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": story(number)}]
+        settle()
         ours = self._ask(0, messages=messages, max_tokens=2, cache="use" if warm else "bypass").wait()
+        settle()
         theirs = self.server.ask(messages, 2, cached=warm)
         return {"edged": ours.first_ms, "llama-server": theirs.first_ms}
 

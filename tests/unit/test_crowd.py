@@ -23,6 +23,7 @@ class Kernel:
         self.now = 100.0
         self.waits = 0.0
         self.rests = False
+        self.computes = 1.0  # share of the time
         self._times: Times = {1: (0.0, 0.0), 2: (0.0, 0.0), 3: (0.0, 0.0)}
         self.others = 0.0
         self._busy_s = 0.0
@@ -41,8 +42,9 @@ class Kernel:
         for task, share in ((1, 0.0), (2, waits)):
             ran, waited = self._times[task]
             if not self.rests:
-                self._times[task] = (ran + STEP_S * (1 - share), waited + STEP_S * share)
-                self._busy_s += STEP_S * (1 - share)
+                wanted_s = STEP_S * self.computes
+                self._times[task] = (ran + wanted_s * (1 - share), waited + wanted_s * share)
+                self._busy_s += wanted_s * (1 - share)
         return threads - self.crowd.spare(threads)
 
 
@@ -72,6 +74,27 @@ def test_a_neighbour_that_is_seen_is_not_tried() -> None:
     assert [kernel.look(2, 0.02) for _ in range(400)] == [1] * 400
     kernel.others = 0.1
     assert 2 in [kernel.look(2, 0.02) for _ in range(5)]
+
+
+def test_answers_of_a_few_tokens() -> None:
+    """They tell as long ones do, only later; and the thread is back before the next one is asked."""
+    kernel = Kernel()
+    kernel.computes = 0.08
+    assert [kernel.look(2, 0.02) for _ in range(50)] == [2] * 50
+    kernel.others = 0.9
+    assert 1 in [kernel.look(2, 0.5) for _ in range(8)]
+    kernel.rests = True
+    assert [kernel.look(2, 0.0) for _ in range(50)] == [1] * 50
+    kernel.others = 0.0
+    assert 2 in [kernel.look(2, 0.0) for _ in range(5)]
+
+
+def test_what_a_thread_waits_at_rest() -> None:
+    """A pulse that comes late beside a busy program tells nothing of passes, however many come."""
+    kernel = Kernel()
+    kernel.computes = 0.01
+    kernel.others = 0.9
+    assert [kernel.look(2, 0.9) for _ in range(2_000)] == [2] * 2_000
 
 
 def test_one_thread_goes_on_whatever_happens() -> None:
