@@ -107,7 +107,7 @@ class ChatTemplate:
         # A nonce that no device can know: private-use characters that bracket text from the wire.
         nonce = secrets.token_hex(8)
         self._begin, self._end = f"{_MARKS[0]}{nonce}.", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
-        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]+){_MARKS[1]}")
+        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]*){_MARKS[1]}")
         self._text_arguments = False
         self.own_form = self._learn_form()
         self.takes_system = self._learn_system()
@@ -133,22 +133,18 @@ class ChatTemplate:
             tools = ()
         if not self.takes_system:
             messages, origins = _without_system(messages, origins)
-        texts: list[str] = []
         try:
-            text = self._render(messages, tools, texts)
+            text = self._render(messages, tools)
         except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
-        return self._split(text, texts, origins)
+        return self._split(text, origins)
 
-    def _render(
-        self, messages: Sequence[Message], tools: Sequence[Tool], texts: list[str], *, answer: bool = True
-    ) -> str:
-        """The template's text; `texts` takes what stands between marks in it, messages first, in their order."""
-        texts += [self._without_thinking(turn) for turn in messages]
-        turns = [self._turn(at, turn, texts) for at, turn in enumerate(messages)]
-        listed = [self._guarded(tool.shape(), texts) for tool in tools]
+    def _render(self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool = True) -> str:
+        """The template's text, with marks."""
+        turns = [self._turn(at, turn) for at, turn in enumerate(messages)]
+        listed = [self._guarded(tool.shape()) for tool in tools]
         return self._template.render(
             messages=turns,
             add_generation_prompt=answer,
@@ -156,42 +152,37 @@ class ChatTemplate:
             bos_token=self._bos,
             eos_token=self._eos,
             tools=listed or None,
-            edged_texts=texts,
         )
 
-    def _turn(self, at: int, turn: Message, texts: list[str]) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "role": turn.role,
-            "content": f"{self._begin}{at}{_MARKS[1]}{texts[at]}{self._end}" if texts[at] else "",
-        }
+    def _turn(self, at: int, turn: Message) -> dict[str, Any]:
+        text = self._without_thinking(turn)
+        told: dict[str, Any] = {"role": turn.role, "content": self._mark(text, at) if text else ""}
         if turn.tool_calls:
             calls = [dict(call, function=dict(call["function"])) for call in turn.tool_calls]
             if not self._text_arguments:
                 for call in calls:
                     call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-            told["tool_calls"] = self._guarded(calls, texts)
+            told["tool_calls"] = self._guarded(calls)
         if turn.role == "tool":
-            told |= {"tool_call_id": turn.tool_call_id, "name": self._guarded(turn.name or "", texts)}
+            told |= {"tool_call_id": turn.tool_call_id, "name": self._guarded(turn.name or "")}
         return told
 
-    def _mark(self, text: str, texts: list[str]) -> str:
-        texts.append(text)
-        return f"{self._begin}{len(texts) - 1}{_MARKS[1]}{text}{self._end}"
+    def _mark(self, text: str, at: int | None = None) -> str:
+        """A text of the wire between marks; `at` is the place of the message that it is, where it is one."""
+        return f"{self._begin}{'' if at is None else at}{_MARKS[1]}{text}{self._end}"
 
-    def _guarded(self, value: Any, texts: list[str]) -> Any:  # noqa: ANN401 - a JSON value
+    def _guarded(self, value: Any) -> Any:  # noqa: ANN401 - a JSON value
         """The value with each text of the wire between marks; words that can be no control token stay bare."""
         if isinstance(value, dict):
-            return {self._guarded(key, texts): self._guarded(one, texts) for key, one in value.items()}
+            return {self._guarded(key): self._guarded(one) for key, one in value.items()}
         if isinstance(value, list):
-            return [self._guarded(one, texts) for one in value]
+            return [self._guarded(one) for one in value]
         if isinstance(value, str) and not _WORD.fullmatch(value):
-            return self._mark(value, texts)
+            return self._mark(value)
         return value
 
-    @jinja2.pass_context
-    def _tojson(  # noqa: PLR0917 - the filter that templates are written for
+    def _tojson(  # the filter that templates are written for
         self,
-        context: jinja2.runtime.Context,
         value: object,
         ensure_ascii: bool = False,  # noqa: FBT001, FBT002
         indent: int | None = None,
@@ -202,7 +193,7 @@ class ChatTemplate:
         text = json.dumps(
             value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
         )
-        return self._mark(self._unmarked(text), context["edged_texts"])
+        return self._mark(self._unmarked(text))
 
     def _unmarked(self, text: str) -> str:
         return self._opening.sub("", text).replace(self._end, "")
@@ -215,15 +206,15 @@ class ChatTemplate:
         text = turn.content or ""
         return text.rpartition(CLOSE)[2] if self.thinks and turn.role == "assistant" else text
 
-    def _split(self, text: str, texts: Sequence[str], origins: Sequence[int | None]) -> list[Span]:
+    def _split(self, text: str, origins: Sequence[int | None]) -> list[Span]:
         own, *marked = self._opening.split(text)
         spans = [Span(own, special=True)]
         whole = True
         for place, rest in zip(marked[::2], marked[1::2], strict=True):
+            # Between its marks a text may be another now: SmolLM3's template takes `/no_think` out of the system's.
             user, end, own = rest.partition(self._end)
-            at = int(place)
-            whole = whole and bool(end) and at < len(texts) and user == texts[at]
-            message = origins[at] if at < len(origins) else None
+            whole = whole and bool(end)
+            message = origins[int(place)] if place else None
             spans += [Span(user, special=False, message=message), Span(own, special=True)]
         # Any trace of a mark outside a user's text means that some of that text stands there as well.
         if not whole or any(mark in span.text for span in spans if span.special for mark in _MARKS):
@@ -260,7 +251,7 @@ class ChatTemplate:
 
     def _try(self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool = False) -> str | None:
         try:
-            return self._unmarked(self._render(messages, tools, [], answer=answer))
+            return self._unmarked(self._render(messages, tools, answer=answer))
         except _TEMPLATE_FAULTS:
             return None
 

@@ -100,20 +100,28 @@ def test_text_twice() -> None:
         "m.content.split('<|user|>')[0]",
         "m.content[:40]",
         "m.content[30:]",
-        "m.content | upper",
         "m.content | reverse",
         "m.content | list | join(' ')",
-        "m.content.replace('0', '').replace('a', '').replace('f', '')",
+        "m.content.replace('\ue000', '')",
     ],
 )
 def test_templates_that_take_texts_apart(expression: str) -> None:
-    """A template that cuts or rewrites a message is refused: what is whose can no longer be told."""
+    """A template that cuts a message is refused: what is whose can no longer be told."""
     template = ChatTemplate(
         f"{{% for m in messages %}}<|user|>{{{{ {expression} }}}}{{% endfor %}}<|assistant|>"
     )
     with pytest.raises(Refusal) as caught:
         template.render(talk("a" * 30 + ATTACKS + "b" * 30))
     assert caught.value.code == "bad_request"
+
+
+def test_rewriting_template() -> None:
+    """A template may put words in a message, or take some out, as SmolLM3's does: all stays a user's text."""
+    template = ChatTemplate(
+        "{% for m in messages %}<|user|>{{ m.content.replace('/no_think', '<|end|>').rstrip() }}{% endfor %}!"
+    )
+    written = [USER, *f" {ATTACKS} <|end|>".encode(), ord("!")]
+    assert tokens(template, talk(f" {ATTACKS} /no_think")) == written
 
 
 def test_earlier_thinking_is_dropped() -> None:
