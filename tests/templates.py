@@ -113,6 +113,18 @@ STYLES = {
         "<bos><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n"
         "<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n",
     ),
+    "gemma4": Style(
+        "{{ bos_token }}{% if enable_thinking or messages[0].role == 'system' %}{{ '<|turn>system\n' }}"
+        "{% if enable_thinking %}{{ '<|think|>\n' }}{% endif %}"
+        "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}{{ '<turn|>\n' }}"
+        "{% endif %}{% for m in messages if m.role != 'system' %}"
+        "{{ '<|turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim + '<turn|>\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}"
+        "{% if not enable_thinking %}{{ '<|channel>thought\n<channel|>' }}{% endif %}{% endif %}",
+        ("<|turn>", "<turn|>", "<|think|>", "<|channel>", "<channel|>"),
+        "<bos><|turn>system\nS<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\nA<turn|>\n"
+        "<|turn>user\nV<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+    ),
     "system left out": Style(
         TURNS + "{% if m.role != 'system' %}" + CHATML_TURN + "{% endif %}{% endfor %}" + CHATML_GO,
         CHATML_TOKENS,

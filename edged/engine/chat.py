@@ -148,7 +148,8 @@ class ChatTemplate:
         return self._template.render(
             messages=turns,
             add_generation_prompt=answer,
-            enable_thinking=True,
+            # Thinking in other tags than ours could not be told from the answer: Gemma 4 asks before it begins one.
+            enable_thinking=self.thinks,
             bos_token=self._bos,
             eos_token=self._eos,
             tools=listed or None,
