@@ -54,7 +54,7 @@ class HugePages:
 class Measured(msgspec.Struct, frozen=True):
     """One answer alone in huge pages and without, in turn, the model loaded anew each time.
 
-    Which is faster is a matter of the machine and the model: the README has figures of both kinds.
+    Which is faster is a matter of the machine and the model: `tests/README.md` has figures of both kinds.
 
     Attributes:
         with_tokens_per_s, without_tokens_per_s: the rate of each round, in order.

@@ -1,4 +1,4 @@
-"""Writes settings down for people: the table in the README, and the effective values as TOML.
+"""Writes settings down for people: the table of `configs/README.md`, and the effective values as TOML.
 
 Pure but for the host name in a default. Secrets are not in the tree, only the names of their files, so
 nothing here can show one.
@@ -45,7 +45,7 @@ def table() -> tuple[Row, ...]:
 
 
 def markdown_table() -> str:
-    """The settings as a Markdown table, ending in a newline; the README holds it word for word."""
+    """The settings as a Markdown table, ending in a newline; `configs/README.md` holds it word for word."""
     lines = ["| key | accepted | default | meaning |", "|---|---|---|---|"]
     lines += [
         f"| `{row.section}.{row.key}` | {row.type} | {row.default} | {row.meaning} |".replace("\n", " ")

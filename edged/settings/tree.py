@@ -1,6 +1,6 @@
 """The settings themselves: a frozen tree of sections, each field with its type, bounds, default and meaning.
 
-No file is read here. The docstring under each field is its one description: the README's table and
+No file is read here. The docstring under each field is its one description: the table of `configs/README.md` and
 `edged config schema` are made from it. Numbers, truth values and lists are taken strictly, so `slots = true`
 or `port = "1884"` is an error and not a guess; the environment, which knows only text, is turned into these
 types in `environment`.

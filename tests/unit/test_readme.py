@@ -1,4 +1,4 @@
-"""The README says what the code does: its settings table, its commands, its error codes."""
+"""README, settings and measurements say what the code does: tables, commands, error codes, paths."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from edged.settings import markdown_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+SETTINGS = (ROOT / "configs" / "README.md").read_text("utf-8")
+MEASURED = (ROOT / "tests" / "README.md").read_text("utf-8")
 
 
 def test_settings_table_is_the_one_made_from_the_code() -> None:
     """The table between the marks equals `markdown_table()`."""
-    match = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- /settings -->", README, re.DOTALL)
+    match = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- /settings -->", SETTINGS, re.DOTALL)
     assert match is not None
     assert match[1].strip() == markdown_table().strip()
 
@@ -102,7 +104,7 @@ def code_of(text: str) -> list[str]:
 
 def test_every_path_that_is_named_exists() -> None:
     """Files and folders in back-ticks are there."""
-    named = re.findall(r"`((?:edged|configs|systemd|deploy|tests)/[\w./-]*)`", README)
+    named = re.findall(r"`((?:edged|configs|systemd|deploy|tests)/[\w./-]*)`", README + SETTINGS + MEASURED)
     missing = [name for name in named if not (ROOT / name).exists() and not name.startswith("edged/v1")]
     assert named
     assert not missing
