@@ -31,6 +31,10 @@ def _query(query: Query, letter: str, kind: str) -> prometheus.Dataquery:
     )
     if kind == "table":
         return built.instant().format(PromQueryFormat.TABLE)
+    if (
+        kind == "number"
+    ):  # over a range Grafana shows the last value there was: a dead node would stay `ready`
+        return built.instant()
     return built.range()
 
 
@@ -46,7 +50,7 @@ def _built(panel: Panel) -> timeseries.Panel | stat.Panel | table.Panel:
     built: timeseries.Panel | stat.Panel | table.Panel
     if panel.kind == "number":
         built = (
-            stat.Panel().color_mode(enums.BigValueColorMode.VALUE).graph_mode(enums.BigValueGraphMode.AREA)
+            stat.Panel().color_mode(enums.BigValueColorMode.VALUE).graph_mode(enums.BigValueGraphMode.NONE)
         )
     elif panel.kind == "table":
         built = table.Panel()

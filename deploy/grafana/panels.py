@@ -8,6 +8,7 @@ from typing import Literal
 NODE = '{instance=~"$instance"}'
 """The nodes that are chosen at the top of the dashboard."""
 DONE = ', outcome="done"'
+READY = 'sum (edged_engine_phase{instance=~"$instance", phase="ready"}) or vector(0)'
 LEVELS = {"0": ("cool", "green"), "1": ("warm", "yellow"), "2": ("hot", "orange"), "3": ("critical", "red")}
 NO_YES = {"0": ("no", "green"), "1": ("yes", "red")}
 IN_OUT = {"0": ("out", "orange"), "1": ("in", "green")}
@@ -284,15 +285,15 @@ FLEET = (
     Panel(
         "Nodes that answer",
         "Engines that are ready.",
-        (Query('sum (edged_engine_phase{instance=~"$instance", phase="ready"})', "ready"),),
+        (Query(READY, "ready"),),
         kind="number",
         width=4,
         height=4,
     ),
     Panel(
         "Nodes that do not",
-        "Scraped, but without an engine that is ready.",
-        (Query('sum (1 - edged_engine_phase{instance=~"$instance", phase="ready"})', "not ready"),),
+        "Seen within a day, and without an engine that is ready just now: loading, broken, or the node is gone.",
+        (Query(f"count (present_over_time(edged_uptime_seconds{NODE}[1d])) - ({READY})", "not ready"),),
         kind="number",
         width=4,
         height=4,
