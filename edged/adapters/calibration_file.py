@@ -6,6 +6,7 @@ import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edged import whole_file
 from edged.core import calibration
 from edged.core.calibration import Calibration, Key
 
@@ -46,23 +47,7 @@ def write(state: Path, made: Calibration) -> Path:
     """
     state.mkdir(parents=True, exist_ok=True)
     path, part = state / NAME, state / f"{NAME}.{os.getpid()}.part"
-    try:
-        # Made anew, never what lies there: root calibrates, and the folder is the service's, whose account could
-        # have put a link to another file in its place.
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:
-            file.write(calibration.encode(made))
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    whole_file.write(path, calibration.encode(made), part=part, mode=0o644)
     return path
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import structlog
 
+from edged import whole_file
+
 TEXT_MAX = 4096
 
 log = structlog.get_logger()
@@ -35,11 +37,7 @@ class Note:
         try:
             if text:
                 beside = self._path.with_name(f".{self._path.name}")
-                # Made anew: root may be who writes (`edged clocks --restore`), into a folder that is the service's.
-                beside.unlink(missing_ok=True)
-                with beside.open("x", encoding="utf-8") as file:
-                    file.write(f"{text}\n")
-                beside.replace(self._path)
+                whole_file.write(self._path, f"{text}\n".encode(), part=beside, mode=0o644, sync=False)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:

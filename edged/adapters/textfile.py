@@ -7,12 +7,11 @@ everybody may read it. Nothing is synced: after a power cut the numbers are old 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-MODE = 0o644
+from edged import whole_file
 
 log = structlog.get_logger()
 
@@ -32,17 +31,12 @@ class Textfile:
         """Replace its content; a disk that refuses is told in the log, once for each reason."""
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            beside.write_text(text, "utf-8")
-            beside.chmod(MODE)
-            beside.replace(self._path)
+            whole_file.write(self._path, text.encode(), part=beside, mode=0o644, sync=False)
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != self._complained:
                 log.warning("metrics_textfile_failed", file=str(self._path), reason=reason)
             self._complained = reason
-            # It refuses that as well: a read-only file system, a folder that is a file.
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
             return
         self._complained = ""
 

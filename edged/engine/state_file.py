@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from edged import whole_file
+
 SUFFIX, UNFINISHED = ".kv", ".tmp"
 
 _HEAD = struct.Struct("<8sI")
@@ -80,24 +82,7 @@ def write(path: Path, key: str, tokens: Sequence[int], state: bytearray) -> int:
 
 def place(path: Path, *parts: bytes | bytearray) -> None:
     """Make a file with these contents appear whole, or not at all."""
-    unfinished = path.with_suffix(UNFINISHED)
-    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            for part in parts:
-                view = memoryview(part)
-                while view:
-                    view = view[file.write(view) :]
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    whole_file.write(path, *parts, part=path.with_suffix(UNFINISHED))
 
 
 def _header(file: BinaryIO) -> Header:

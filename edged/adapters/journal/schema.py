@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import edged
 from edged.errors import EdgedError, SettingsError
+from edged.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +178,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     path.chmod(0o600)
     empty = path.stat().st_size == 0
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -235,7 +236,7 @@ def set_aside(path: Path) -> Path:
         if old <= number - SET_ASIDE_KEPT:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(f"{stem}{old}{suffix}").unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return target
 
 
@@ -265,11 +266,3 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
