@@ -134,7 +134,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
     course = Course(Replies(topics, exchange, time.monotonic), journal, time.monotonic)
     answers = AnswerCache(settings.cache.answers, settings.cache.max_bytes, settings.cache.keep_s)
     upstream, away = parts.upstream(settings, inbox)
-    forget = Note(settings.paths.state / "forget")
+    forget = Note(settings.paths.state / "forget", durable=True)  # a device is told that it is forgotten
     roster = Roster()
     giving = Giving(
         course,

@@ -18,10 +18,12 @@ class Note:
 
     Args:
         path: its folder must be there when it is written.
+        durable: what was written stands there after a power cut, too; whoever writes waits for the disk.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = False) -> None:
         self._path = path
+        self._durable = durable
         self._complained = ""
 
     def read(self) -> str:
@@ -37,7 +39,8 @@ class Note:
         try:
             if text:
                 beside = self._path.with_name(f".{self._path.name}")
-                whole_file.write(self._path, f"{text}\n".encode(), part=beside, mode=0o644, sync=False)
+                line = f"{text}\n".encode()
+                whole_file.write(self._path, line, part=beside, mode=0o644, sync=self._durable)
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
