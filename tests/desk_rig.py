@@ -128,7 +128,7 @@ class Rig:
         sharing = Sharing(course, self.engine, self.clock, AnswerCache(16, 65_536, 3600.0))
         self.note = ""
         roster = Roster()
-        calling, blame = Calling(TOPICS.node), Blame(course, roster, attempts_max=3)
+        calling, blame = Calling(TOPICS.node, Toolbox()), Blame(course, roster, attempts_max=3)
         giving = Giving(course, self.engine, sharing, roster, Sessions(), calling, blame)
         self.desk = Desk(giving, Outbox(self.line, journal), Forgetting(self.engine, note=self.noted))
 

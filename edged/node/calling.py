@@ -31,23 +31,6 @@ class Tools(Protocol):
         """Nobody waits for these calls any more."""
 
 
-class NoTools:
-    """A node without tools of its own."""
-
-    def __init__(self) -> None:
-        self.tools: dict[str, Tool] = {}
-
-    def run(self, number: int, run: int, calls: tuple[Call, ...], node: str, vitals: dict[str, Any]) -> None:
-        """There is nothing to run."""
-        raise ValueError(
-            f"job {number} called {len(calls)} tools of a node that has none ({run}, {node}, {vitals})"
-        )
-
-    def give_up(self, run: int) -> None:
-        """There is nothing to give up."""
-        raise ValueError(f"run {run} of a node that has no tools")
-
-
 @dataclass(slots=True)
 class Calling:
     """What jobs call.
@@ -60,7 +43,7 @@ class Calling:
     """
 
     node: str
-    toolbox: Tools = field(default_factory=NoTools)
+    toolbox: Tools
     rounds_max: int = 4
     vitals: dict[str, Any] = field(default_factory=dict)
     _runs: int = 0

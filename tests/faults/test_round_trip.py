@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import desk_rig
 import msgspec
 from desk_rig import Rig
 from faults.record import Trial
@@ -32,7 +33,6 @@ from edged.core.reply import Timings, Usage
 from edged.core.tools import Tool
 from edged.core.topics import Topics
 from edged.engine.messages import Ended, Prepared, Said, Started, Submit
-from edged.node.calling import NoTools
 from edged.node.controls import Controls
 from edged.node.intake import Intake
 from edged.node.recovery import recover
@@ -45,7 +45,7 @@ TOKENS = (0, 1, 2**32)
 ANSWERS = ('{"a": [1e308, "\\u0000"]}', *ODD_TEXTS)
 
 
-class Toolbox(NoTools):
+class Toolbox(desk_rig.Toolbox):
     """One tool that a question may name and that nothing calls."""
 
     def __init__(self) -> None:

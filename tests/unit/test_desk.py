@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from desk_rig import TOPICS, Rig, Server, Toolbox, ended
+from desk_rig import TOPICS, Rig, Server, ended
 from journals import answer, row
 from journals import desk as on_disk
 
@@ -54,7 +54,6 @@ def test_who_is_blamed_for_a_crash() -> None:
 def test_suspects_with_tools_go_one_at_a_time() -> None:
     """One whose tools run has its turn still: no other one begins, and it goes on when they are done."""
     rig = Rig()
-    rig.desk.calling.toolbox = Toolbox()
     for number in (1, 2, 3):
         rig.ask(number, tools=Offer(local=("t",)))
         rig.measured(number)
