@@ -171,7 +171,11 @@ def _engine(health: Health) -> Iterable[Family]:
         health.calibrated_decode_tokens_per_s,
     )
     yield _one("edged_calibrated_ratio", "Share of that rate reached lately.", health.calibrated_share)
-    yield _one("edged_slow", "Whether a cool board is far below its calibrated rate.", health.slow)
+    yield _one(
+        "edged_slow",
+        "Whether a cool board was far below its calibrated rate when it last wrote alone.",
+        health.slow,
+    )
     yield _one("edged_prefill_tokens_per_second", "Prompt tokens read lately.", health.prefill_tokens_per_s)
 
 

@@ -70,7 +70,8 @@ class Engine(Section):
     context_max: Tokens = 2048
     """Tokens of prompt and answer together while the board is cool."""
     context_min: Tokens = 1024
-    """Tokens of prompt and answer together when heat has taken all it may; at most `context_max`."""
+    """Tokens of prompt and answer together when heat has taken all it may; at most `context_max`. Each time
+    that the kernel ends the engine for want of memory takes 256 from that, down to this, until the next start."""
     batch_tokens: Annotated[int, Field(strict=True, ge=16, le=4096)] | None = None
     """Prompt tokens computed in one step, fewer let cancels in sooner; without it 128, of small models 256. A step
     takes an eighth of `hang_s` at most."""
