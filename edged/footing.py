@@ -10,7 +10,7 @@ import structlog
 
 from edged.adapters import calibration_file
 from edged.adapters.vitals import VitalsReader
-from edged.core.calibration import Calibration
+from edged.core.calibration import Calibration, Key
 from edged.core.huge_pages import wanted
 from edged.core.topology import KEPT_AWAY, Choice, choose, format_cores, threads
 from edged.errors import SettingsError
@@ -63,16 +63,27 @@ def find_footing(settings: Settings, reader: VitalsReader) -> Footing:
 
 
 def _calibration(settings: Settings, reader: VitalsReader, choice: Choice) -> Calibration | None:
-    """What `edged calibrate` measured, if it holds for this model, these cores and this llama.cpp."""
-    model = settings.model
-    board, layers = reader.topology().board, settings.engine.gpu_layers
-    key = calibration_file.key(model.path, model.sha256, board, choice.engine, layers)
-    if key is None:
-        return None
-    found, reason = calibration_file.fitting(settings.paths.state, key)
+    found, reason = calibrated(settings, reader.topology().board, choice)
     if reason is not None:
         log.warning("calibration_ignored", reason=reason, mend="run edged calibrate again")
     if found is not None and found.notes:
         mend = "run edged calibrate again while the board rests"
         log.warning("calibration_doubtful", notes=list(found.notes), mend=mend)
     return found
+
+
+def calibrated(
+    settings: Settings, board: str | None, choice: Choice
+) -> tuple[Calibration | None, str | None]:
+    """What `edged calibrate` measured, if it holds for this model, these cores and this llama.cpp, else why not.
+
+    Two Nones where there is none, or no model.
+    """
+    now = key(settings, board, choice)
+    return (None, None) if now is None else calibration_file.fitting(settings.paths.state, now)
+
+
+def key(settings: Settings, board: str | None, choice: Choice) -> Key | None:
+    """What a calibration is of that is made now; None where the model cannot be seen."""
+    model, layers = settings.model, settings.engine.gpu_layers
+    return calibration_file.key(model.path, model.sha256, board, choice.engine, layers)

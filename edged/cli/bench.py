@@ -14,6 +14,7 @@ from ..core.calibration import Calibration
 from ..core.huge_pages import wanted
 from ..core.topology import threads as settle
 from ..errors import EX_TEMPFAIL, EngineError, ModelError, NotNowError, SettingsError
+from ..footing import calibrated
 from ..measuring import tables
 from ..measuring.benching import Bench
 from ..measuring.benching import bench as run_tests
@@ -58,7 +59,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
     console = Console(stderr=True, highlight=False)
     try:
         site = find(lambda: settings_file.load(config), model)
-        made = _calibration(site)
+        made, _ = calibrated(site.settings, site.board.name, site.choice)
         counts = _counts(site, threads, made)
         notes = check(site, depth + max(prompt, generate, 1) + 512, anyway=anyway)
         columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn())
@@ -83,13 +84,6 @@ def bench(  # noqa: PLR0917 - typer gives them by name
         print(_as_json(result))
     else:
         _show(Console(highlight=False), result)
-
-
-def _calibration(site: Site) -> Calibration | None:
-    """What a daemon with these settings would go by."""
-    model, layers = site.settings.model, site.settings.engine.gpu_layers
-    key = calibration_file.key(model.path, model.sha256, site.board.name, site.choice.engine, layers)
-    return None if key is None else calibration_file.fitting(site.state, key)[0]
 
 
 def _counts(site: Site, threads: int | None, made: Calibration | None) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from edged.adapters import calibration_file, machine, model_file
+from edged.adapters import machine, model_file
 from edged.adapters.model_file import ModelFile
 from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.probe import Asked, probe
@@ -19,7 +19,6 @@ from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.client.local import NoDaemonError, order, usual
 from edged.core.board import Board
-from edged.core.calibration import Key
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
 from edged.core.checks import node as node_checks
@@ -34,6 +33,7 @@ from edged.engine import template_file
 from edged.engine.environment import huge_pages
 from edged.engine.trial_client import describe, used_sets
 from edged.errors import EngineError, ModelError, SettingsError
+from edged.footing import calibrated
 from edged.node.clocks import NOTE
 from edged.settings import Settings
 from edged.settings.http import is_loopback
@@ -137,16 +137,10 @@ def _huge_pages(found: Board, choice: Choice | None, settings: Settings | None) 
     if settings is None:
         return board_checks.huge_pages(huge_pages(Path("/sys")))
     made = None
-    if choice is not None and (key := _key(settings, found, choice)) is not None:
-        made, _ = calibration_file.fitting(settings.paths.state, key)
+    if choice is not None:
+        made, _ = calibrated(settings, found.name, choice)
     measured = None if made is None else made.huge_pages
     return board_checks.huge_pages(huge_pages(settings.paths.sys), settings.engine.huge_pages, measured)
-
-
-def _key(settings: Settings, found: Board, choice: Choice) -> Key | None:
-    """What a calibration must have been made with."""
-    model, layers = settings.model, settings.engine.gpu_layers
-    return calibration_file.key(model.path, model.sha256, found.name, choice.engine, layers)
 
 
 def _heat(vitals: Vitals, found: Board, settings: Settings | None) -> Iterator[Verdict]:
@@ -199,11 +193,10 @@ def _model(
     if context is not None:
         yield context
     if choice is not None:
-        key = _key(settings, found, choice)
         if state.closed:
             yield unknown("calibration", NOT_TOLD)
-        elif key is not None:
-            yield model_checks.calibration(*calibration_file.fitting(settings.paths.state, key))
+        else:
+            yield model_checks.calibration(*calibrated(settings, found.name, choice))
 
 
 def _template(configured: Path | None, model: ModelFile) -> Verdict:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from edged import __version__
-from edged.adapters import calibration_file
+from edged import __version__, footing
 from edged.core import calibration
 from edged.core.calibration import Calibration, Step
 from edged.core.huge_pages import Measured
@@ -47,9 +46,7 @@ def calibrate(site: Site, notes: list[str], *, quick: bool, tell: Tell) -> Calib
         ModelError: the file went away.
     """
     settings, cores = site.settings, site.choice.engine
-    key = calibration_file.key(
-        settings.model.path, settings.model.sha256, site.board.name, cores, settings.engine.gpu_layers
-    )
+    key = footing.key(settings, site.board.name, site.choice)
     if key is None:
         raise ModelError(
             f"{settings.model.path}: the file is gone; put the model there or correct model.path"
