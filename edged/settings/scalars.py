@@ -34,8 +34,12 @@ Cores = Annotated[
 ]
 Host = Annotated[
     str,
-    StringConstraints(pattern=r"^[^\s\x00-\x1f\x7f]{1,253}$"),
-    Accepts("host name or address without spaces"),
+    # A colon stands in addresses of IPv6 alone, where there are two and more; behind % the interface's name.
+    StringConstraints(
+        pattern=r"^([^\s\x00-\x1f\x7f:/\[\]]{1,253}"
+        r"|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,39}(%[^\s\x00-\x1f\x7f:/\[\]]{1,15})?)$"
+    ),
+    Accepts("host name or address alone: no mqtt://, port, brackets or spaces"),
 ]
 UserName = Annotated[
     str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,256}$"), Accepts("1 to 256 printable characters")

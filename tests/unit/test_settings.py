@@ -122,7 +122,11 @@ def test_defaults(file: Path) -> None:
         ('[node]\npools = "hall"', "node.pools", "list, each 1 to 64 of"),
         ('[node]\nprefix = "edged/+"', "node.prefix", "and / between levels"),
         ('[node]\nprefix = "edged/"', "node.prefix", "and / between levels"),
-        ('[mqtt]\nhost = "two words"', "mqtt.host", "without spaces"),
+        ('[mqtt]\nhost = "two words"', "mqtt.host", "host name or address alone"),
+        ('[mqtt]\nhost = "mqtt://broker.lan"', "mqtt.host", "no mqtt://"),
+        ('[mqtt]\nhost = "broker.lan:8883"', "mqtt.host", "no mqtt://, port"),
+        ('[mqtt]\nhost = "192.0.2.1:8883"', "mqtt.host", "no mqtt://, port"),
+        ('[mqtt]\nhost = "[2001:db8::1]"', "mqtt.host", "brackets"),
         ("[mqtt.tls]", "mqtt.tls.ca", "missing"),
         ("mqtt = 5", "mqtt", "a section, written [mqtt], is accepted"),
         ("[[mqtt]]\nport = 1", "mqtt", "a section, written [mqtt], is accepted"),
@@ -143,6 +147,16 @@ def test_bad_value(file: Path, text: str, key: str, accepted: str) -> None:
     assert "\n" not in line
     assert line.startswith(f"{file}: {key}: ")
     assert accepted in line
+
+
+@pytest.mark.parametrize(
+    "host",
+    "broker broker.lan. my_broker bücher.example 192.0.2.10 "
+    ":: ::1 2001:db8::10 fe80::1%eth0 ::ffff:192.0.2.10 2001:db8:1:2:3:4:5:6".split(),
+)
+def test_hosts(file: Path, host: str) -> None:
+    """Names and addresses as the resolver takes them, those of IPv6 bare."""
+    assert load(written(file, f'[mqtt]\nhost = "{host}"\n{LEAST}')).mqtt.host == host
 
 
 CONTRADICTIONS = [
