@@ -60,7 +60,6 @@ from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
 from edged.tools.client import Toolbox
 
-EX_DIED = 70  # EX_SOFTWARE of sysexits.h: systemd starts us again
 ENGINE_STOP_S = 1.0
 HTTP_STOP_S = 2.0
 LOOKUP_S = 60.0
@@ -283,4 +282,4 @@ def run(  # noqa: C901, PLR0915 - one line a part
     line.stop(1.0)
     journal.close(2.0)
     log.info("stopped", jobs_left=len(desk.roster))
-    return 0 if died is None else EX_DIED
+    return os.EX_OK if died is None else os.EX_SOFTWARE  # systemd starts us again

@@ -1,7 +1,7 @@
 """Everything edged raises on purpose.
 
-Two families: a `SettingsError` is the operator's to mend and ends the process with exit code 78 (EX_CONFIG of
-sysexits.h, which the unit file does not restart); a `Refusal` is the asking device's to mend and becomes an
+Two families: a `SettingsError` is the operator's to mend and ends the process with exit code 78 (`os.EX_CONFIG`,
+which the unit file does not restart); a `Refusal` is the asking device's to mend and becomes an
 `error` reply. Everything else that escapes is a defect.
 """
 
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
-
-EX_TEMPFAIL = 75  # sysexits.h; systemd starts us again
-EX_CONFIG = 78  # sysexits.h; systemd: RestartPreventExitStatus=78
 
 Code = Literal[
     "bad_request",
@@ -41,7 +38,7 @@ class SettingsError(EdgedError):
 
 
 class NotNowError(EdgedError):
-    """What is needed for a start, or a measurement, is not to be had just now: exit code 75 (EX_TEMPFAIL)."""
+    """What is needed for a start, or a measurement, is not to be had just now: exit code 75 (`os.EX_TEMPFAIL`)."""
 
 
 class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, not a fault

@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from .. import __version__
-from ..errors import EX_CONFIG, EX_TEMPFAIL, NotNowError, SettingsError
+from ..errors import NotNowError, SettingsError
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 OVER_MQTT, ON_THE_BOARD = "Over MQTT, from anywhere", "On the board"
@@ -96,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         app(given, prog_name="edged")
     except SettingsError as error:
         print(error, file=sys.stderr)
-        sys.exit(EX_CONFIG)
+        sys.exit(os.EX_CONFIG)
     except NotNowError as error:
         print(error, file=sys.stderr)
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
     sys.exit(0)

@@ -1,7 +1,7 @@
 """`edged ask`: a question from the command line, the answer as it comes. Talks to the broker alone.
 
-Exit codes: 0 answered; 1 refused, failed, or the broker does not let us; 2 wrong usage; 75 (EX_TEMPFAIL of
-sysexits.h) when asking again later may help: busy, hot, loading, draining, interrupted, expired, no answer in
+Exit codes: 0 answered; 1 refused, failed, or the broker does not let us; 2 wrong usage; 75 (`os.EX_TEMPFAIL`)
+when asking again later may help: busy, hot, loading, draining, interrupted, expired, no answer in
 time, broker or node not there; 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP, the question then is
 cancelled.
 
@@ -25,7 +25,6 @@ from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, Unrea
 from ..core.answer_text import Kind
 from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
 from ..core.transcript import Transcript
-from ..errors import EX_TEMPFAIL
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
@@ -195,7 +194,7 @@ def complain(who: str, error: Exception) -> int:
         if error.retry_after_ms is not None:
             text += f" (ask again in {error.retry_after_ms / 1000:.1f} s)"
     print(f"{who}: {printable(' '.join(text.split()))}", file=sys.stderr)
-    return EX_TEMPFAIL if temporary else 1
+    return os.EX_TEMPFAIL if temporary else 1
 
 
 def note(line: str) -> None:

@@ -1,5 +1,6 @@
 """`edged bench`: prefill and decode in llama-bench's terms, and how near decode comes to the memory's limit."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from ..adapters import calibration_file
 from ..core.calibration import Calibration
 from ..core.huge_pages import wanted
 from ..core.topology import threads as settle
-from ..errors import EX_TEMPFAIL, EngineError, ModelError, NotNowError, SettingsError
+from ..errors import EngineError, ModelError, NotNowError, SettingsError
 from ..footing import calibrated
 from ..measuring import tables
 from ..measuring.benching import Bench
@@ -77,7 +78,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
                 tell=lambda what, done: progress.update(task, description=what, completed=done),
             )
     except NotNowError as error:
-        sys.exit(_failed(error, EX_TEMPFAIL))
+        sys.exit(_failed(error, os.EX_TEMPFAIL))
     except (EngineError, ModelError) as error:
         sys.exit(_failed(error, 1))
     if as_json:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..adapters import calibration_file
 from ..core.calibration import Calibration
-from ..errors import EX_TEMPFAIL, EngineError, ModelError, NotNowError
+from ..errors import EngineError, ModelError, NotNowError
 from ..measuring import tables
 from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
@@ -61,7 +61,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         if svg is not None:
             svg.write_text(tables.calibration_svg(made), "utf-8")
     except NotNowError as error:
-        sys.exit(_failed(error, EX_TEMPFAIL))
+        sys.exit(_failed(error, os.EX_TEMPFAIL))
     except (EngineError, ModelError) as error:
         sys.exit(_failed(error, 1))
     except OSError as error:

@@ -1,6 +1,7 @@
 """`edged status`, `drain`, `undrain`: the daemon on this machine, for its operator and for playbooks."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,10 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..client.local import PLACES, NoDaemonError, order, usual
-from ..errors import EX_TEMPFAIL
 from . import ON_THE_BOARD, app
 
-EX_UNAVAILABLE = 69  # sysexits.h: there is no daemon
 LOOK_S = 0.5
 
 Socket = Annotated[
@@ -63,7 +62,7 @@ def drain(
         print(
             f"not idle after {timeout:g} s; the node stays drained: wait again, or undrain", file=sys.stderr
         )
-        sys.exit(EX_TEMPFAIL)
+        sys.exit(os.EX_TEMPFAIL)
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)
@@ -88,7 +87,7 @@ def _order(socket: Path | None, op: str) -> dict[str, Any]:
 
 def _end(text: str) -> NoReturn:
     print(text, file=sys.stderr)
-    sys.exit(EX_UNAVAILABLE)
+    sys.exit(os.EX_UNAVAILABLE)
 
 
 def _print(told: dict[str, Any], *, as_json: bool) -> None:

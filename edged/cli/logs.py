@@ -1,7 +1,7 @@
 """`edged logs`: the service's lines in systemd's journal, asked for by edged's own fields. Runs journalctl.
 
-Exit codes: those of journalctl, whose place this process gives up; 69 (EX_UNAVAILABLE of sysexits.h) where there is
-no journal, 77 (EX_NOPERM) where it may not be read.
+Exit codes: those of journalctl, whose place this process gives up; 69 (`os.EX_UNAVAILABLE`) where there is no
+journal, 77 (`os.EX_NOPERM`) where it may not be read.
 """
 
 import os
@@ -15,7 +15,6 @@ import typer
 
 from . import ON_THE_BOARD, app
 
-EX_UNAVAILABLE, EX_NOPERM = 69, 77
 PLACES = (Path("/var/log/journal"), Path("/run/log/journal"))
 """Where systemd-journald keeps the system's journal, systemd-journald.service(8)."""
 UNIT = "edged"
@@ -61,17 +60,17 @@ def logs(  # noqa: PLR0917 - typer gives them by name
         _refuse(
             "there is no journalctl here: in the journal stands what runs under systemd; what `edged run` logs in a"
             " terminal or container stands where its standard error goes",
-            EX_UNAVAILABLE,
+            os.EX_UNAVAILABLE,
         )
     found, readable = journals(PLACES if directory is None else (directory,))
     if not found:
         where = "here: is systemd-journald running?" if directory is None else f"in {directory}"
-        _refuse(f"there are no journal files {where}", EX_UNAVAILABLE)
+        _refuse(f"there are no journal files {where}", os.EX_UNAVAILABLE)
     if not readable:
         _refuse(
             "the journal may not be read: join the group systemd-journal (sudo usermod -aG systemd-journal $USER,"
             " then log in again), or use sudo",
-            EX_NOPERM,
+            os.EX_NOPERM,
         )
     given = arguments(
         job=job or (),

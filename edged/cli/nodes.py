@@ -1,11 +1,11 @@
 """`edged nodes`: every node that the broker knows, one line each, from what they keep there. Asks nobody."""
 
+import os
 import sys
 
 import msgspec
 
 from ..client import ClientError, UnreachableError
-from ..errors import EX_TEMPFAIL
 from . import OVER_MQTT, app, broker
 from .ask import complain
 from .fleet_table import FleetTable, paper
@@ -38,7 +38,7 @@ def nodes(  # noqa: PLR0917 - typer gives them by name
                 print(msgspec.json.encode(view.as_json()).decode())
         else:
             paper().print(FleetTable(found))
-        code = 0 if any(view.status == "online" for view in found) else EX_TEMPFAIL
+        code = 0 if any(view.status == "online" for view in found) else os.EX_TEMPFAIL
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged nodes", error)
     sys.exit(code)

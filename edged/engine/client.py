@@ -24,7 +24,6 @@ from edged.errors import EngineError
 
 COMMAND = (sys.executable, "-m", "edged.engine")
 """Starts the engine with llama.cpp; the number of its socket is appended."""
-EX_OSERR = 71
 """sysexits.h: the system cannot start a process."""
 
 
@@ -79,7 +78,7 @@ class EngineClient:
         except OSError as error:
             # No memory, no file descriptor left: that passes, and the daemon outlives it.
             self._process = None
-            self._emit(EngineGone(self.run, EX_OSERR, f"it cannot be started: {error.strerror or error}"))
+            self._emit(EngineGone(self.run, os.EX_OSERR, f"it cannot be started: {error.strerror or error}"))
             return
         channel: Channel[Any, Any] = Channel(ours, cast("Any", Report))
         self._orders = orders = queue.SimpleQueue[Order | None]()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.cli.logs import EX_NOPERM, EX_UNAVAILABLE, arguments, journals
+from edged.cli.logs import arguments, journals
 
 WRITER = "/lib/systemd/systemd-journal-remote"
 BOOT = "0f0f0f0f0f0f4f0f8f0f0f0f0f0f0f0f"
@@ -104,7 +104,7 @@ def test_arguments_follow() -> None:
 def test_without_journalctl(tmp_path: Path) -> None:
     """One sentence that says where the log is instead."""
     ended = logs(path=str(tmp_path))
-    assert ended.returncode == EX_UNAVAILABLE
+    assert ended.returncode == os.EX_UNAVAILABLE
     assert ended.stderr.startswith("edged logs: there is no journalctl here")
     assert len(ended.stderr.splitlines()) == 1
 
@@ -112,7 +112,7 @@ def test_without_journalctl(tmp_path: Path) -> None:
 def test_without_a_journal(tmp_path: Path) -> None:
     """An empty folder is named."""
     ended = logs("--directory", str(tmp_path))
-    assert ended.returncode == EX_UNAVAILABLE
+    assert ended.returncode == os.EX_UNAVAILABLE
     assert ended.stderr == f"edged logs: there are no journal files in {tmp_path}\n"
 
 
@@ -121,5 +121,5 @@ def test_a_journal_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "system.journal").symlink_to(tmp_path / "elsewhere")
     assert journals((tmp_path,)) == (1, 0)
     ended = logs("--directory", str(tmp_path))
-    assert ended.returncode == EX_NOPERM
+    assert ended.returncode == os.EX_NOPERM
     assert "join the group systemd-journal" in ended.stderr

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from edged.errors import EX_CONFIG
-
 UNIT = Path(__file__).parents[2] / "systemd" / "edged.service"
 
 
@@ -84,7 +82,7 @@ def test_readiness_and_watchdog(unit: dict[str, list[str]]) -> None:
 def test_restart(unit: dict[str, list[str]]) -> None:
     """Whatever ends it, it comes back for ever; only a wrong configuration waits for its operator."""
     assert unit["Service.Restart"] == ["always"]
-    assert unit["Service.RestartPreventExitStatus"] == [str(EX_CONFIG)]
+    assert unit["Service.RestartPreventExitStatus"] == [str(os.EX_CONFIG)]
     assert unit["Unit.StartLimitIntervalSec"] == ["0"]
     assert 5 <= int(unit["Service.RestartSec"][0]) <= 60
 
