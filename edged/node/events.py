@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.core.link import (
-    Arrived,
-    Connected,
-    ConnectFailed,
-    Delivered,
-    Disconnected,
-    Subscribed,
-    ThreadDied,
-    Undelivered,
-    Unsubscribed,
-)
+from edged.core.link import LinkEvent
 from edged.core.records import JournalEvent
-from edged.core.upstream import Begun, Broke, Over, Said
+from edged.core.upstream import Event as UpstreamEvent
 from edged.engine.client import EngineGone, EngineSaid
 from edged.node.vitals_thread import VitalsRead
 from edged.tools.client import ToolsRan
@@ -44,25 +34,14 @@ class LocalOrder:
 
 
 Event = (
-    Arrived
-    | Connected
-    | Disconnected
-    | ConnectFailed
-    | Delivered
-    | Undelivered
+    LinkEvent
+    | JournalEvent
+    | UpstreamEvent
     | EngineGone
     | EngineSaid
     | LocalOrder
     | ReloadAsked
     | StopAsked
-    | Subscribed
-    | ThreadDied
     | ToolsRan
-    | Unsubscribed
     | VitalsRead
-    | Begun
-    | Said
-    | Over
-    | Broke
-    | JournalEvent
 )
