@@ -16,7 +16,7 @@ from typing import Any
 
 from edged.engine.chat import ChatTemplate
 from edged.engine.messages import Submit
-from edged.engine.ports import Chooser
+from edged.engine.ports import ABORTED, Chooser
 from edged.engine.prepare import Preparation
 
 BEGIN, END, OPEN, CLOSE, SYSTEM, USER, ASSISTANT = range(256, 263)
@@ -36,7 +36,6 @@ THINKING = PLAIN + "{{ '<think>\n' }}"
 """The same for a model whose answer starts inside its thinking, as R1-Distill's does."""
 TAGGED = PLAIN + "{# <think> #}"
 """The same for a model that writes its opening tag itself."""
-ABORTED = 2
 
 _TEXT = {number: text.encode() for text, number in SPECIALS.items()}
 _SPLIT = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + ")")

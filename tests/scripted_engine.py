@@ -25,7 +25,7 @@ from pathlib import Path
 from edged.core.batching import ROWS_MAX
 from edged.engine.chat import ChatTemplate
 from edged.engine.messages import Configure, ModelInfo
-from edged.engine.ports import Chooser
+from edged.engine.ports import ABORTED, Chooser
 from edged.engine.prepare import Preparation
 from edged.engine.process import LoadedModel, run
 
@@ -34,7 +34,6 @@ GO, END, CLOSE, WORD0 = 1, 2, 3, 1_000_000
 CONTROL = {"<go>": GO, "</think>": CLOSE}
 TEMPLATE = "{% for turn in messages %}{{ turn.content }} {% endfor %}<go>"
 THINKING = "{% for turn in messages %}{{ turn.content }} {% endfor %}<think> <go>"
-OK, ABORTED = 0, 2
 
 _DIRECTIVE = re.compile(r"(tokens|step_ms|read_ms|crash|hang|at|measure)=(\w+)")
 
@@ -132,7 +131,7 @@ class ScriptedPasses:
             pause_s = max(pause_s, float(step_ms) / 1000 * (max(1, rows)))
         if pause_s and self._stop.wait(pause_s):
             return ABORTED
-        return OK
+        return 0
 
     def _misbehave(self, script: dict[str, str], written: int) -> None:
         if written != int(script.get("at", "2")):

@@ -28,7 +28,7 @@ DIMENSIONS_MAX = 4
 SIZE_MAX = 1 << 46
 ALIGNMENT_DEFAULT, ALIGNMENT_MAX = 32, 1 << 16
 
-_MAGIC = b"GGUF"
+MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _NUMBERS_KEPT = 512
@@ -214,7 +214,7 @@ def parse(content: bytes) -> Header:
         GgufError: it is no GGUF, or claims what cannot be.
     """
     source = _Bytes(content)
-    if content[:4] != _MAGIC:
+    if content[:4] != MAGIC:
         raise GgufError(f"it begins with {content[:4].decode('latin-1')!a}, not with 'GGUF'")
     source.take(4)
     version = int(source.number("I"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.core.batching import rows_for
-from edged.core.gguf import readable
+from edged.core.gguf import MAGIC, readable
 from edged.core.gpu import why_unused
 from edged.engine import llama, template_file
 from edged.engine.chat import CHATML, ChatTemplate
@@ -27,7 +27,6 @@ from edged.errors import ModelError
 if TYPE_CHECKING:
     from edged.engine.constraint import Constraints
 
-MAGIC = b"GGUF"
 HASH_CHUNK_BYTES = 1 << 20
 
 

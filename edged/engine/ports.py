@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+ABORTED = 2
+"""What `Passes.decode` returns where `stop_pass` stopped it: llama_decode's value (llama.h)."""
+
 
 class Tokenize(Protocol):
     """Text to tokens."""

@@ -15,12 +15,11 @@ from edged.core.rates import Counters
 from edged.engine.drafts import Draft, Drafts
 from edged.engine.limits import Limits
 from edged.engine.line import Line
-from edged.engine.ports import Passes
+from edged.engine.ports import ABORTED, Passes
 from edged.engine.sequence import Sequence
 from edged.engine.slots import Slots
 from edged.errors import EngineError
 
-ABORTED = 2  # llama_decode: stopped by the abort callback
 LONG_PASS_ROWS = 16
 """A cancelled question's pass is aborted only when it reads that much, for a shorter one is over as soon, and when
 nobody else runs: who asks and takes back without a pause would keep all others from ever getting on."""

@@ -19,6 +19,7 @@ import structlog
 
 from edged.core import admin
 from edged.core.admin import Order, Result
+from edged.core.gguf import MAGIC
 from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import Instant
 from edged.errors import Refusal, SettingsError
@@ -34,7 +35,6 @@ later one is meant, for a button says the same each time."""
 KEPT_RESULTS = 64
 FINISH_S = 10.0
 """Before another model is loaded, answers that run may finish for so long; the rest are computed again."""
-GGUF_MAGIC = b"GGUF"
 
 Answer = Callable[[Result], None]
 
@@ -241,10 +241,10 @@ class Admin:
             raise Refusal("bad_request", "path leads out of admin.models")
         try:
             with path.open("rb") as file:
-                magic = file.read(len(GGUF_MAGIC))
+                magic = file.read(len(MAGIC))
         except OSError as error:
             raise Refusal("bad_request", f"{name}: {error.strerror}; name a file in admin.models") from None
-        if magic != GGUF_MAGIC:
+        if magic != MAGIC:
             raise Refusal("bad_request", f"{name} is no GGUF file")
         return path
 

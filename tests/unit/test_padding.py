@@ -14,6 +14,7 @@ from edged.core.padding import AGAIN_AFTER, TRIALS, Padding, missing
 from edged.engine import llama
 from edged.engine.llama.bindings import C
 from edged.engine.llama.rows import CELLS, Row, idle_rows
+from edged.engine.ports import ABORTED
 
 STREAMS, CONTEXT = 5, 512
 CUT_ABOVE = 40
@@ -197,7 +198,7 @@ def test_an_aborted_pass_leaves_none(model: llama.Model) -> None:
     for stream in range(3):
         padded.add(5, 0, stream, logits=True)
     padded.stop_pass()
-    assert padded.decode(1) == llama.ABORTED
+    assert padded.decode(1) == ABORTED
     padded.stop_pass(False)
     assert ends(padded)[3:] == [0, 0]
     for stream in range(3):

@@ -6,16 +6,14 @@ model thread. Nothing here knows of questions, slots or policy. Symbols named he
 """
 
 from .bindings import give_back
-from .context import ABORTED, KV_TYPES, NO_SLOT, Context
+from .context import KV_TYPES, Context
 from .devices import gpu_backends, gpus
 from .library import LogLine, start, system_info, version
 from .model import Model, Token
 from .sampler import Sampler
 
 __all__ = [
-    "ABORTED",
     "KV_TYPES",
-    "NO_SLOT",
     "Context",
     "LogLine",
     "Model",

@@ -16,9 +16,6 @@ KV_TYPES = {"f16": 1, "q8_0": 8}
 """ggml_type numbers (ggml.h) of the KV cache types that settings offer."""
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 """llama_flash_attn_type (llama.h)."""
-NO_SLOT = 1
-ABORTED = 2
-"""Return values of llama_decode: no room in the KV cache; aborted by the callback."""
 
 
 class Context:
@@ -115,8 +112,8 @@ class Context:
         """Run one forward pass over the rows added since the last one to its end, and empty the batch.
 
         Returns:
-            0, or `NO_SLOT`, or `ABORTED` (then some rows may stand in the cache: forget them), or a negative
-            number for a failure inside llama.cpp.
+            0, or 1 where the cache has no room, or `ABORTED` (then some rows may stand in the cache: forget
+            them), or a negative number for a failure inside llama.cpp.
         """
         if threads != self._threads:
             # llama.cpp takes the first count for one row and the second for more; what counts as decoding is
