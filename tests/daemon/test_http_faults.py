@@ -71,6 +71,18 @@ class Faced:
             time.sleep(0.05)
         return min(found)
 
+    def crowd(self, within_s: float) -> None:
+        """Twenty times as many connections as there are places say nothing: all but a few are closed in time."""
+        before = self.files_at_rest()
+        silent = [socket.create_connection(("127.0.0.1", self.port)) for _ in range(20 * PLACES)]
+        end = time.monotonic() + within_s
+        while sum(_closed(one) for one in silent) < 18 * PLACES:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert self.files() <= before + 2 * PLACES
+        for one in silent:
+            one.close()
+
 
 @pytest.fixture
 def faced(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> Faced:
@@ -126,15 +138,7 @@ def test_no_files_are_left(faced: Faced, broker: Mosquitto, device: MakeDevice) 
 
 def test_many_that_say_nothing(faced: Faced) -> None:
     """Of connections without a request no more than twice the places are held open, whoever comes."""
-    before = faced.files_at_rest()
-    silent = [socket.create_connection(("127.0.0.1", faced.port)) for _ in range(20 * PLACES)]
-    end = time.monotonic() + WAIT_S
-    while sum(_closed(one) for one in silent) < 18 * PLACES:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert faced.files() <= before + 2 * PLACES
-    for one in silent:
-        one.close()
+    faced.crowd(WAIT_S)
     faced.wait_answers()
 
 
@@ -146,16 +150,9 @@ def test_many_that_never_shake_hands(daemon: MakeDaemon, broker: Mosquitto, tmp_
         "http": {"enabled": True, "port": port, "connections": PLACES},
         "http.tls": {"cert": str(pair.cert), "key": str(pair.key)},
     }
-    faced = Faced(daemon(broker, sections, scripted=True).start(), port)
-    before = faced.files()
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20 * PLACES)]
-    end = time.monotonic() + HEAD_S / 2  # before time alone closes them
-    while sum(_closed(one) for one in silent) < 18 * PLACES:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert faced.files() <= before + 2 * PLACES
-    for one in silent:
-        one.close()
+    Faced(daemon(broker, sections, scripted=True).start(), port).crowd(
+        HEAD_S / 2
+    )  # before time alone closes them
 
 
 def test_each_place_is_one(faced: Faced) -> None:

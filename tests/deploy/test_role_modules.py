@@ -8,6 +8,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import boards
 import pytest
@@ -99,21 +100,27 @@ class Breaking(BaseHTTPRequestHandler):
         """Nothing: tests are quiet."""
 
 
-def test_a_server_that_breaks_off_in_a_chunk(tmp_path: Path) -> None:
-    """It is asked again in the same run, as one that tells a length is."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+def fetched(folder: Path, behaving: type[BaseHTTPRequestHandler], **more: Any) -> dict[str, Any]:
+    """What the module says of fetching small.gguf from a server that behaves so."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), behaving)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        told = module(
-            tmp_path,
+        return module(
+            folder,
             "edged_model",
-            path=str(tmp_path / "small.gguf"),
+            path=str(folder / "small.gguf"),
             sha256=hashlib.sha256(WEIGHTS).hexdigest(),
             url=f"http://127.0.0.1:{server.server_address[1]}/small.gguf",
+            **more,
         )
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_server_that_breaks_off_in_a_chunk(tmp_path: Path) -> None:
+    """It is asked again in the same run, as one that tells a length is."""
+    told = fetched(tmp_path, Breaking)
     assert told.get("have"), told
     assert (tmp_path / "small.gguf").read_bytes() == WEIGHTS
     assert Breaking.asked == 2
@@ -138,20 +145,7 @@ def test_a_server_that_would_fill_the_disk(tmp_path: Path, *, chunked: bool) -> 
         def log_message(self, *_: object) -> None:
             """Nothing: tests are quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     free_mb = shutil.disk_usage(tmp_path).free // 10**6
-    try:
-        told = module(
-            tmp_path,
-            "edged_model",
-            path=str(tmp_path / "small.gguf"),
-            sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-            url=f"http://127.0.0.1:{server.server_address[1]}/small.gguf",
-            spare_mb=free_mb + 10_000 if chunked else 0,
-        )
-    finally:
-        server.shutdown()
-        server.server_close()
+    told = fetched(tmp_path, Endless, spare_mb=free_mb + 10_000 if chunked else 0)
     assert "MB are needed for what is to come and the journal" in told["msg"], told
     assert (tmp_path / "small.gguf.part").stat().st_size == 0
