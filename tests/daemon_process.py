@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
@@ -271,6 +271,15 @@ class MakeDaemon(Protocol):
         wrapper: Sequence[str] = (),
     ) -> DaemonProcess:
         """A node that is not started yet."""
+
+
+def close_all(made: Iterable[DaemonProcess]) -> None:
+    """End nodes: none may have left a process behind, and none may have told of a defect."""
+    strays = [pid for process in made for pid in process.close()]
+    assert strays == [], "an engine outlived its daemon"
+    for process in made:
+        tracebacks = [line for line in process.raw if line.startswith(b"Traceback")]
+        assert tracebacks == [], b"".join(process.raw[-60:]).decode(errors="replace")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -49,6 +49,27 @@ class Heard:
         return json.loads(self.payload)
 
 
+def hear(
+    broker: Mosquitto,
+    name: str,
+    topic: str,
+    on_message: Callable[[paho.Client, object, paho.MQTTMessage], None],
+    *,
+    inflight_max: int = 20,
+) -> paho.Client:
+    """A client in a thread of paho's own, once it is subscribed."""
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5)
+    subscribed = threading.Event()
+    client.max_inflight_messages_set(inflight_max)
+    client.on_message = on_message
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.connect(broker.host, broker.port)
+    client.loop_start()
+    client.subscribe(topic, qos=1)
+    assert subscribed.wait(WAIT_S)
+    return client
+
+
 def leave(client: paho.Client) -> None:
     """Disconnect and end the thread.
 

@@ -14,10 +14,9 @@ from typing import Literal
 
 import paho.mqtt.client as paho
 from broker import Mosquitto
-from device import TERMINAL, leave
+from device import TERMINAL, hear, leave
 from hypothesis import strategies as st
 from odd_questions import TEXT, Sent, packed, properties, questions
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from edged.core import control
 from edged.errors import Refusal
@@ -83,17 +82,7 @@ class Crowd:
         self._marks: set[str] = set()
         self._accepted: set[str] = set()
         self._changed = threading.Condition()
-        subscribed = threading.Event()
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id="crowd", protocol=MQTTProtocolVersion.MQTTv5
-        )
-        self._client.max_inflight_messages_set(20)
-        self._client.on_message = self._on_message
-        self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.connect(broker.host, broker.port)
-        self._client.loop_start()
-        self._client.subscribe("edged/v1/client/#", qos=1)
-        assert subscribed.wait(20)
+        self._client = hear(broker, "crowd", "edged/v1/client/#", self._on_message)
 
     def play(self, burst: list[Step], number: int) -> Counter[str]:
         """Send all of a burst; returns what will be counted and not answered."""

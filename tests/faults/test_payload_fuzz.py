@@ -20,10 +20,9 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from broker import Mosquitto
-from device import Device, leave
+from device import Device, hear, leave
 from faults.nursery import MakeNode
 from faults.record import Trial
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -97,17 +96,8 @@ class Fuzzer:
     def __init__(self, broker: Mosquitto) -> None:
         self._answered: set[bytes] = set()
         self._changed = threading.Condition()
-        subscribed = threading.Event()
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id="fuzz", protocol=MQTTProtocolVersion.MQTTv5
-        )
-        self._client.max_inflight_messages_set(BATCH)
-        self._client.on_message = self._on_message
-        self._client.on_subscribe = lambda *_: subscribed.set()
-        self._client.connect(broker.host, broker.port)
-        self._client.loop_start()
-        self._client.subscribe("edged/v1/client/fuzz/#", qos=1)
-        assert subscribed.wait(20)
+        topic = "edged/v1/client/fuzz/#"
+        self._client = hear(broker, "fuzz", topic, self._on_message, inflight_max=BATCH)
 
     def publish(self, topic: str, payload: bytes, **properties: object) -> None:
         """Send; properties by paho's names."""
