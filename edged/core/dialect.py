@@ -11,7 +11,8 @@ import sys
 import urllib.parse
 from typing import Any
 
-from edged.core.schema import DEFINITIONS, LITERALS, NAMED
+from edged.core.schema import DEFINITIONS, NAMED
+from edged.core.schema_closed import LITERALS
 
 FORMATS = frozenset(
     {

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from edged.core.schema_closed import LITERALS, closed
 from edged.core.schema_cost import at, cost
 from edged.errors import Refusal
 
@@ -13,23 +14,12 @@ SCHEMA_BYTES_MAX = 16 * 1024
 SCHEMA_DEPTH_MAX = 16
 ANY_OBJECT = '{"type":"object"}'
 """The schema of `json_object`."""
-OPEN_KEYWORDS = frozenset(
-    {
-        *("allOf", "oneOf", "not", "if", "dependentSchemas", "dependencies", "patternProperties"),
-        *("unevaluatedProperties", "propertyNames", "minProperties", "$dynamicRef", "extends"),
-    }
-)
-"""Where one of these stands, an object may need properties that it does not name."""
-HOLDERS = frozenset({"properties", "$defs", "definitions"})
-"""Keywords that hold schemas by name."""
 DEFINITIONS = frozenset({"$defs", "definitions"})
 """Keywords that hold schemas which apply where they are referred to."""
 NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
 """Keywords that hold schemas by name which apply where they stand."""
 ELSEWHERE = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"})
 """Keywords that give references another meaning."""
-LITERALS = frozenset({"const", "enum", "default", "examples"})
-"""Keywords that hold values, not schemas."""
 
 
 def schema_text(response_format: dict[str, Any] | None) -> str | None:
@@ -82,43 +72,6 @@ def checked(schema: dict[str, Any], where: str) -> str:
     return msgspec.json.encode(closed(schema)).decode()
 
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its objects closed: only properties that it names, where it says nothing of others.
-
-    JSON Schema lets an object have any further properties, and a small model then goes on inventing some until its
-    tokens are spent. Every value of the closed schema is one of the given schema. Schemas with keywords under which
-    that need not hold (`OPEN_KEYWORDS`) are left as they are.
-    """
-    if _names(schema) & OPEN_KEYWORDS:
-        return schema
-    shut: dict[str, Any] = _shut(schema)
-    return shut
-
-
-def _shut(value: Any) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, list):
-        return [_shut(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    inside = {
-        key: {name: _shut(each) for name, each in child.items()}
-        if key in HOLDERS and isinstance(child, dict)
-        else _shut(child)
-        if key not in LITERALS
-        else child
-        for key, child in value.items()
-    }
-    named, required = value.get("properties"), value.get("required", [])
-    if (
-        isinstance(named, dict)
-        and isinstance(required, list)
-        and all(name in named for name in required)
-        and not value.keys() & {"additionalProperties", "anyOf", "$ref"}
-    ):
-        inside["additionalProperties"] = False
-    return inside
-
-
 def unrolled(schema: dict[str, Any], most: int) -> bool:
     """Whether a schema with every reference written out has at most so many subschemas.
 
@@ -147,19 +100,6 @@ def unrolled(schema: dict[str, Any], most: int) -> bool:
             elif key not in LITERALS | DEFINITIONS:
                 layer.append((each, inside))
     return True
-
-
-def _names(value: object) -> set[str]:
-    """All keys of all objects; a property's name that is a keyword's counts too, which only leaves more alone."""
-    names, layer = set[str](), [value]
-    while layer:
-        one = layer.pop()
-        if isinstance(one, dict):
-            names |= one.keys()
-            layer += one.values()
-        elif isinstance(one, list):
-            layer += one
-    return names
 
 
 def _depth(value: object) -> int:

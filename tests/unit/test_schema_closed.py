@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.core.schema import closed
+from edged.core.schema_closed import closed
 
 INT = {"type": "integer"}
 
@@ -40,7 +40,11 @@ def test_an_object_that_says_nothing_of_further_properties_is_closed() -> None:
         obj(additionalProperties=INT),
         obj(required=["b"]),
         obj(allOf=[obj()]),
-        obj(oneOf=[obj(), INT]),
+        obj(oneOf=[obj(), obj()]),
+        {"oneOf": [{"type": "number"}, INT]},
+        {"anyOf": [obj()], "oneOf": [obj()]},
+        obj(**{"$ref": "#/$defs/x", "$defs": {"x": obj()}}),
+        obj(anyOf=[{"$ref": "#/$defs/x"}], **{"$defs": {"x": obj()}}),
         obj(minProperties=2),
         obj(patternProperties={"^b": INT}),
         {"type": "object"},
@@ -53,6 +57,48 @@ def test_what_may_need_other_properties_is_left_alone(schema: dict[str, Any]) ->
     assert closed(schema) == schema
 
 
+def told(text: str, *names: str) -> dict[str, Any]:
+    """An object that a text in it tells from others."""
+    named = {"kind": {"const": text, "type": "string"}} | dict.fromkeys(names, INT)
+    return {"type": "object", "properties": named, "required": ["kind"]}
+
+
+ACTION = {
+    "oneOf": [{"$ref": "#/$defs/heat"}, told("vent", "b"), {"type": "null"}],
+    "$defs": {"heat": told("heat", "a")},
+}
+"""As pydantic writes a discriminated union."""
+KINDS = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "kind": {"enum": ["heat", "vent"]}},
+    "required": ["name", "kind"],
+    "anyOf": [told("heat", "a"), told("vent", "b")],
+}
+"""What holds for all kinds stands beside what each has of its own."""
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (ACTION, {"kind": "heat", "a": 1}),
+        (ACTION, {"kind": "vent", "b": 1}),
+        (ACTION, None),
+        (KINDS, {"name": "n", "kind": "heat", "a": 1}),
+        (obj(anyOf=[obj(required=["a"]), {"required": ["b"]}]), {"a": 1}),
+    ],
+)
+def test_named_properties_stay(schema: dict[str, Any], value: object) -> None:
+    """Nothing is lost of what the schema speaks of."""
+    jsonschema.validate(value, closed(schema))
+
+
+def test_alternatives_that_exclude_each_other_are_closed() -> None:
+    """By a text in them or by their types: no value is one of two, open or closed."""
+    shut = closed(ACTION)
+    assert not jsonschema.Draft202012Validator(shut).is_valid({"kind": "heat", "a": 1, "x": 1})
+    assert not jsonschema.Draft202012Validator(shut).is_valid({"kind": "vent", "b": 1, "x": 1})
+
+
 @given(
     st.recursive(
         st.sampled_from([INT, {"type": "string"}, {"enum": [{"properties": {"a": 1}}]}]),
@@ -63,12 +109,22 @@ def test_what_may_need_other_properties_is_left_alone(schema: dict[str, Any]) ->
                 st.integers(0, 3),
             ),
             st.builds(lambda items: {"type": "array", "items": items}, inner),
-            st.builds(lambda one, two: {"anyOf": [one, two]}, inner, inner),
+            st.builds(
+                lambda key, one, two: {key: [one, two]}, st.sampled_from(["anyOf", "oneOf"]), inner, inner
+            ),
+            st.builds(
+                lambda named, one, two: {"properties": named, "oneOf": [told("d", *one), told("e", *two)]},
+                st.dictionaries(st.sampled_from("abc"), inner),
+                st.sets(st.sampled_from("abc")),
+                st.sets(st.sampled_from("abc")),
+            ),
         ),
         max_leaves=8,
     ),
     st.recursive(
-        st.one_of(st.integers(), st.text(max_size=2)),
+        st.one_of(
+            st.integers(), st.text(max_size=2), st.sampled_from([{"kind": "d", "a": 1}, {"kind": "e"}])
+        ),
         lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("abcd"), inner)),
         max_leaves=8,
     ),
