@@ -13,6 +13,8 @@ import structlog
 
 from edged import whole_file
 
+MEND = "as a service it may write /run/edged: put the file there, and a link to it where node_exporter looks"
+
 log = structlog.get_logger()
 
 
@@ -35,7 +37,7 @@ class Textfile:
         except OSError as error:
             reason = error.strerror or str(error)
             if reason != self._complained:
-                log.warning("metrics_textfile_failed", file=str(self._path), reason=reason)
+                log.warning("metrics_textfile_failed", file=str(self._path), reason=reason, mend=MEND)
             self._complained = reason
             return
         self._complained = ""

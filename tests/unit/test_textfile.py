@@ -55,6 +55,7 @@ def test_a_folder_that_is_not_there_is_told_once(tmp_path: Path) -> None:
         textfile.write("a 1\n")
         textfile.write("a 2\n")
     assert [line["event"] for line in lines] == ["metrics_textfile_failed"]
+    assert "/run/edged" in lines[0]["mend"]
     (tmp_path / "none").mkdir()
     textfile.write("a 3\n")
     assert (tmp_path / "none" / "edged.prom").read_text() == "a 3\n"
