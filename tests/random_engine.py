@@ -17,20 +17,20 @@ from typing import Literal
 import msgspec
 
 from edged.core import upstream
-from edged.core.fairness import Waiting, choose
+from edged.core.fairness import RANK, Waiting, choose
 from edged.core.reply import FinishReason, Timings, Usage
 from edged.core.tools import Call
 from edged.engine.messages import (
     Cancel,
     Ended,
     ForgetPrompts,
+    Join,
     Order,
     Piece,
     Prepared,
     PromptsForgotten,
     Refused,
     Said,
-    SetDeadline,
     Started,
     Submit,
 )
@@ -159,10 +159,13 @@ class RandomEngine:
                     self.tell(run.ended("cancelled", run.so_far))
             case ForgetPrompts():
                 self.tell(PromptsForgotten())
-            case SetDeadline(number, deadline):
+            case Join(number, client, priority, deadline):
                 run = self.runs.get(number)
                 if run is not None:
-                    run.order = msgspec.structs.replace(run.order, deadline=deadline)
+                    order = run.order
+                    if RANK[priority] < RANK[order.priority]:
+                        order = msgspec.structs.replace(order, client=client, priority=priority)
+                    run.order = msgspec.structs.replace(order, deadline=deadline)
 
     def step(self) -> None:
         """End what is late, fill the slots, and write one piece of an answer, or its end."""

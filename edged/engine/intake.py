@@ -19,10 +19,10 @@ from edged.engine.messages import (
     EndReasoning,
     ForgetPrompts,
     Frame,
+    Join,
     Log,
     Prepared,
     Refused,
-    SetDeadline,
     SetLimits,
     Shutdown,
     Submit,
@@ -82,7 +82,7 @@ class Intake:
         match order:
             case Submit():
                 self._measure(order)
-            case Cancel() | SetDeadline() | EndReasoning():
+            case Cancel() | Join() | EndReasoning():
                 self._inbox.put(order)  # first: an interrupted pass finds the reason in the inbox
                 if isinstance(order, Cancel):
                     self._scheduler.interrupt(order.number)

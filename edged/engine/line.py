@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+import msgspec
+
 from edged.core.fairness import RANK, TokenLedger, Waiting, choose
 from edged.core.question import Priority
 from edged.engine.sequence import Sequence
@@ -35,10 +37,21 @@ class Line:
     def submit(self, sequence: Sequence) -> None:
         """Put a measured question in line."""
         self._announced.pop(sequence.number, None)
-        order, here = sequence.order, [*self.waiting.values(), *self.running.values()]
-        if not any((one.order.client, one.order.priority) == (order.client, order.priority) for one in here):
-            self.ledger.comes(order.client, order.priority, first=not here)
+        self._comes(sequence.order.client, sequence.order.priority)
         self.waiting[sequence.number] = sequence
+
+    def join(self, sequence: Sequence, client: str, priority: Priority) -> None:
+        """Give a question the turn of another client that waits for it too, where that one comes sooner."""
+        order, ledger = sequence.order, self.ledger
+        turn = RANK[order.priority], ledger.served.get(order.client, 0.0)
+        if (RANK[priority], ledger.standing(client, priority)) < turn:
+            self._comes(client, priority)
+            sequence.order = msgspec.structs.replace(order, client=client, priority=priority)
+
+    def _comes(self, client: str, priority: Priority) -> None:
+        here = [*self.waiting.values(), *self.running.values()]
+        if not any((one.order.client, one.order.priority) == (client, priority) for one in here):
+            self.ledger.comes(client, priority, first=not here)
 
     def find(self, number: int) -> Sequence | None:
         """A question that was submitted and is not over."""

@@ -19,9 +19,9 @@ from edged.engine.messages import (
     EndReasoning,
     ForgetPrompts,
     Frame,
+    Join,
     PromptsForgotten,
     Pulse,
-    SetDeadline,
     SetLimits,
 )
 from edged.engine.ports import Passes
@@ -30,7 +30,7 @@ from edged.engine.prepare import Preparation
 from edged.engine.scheduler import Scheduler
 from edged.engine.sequence import Sequence
 
-Inbox = queue.SimpleQueue[Sequence | Cancel | SetDeadline | EndReasoning | SetLimits | ForgetPrompts]
+Inbox = queue.SimpleQueue[Sequence | Cancel | Join | EndReasoning | SetLimits | ForgetPrompts]
 """From the intake thread: measured questions, and the orders that are the scheduler's to carry out."""
 
 PULSE_S = 0.5
@@ -125,8 +125,8 @@ class Loop:
                         scheduler.submit(item)
                     case Cancel(number):
                         scheduler.cancel(number)
-                    case SetDeadline(number, deadline):
-                        scheduler.set_deadline(number, deadline)
+                    case Join(number, client, priority, deadline):
+                        scheduler.join(number, client, priority, deadline)
                     case EndReasoning(number):
                         scheduler.end_reasoning(number)
                     case SetLimits():

@@ -100,10 +100,15 @@ class Cancel(Frame, frozen=True, tag="cancel"):
     number: int
 
 
-class SetDeadline(Frame, frozen=True, tag="set_deadline"):
-    """Somebody waits longer for this question than it was submitted with."""
+class Join(Frame, frozen=True, tag="join"):
+    """Another question is the same as this one: it has the turn of whichever would come sooner from now on.
+
+    `deadline` is the later one of both.
+    """
 
     number: int
+    client: str
+    priority: Priority
     deadline: float | None
 
 
@@ -298,7 +303,7 @@ class PromptsForgotten(Frame, frozen=True, tag="prompts_forgotten"):
     """None of the prompts that were kept when `ForgetPrompts` was read is kept any more."""
 
 
-Order = Configure | Submit | Cancel | SetDeadline | EndReasoning | SetLimits | ForgetPrompts | Shutdown
+Order = Configure | Submit | Cancel | Join | EndReasoning | SetLimits | ForgetPrompts | Shutdown
 """Everything the daemon says."""
 Report = Ready | LoadFailed | Prepared | Started | Piece | Ended | Refused | PromptsForgotten | Pulse | Log
 """Everything the engine says."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from edged.core.question import Priority
 from edged.core.rates import Counters
 from edged.engine.drafts import Drafts
 from edged.engine.limits import Limits
@@ -121,10 +122,11 @@ class Scheduler:
             self._writer.end(sequence, "cancelled", self._clock())
             self._flush()
 
-    def set_deadline(self, number: int, deadline: float | None) -> None:
-        """Go on for longer, where it is not over."""
+    def join(self, number: int, client: str, priority: Priority, deadline: float | None) -> None:
+        """Another question is the same as one that is not over: go by the sooner turn, and by this deadline."""
         sequence = self._line.find(number)
         if sequence is not None:
+            self._line.join(sequence, client, priority)
             sequence.order = msgspec.structs.replace(sequence.order, deadline=deadline)
 
     def end_reasoning(self, number: int) -> None:

@@ -13,7 +13,16 @@ from typing import Protocol
 from edged.core import answer_cache
 from edged.core.answer_cache import AnswerCache, Kept
 from edged.core.job import Job, State
-from edged.engine.messages import Cancel, Ended, EndReasoning, Order, Piece, Prepared, SetDeadline, Started
+from edged.engine.messages import (
+    Cancel,
+    Ended,
+    EndReasoning,
+    Join,
+    Order,
+    Piece,
+    Prepared,
+    Started,
+)
 from edged.errors import Refusal
 from edged.node import endings
 from edged.node.course import Course
@@ -70,7 +79,7 @@ class Sharing:
         self.course.replies.counts.cached += 1
         if run.deadline is not None and (job.deadline is None or job.deadline > run.deadline):
             run.deadline = job.deadline
-            self.engine.send(SetDeadline(run.number, job.deadline))
+        self.engine.send(Join(run.number, job.question.client, job.question.priority, run.deadline))
         if run.prepared is not None:
             self.course.prepared(job, run.prepared)
         if run.started:

@@ -75,6 +75,23 @@ def test_each_has_its_own_deadline(broker: Mosquitto, daemon: MakeDaemon, device
     assert patient.answer(long).check().text == WHOLE
 
 
+def test_who_joins_keeps_its_own_turn(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """An urgent question does not wait in the place of the one that it is the same as."""
+    daemon(broker, {"engine": {"slots": 1}}, scripted=True).start()
+    busy, idle, urgent = (device(broker, name) for name in ("busy", "idle", "urgent"))
+    running = busy.ask("tokens=100 step_ms=10")
+    busy.wait_reply(running, "delta")
+    same = idle.ask("tokens=3 same", temperature=0, priority="background")
+    idle.wait_reply(same, "accepted")
+    others = [busy.ask(f"tokens=30 step_ms=10 {n}") for n in range(3)]
+    for job in others:
+        busy.wait_reply(job, "accepted")
+    answer = urgent.answer(urgent.ask("tokens=3 same", temperature=0, priority="interactive")).check()
+    assert answer.last["cached"] is True
+    assert not any(busy.answers()[job].terminals for job in others)
+    assert idle.answer(same).check().text == answer.text
+
+
 def test_a_crash_replays_all(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
     """The engine is killed under a shared answer: all are answered, once each, as the second attempt."""
     node = daemon(broker, scripted=True).start()

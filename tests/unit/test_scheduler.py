@@ -499,6 +499,22 @@ def test_priorities() -> None:
     assert one.started() == [1, 5, 4, 3, 2]
 
 
+def test_a_shared_question_has_the_sooner_turn() -> None:
+    """It begins when it would for whoever of those that wait for it would have been first."""
+    one = rig("a" * 30, streams=1)
+    one.ask(1, client="greedy")
+    one.scheduler.step()
+    for number in (2, 3, 4):
+        one.ask(number, client="greedy")
+    one.ask(5, client="reports", priority="background")
+    one.scheduler.join(4, "modest", "normal", None)
+    one.scheduler.join(5, "modest", "interactive", None)
+    one.scheduler.join(5, "reports", "normal", None)
+    one.scheduler.join(9, "modest", "interactive", None)  # over already
+    one.run()
+    assert one.started() == [1, 5, 4, 2, 3]
+
+
 def test_who_was_alone_before_is_served_beside_who_comes() -> None:
     """And who comes late, and asks without a pause, keeps nobody waiting until it has had as much."""
     one = rig("x" * 60, streams=1)
