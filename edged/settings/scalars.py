@@ -3,10 +3,20 @@
 No setting, file or environment here. Bounds that only one setting has stand at that setting.
 """
 
+import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
 from .leaves import Accepts
@@ -55,6 +65,27 @@ Sha256 = Annotated[
 def refuse(text: str) -> PydanticCustomError:
     """A validator's complaint in our own words: what is accepted, without a full stop."""
     return PydanticCustomError("edged", "{text}", {"text": text})
+
+
+def at_most(key: str) -> AfterValidator:
+    """Holds a number to that of another setting, which stands above it in the same section."""
+    return _held_to(key, "at most", operator.le)
+
+
+def at_least(key: str) -> AfterValidator:
+    """The same the other way round."""
+    return _held_to(key, "at least", operator.ge)
+
+
+def _held_to(key: str, words: str, fits: Callable[[int, int], bool]) -> AfterValidator:
+    name = key.rpartition(".")[2]
+
+    def check(value: int, info: ValidationInfo) -> int:
+        if not fits(value, info.data.get(name, value)):  # it is not there where it was wrong itself
+            raise refuse(f"{words} {key} ({info.data[name]}) is accepted")
+        return value
+
+    return AfterValidator(check)
 
 
 def _place(value: object) -> object:

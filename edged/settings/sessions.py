@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from .scalars import KIB, MIB, Section, refuse
+from .scalars import KIB, MIB, Section, at_least
 
 
 class Sessions(Section):
@@ -16,12 +16,5 @@ class Sessions(Section):
     """Size of one session; a question that finds it full follows its `overflow`."""
     per_client: Annotated[int, Field(strict=True, ge=1, le=1000)] = 16
     """Sessions of one client; beyond them the one that was not used for longest is forgotten."""
-    total: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 256
+    total: Annotated[int, Field(strict=True, ge=1, le=10_000), at_least("sessions.per_client")] = 256
     """Sessions of all clients together; at least `per_client`."""
-
-    @field_validator("total")
-    @classmethod
-    def _holds_one_client(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("per_client", value):
-            raise refuse(f"at least sessions.per_client ({info.data['per_client']}) is accepted")
-        return value

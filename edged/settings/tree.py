@@ -33,6 +33,8 @@ from .scalars import (
     Sha256,
     Threads,
     Tokens,
+    at_least,
+    at_most,
     refuse,
 )
 from .sessions import Sessions
@@ -69,7 +71,7 @@ class Engine(Section):
     """Questions answered at the same time."""
     context_max: Tokens = 2048
     """Tokens of prompt and answer together while the board is cool."""
-    context_min: Tokens = 1024
+    context_min: Annotated[Tokens, at_most("engine.context_max")] = 1024
     """Tokens of prompt and answer together when heat has taken all it may; at most `context_max`. Each time
     that the kernel ends the engine for want of memory takes 256 from that, down to this, until the next start."""
     batch_tokens: Annotated[int, Field(strict=True, ge=16, le=4096)] | None = None
@@ -105,13 +107,6 @@ class Engine(Section):
     less, 10 s at least."""
     start_timeout_s: Annotated[float, Field(strict=True, ge=5, le=86400)] = 600.0
     """Longest time for checking and loading the model."""
-
-    @field_validator("context_min")
-    @classmethod
-    def _below_max(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("context_max", value):
-            raise refuse(f"at most engine.context_max ({info.data['context_max']}) is accepted")
-        return value
 
     @field_validator("flash_attention")
     @classmethod
@@ -150,9 +145,11 @@ class Limits(Section):
     """Largest question."""
     queue_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 64
     """Questions waiting or running, all clients together."""
-    queue_bytes: Annotated[int, Field(strict=True, ge=KIB, le=1024 * MIB)] = 4 * MIB
+    queue_bytes: Annotated[
+        int, Field(strict=True, ge=KIB, le=1024 * MIB), at_least("limits.payload_bytes")
+    ] = 4 * MIB
     """Payload bytes of these questions; at least `payload_bytes`."""
-    client_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 16
+    client_jobs: Annotated[int, Field(strict=True, ge=1, le=10_000), at_most("limits.queue_jobs")] = 16
     """Questions of one client waiting or running; at most `queue_jobs`."""
     messages: Annotated[int, Field(strict=True, ge=1, le=1024)] = 64
     """Messages in one question."""
@@ -160,31 +157,10 @@ class Limits(Section):
     """Stop sequences in one question."""
     deadline_max_s: Seconds = 86_400
     """Longest deadline a question may ask for."""
-    deadline_default_s: Seconds = 600
+    deadline_default_s: Annotated[Seconds, at_most("limits.deadline_max_s")] = 600
     """Deadline of questions that bring none; at most `deadline_max_s`."""
     attempts: Annotated[int, Field(strict=True, ge=1, le=10)] = 3
     """Times a question is tried when the engine breaks under it; then it is refused as `poison`."""
-
-    @field_validator("queue_bytes")
-    @classmethod
-    def _holds_one(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("payload_bytes", value):
-            raise refuse(f"at least limits.payload_bytes ({info.data['payload_bytes']}) is accepted")
-        return value
-
-    @field_validator("client_jobs")
-    @classmethod
-    def _below_queue(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("queue_jobs", value):
-            raise refuse(f"at most limits.queue_jobs ({info.data['queue_jobs']}) is accepted")
-        return value
-
-    @field_validator("deadline_default_s")
-    @classmethod
-    def _below_longest(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("deadline_max_s", value):
-            raise refuse(f"at most limits.deadline_max_s ({info.data['deadline_max_s']}) is accepted")
-        return value
 
 
 class Journal(Section):
