@@ -27,7 +27,7 @@ from edged.errors import ModelError
 if TYPE_CHECKING:
     from edged.engine.constraint import Constraints
 
-HASH_CHUNK_BYTES = 1 << 20
+HEAD_BYTES = 1 << 20
 
 
 def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
@@ -141,12 +141,10 @@ def check_file(path: Path, sha256: str | None) -> int:
                 )
             if sha256 is not None:
                 file.seek(0)
-                digest = hashlib.sha256()
-                while chunk := file.read(HASH_CHUNK_BYTES):
-                    digest.update(chunk)
-                if digest.hexdigest() != sha256:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if digest != sha256:
                     raise ModelError(
-                        f"{path}: the file's SHA-256 is {digest.hexdigest()}, model.sha256 wants {sha256}; "
+                        f"{path}: the file's SHA-256 is {digest}, model.sha256 wants {sha256}; "
                         "copy the file again, or correct the setting"
                     )
     except OSError as error:
@@ -159,9 +157,7 @@ def _state_key(setup: Configure, path: Path) -> str:
     with path.open("rb") as file:
         stat_ = os.fstat(file.fileno())
         # The metadata stand at the file's beginning; a file that is written anew gets another time.
-        identity = (
-            f"{stat_.st_size} {stat_.st_mtime_ns} {hashlib.sha256(file.read(HASH_CHUNK_BYTES)).hexdigest()}"
-        )
+        identity = f"{stat_.st_size} {stat_.st_mtime_ns} {hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()}"
     # llama.cpp writes the number of streams into a state and wants to find it again. By the size of a stream it
     # chooses between two sets of angles, where a model was trained with both (LongRoPE: Phi-3, Phi-4-mini).
     shape = f"{setup.slots} {setup.context}"

@@ -67,13 +67,10 @@ def fetch(
             _download(source, part, origin, progress, pause_s=pause_s, spare_bytes=spare_bytes)
         else:
             _copy(source, part, origin, progress, spare_bytes)
-        digest = hashlib.sha256()
         with part.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{error.filename or part}: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def discard(part: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from edged.core.link import JSON
 from edged.core.transcript import Transcript
 from edged.errors import Refusal
 
@@ -22,7 +23,6 @@ from .errors import HttpError, diverged, of_refusal, of_reply
 
 SILENCE_S = 15.0
 """After so long without a word a comment is sent: less than proxies wait (nginx: proxy_read_timeout 60 s)."""
-JSON = "application/json"
 
 
 class Shape(Protocol):

@@ -15,8 +15,12 @@ from ...core.topology import parse_cores
 
 ATTRIBUTE_BYTES_MAX = 4096
 """A sysfs attribute is at most a page; /proc/meminfo stays below 2 KiB."""
+CPUINFO_BYTES_MAX = 1 << 20
+"""An x86 core takes about 1.5 KiB of /proc/cpuinfo."""
+STATUS_BYTES_MAX = 16 * 1024
 NAME_CHARACTERS_MAX = 128
 
+_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]{1,4000})\s*$", re.MULTILINE | re.ASCII)
 _PROCESS = re.compile(r"[0-9]{1,10}", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _CPU_COOLING = re.compile(r"processor|.*cpufreq.*", re.IGNORECASE)
@@ -81,6 +85,12 @@ def core_list(listed: str) -> tuple[int, ...]:
         return parse_cores(",".join(listed.split()))
     except ValueError:
         return ()
+
+
+def allowed_cores(process: Path) -> tuple[int, ...]:
+    """Return the cores that a process may use, by its folder in procfs; none where that is not told."""
+    match = _ALLOWED.search(text(process / "status", STATUS_BYTES_MAX) or "")
+    return core_list(match[1]) if match else ()
 
 
 def numbered(directory: Path, prefix: str, suffix: str = "") -> list[tuple[int, Path]]:

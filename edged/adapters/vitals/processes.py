@@ -6,22 +6,18 @@ Reads /proc without raising; a process that ends meanwhile is left out. proc(5).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.proc_stat import busy_ticks
-from ...core.topology import parse_cores
 from . import files
 
 STAT_BYTES_MAX = 1 << 20
 COMMAND_BYTES_MAX = 8192
-STATUS_BYTES_MAX = 16 * 1024
 ENGINE_MODULE = "edged.engine"
 
 _PROC = Path("/proc")
-_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]{1,4000})$", re.MULTILINE | re.ASCII)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,14 +37,9 @@ def engines(proc: Path = _PROC) -> tuple[EngineProcess, ...]:
         words = (files.text(folder / "cmdline", COMMAND_BYTES_MAX) or "").split("\0")
         if ENGINE_MODULE not in words or words[words.index(ENGINE_MODULE) - 1] != "-m":
             continue
-        match = _ALLOWED.search(files.text(folder / "status", STATUS_BYTES_MAX) or "")
-        used_s = cpu_s(pid, proc)
-        if match is None or used_s is None:
-            continue
-        try:
-            found.append(EngineProcess(pid, parse_cores(match[1]), used_s))
-        except ValueError:
-            continue
+        cores, used_s = files.allowed_cores(folder), cpu_s(pid, proc)
+        if cores and used_s is not None:
+            found.append(EngineProcess(pid, cores, used_s))
     return tuple(found)
 
 

@@ -24,9 +24,6 @@ from ...core.vitals import Clock, Trip, Vitals, Zone, plausible_c, plausible_tri
 from . import files
 from .rest import cpu_quota, read_rest
 
-CPUINFO_BYTES_MAX = 1 << 20
-"""An x86 core takes about 1.5 KiB of /proc/cpuinfo."""
-
 VMSTAT_BYTES_MAX = 64 * 1024
 
 _SYS = Path("/sys")
@@ -70,7 +67,7 @@ class VitalsReader:
 
     def topology(self) -> Topology:
         """Read what stays while the board is up: its name and its online cores."""
-        cpuinfo = _CPUINFO.findall(files.text(self._proc / "cpuinfo", CPUINFO_BYTES_MAX) or "")
+        cpuinfo = _CPUINFO.findall(files.text(self._proc / "cpuinfo", files.CPUINFO_BYTES_MAX) or "")
         parts: dict[int, int | None] = {}
         core: int | None = None
         for key, value in cpuinfo:

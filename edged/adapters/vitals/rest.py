@@ -14,13 +14,10 @@ from pathlib import Path
 from ...core.board import Cooling, Devfreq, Rest
 from . import files
 
-CPUINFO_BYTES_MAX = 1 << 20
 CGROUP_LEVELS_MAX = 32
-STATUS_BYTES_MAX = 16 * 1024
 
 _PROC = Path("/proc")
 _FEATURES = re.compile(r"^(?:Features|flags)[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_ALLOWED = re.compile(r"^Cpus_allowed_list:\s*([0-9,-]{1,4000})\s*$", re.MULTILINE | re.ASCII)
 _CGROUP = re.compile(r"^0::(/[^\n]{0,2000})$", re.MULTILINE)
 _QUOTA = re.compile(r"([0-9]{1,12}) ([1-9][0-9]{0,11})\s*", re.ASCII)
 _DEVFREQ_ADDRESS = re.compile(r"^[0-9a-f]{4,16}\.", re.ASCII)
@@ -42,7 +39,7 @@ def read_rest(sys: Path, proc: Path) -> Rest:
 
 def _features(proc: Path) -> frozenset[str]:
     """Instruction sets that every core names: llama.cpp's threads may run on any of them."""
-    lines = _FEATURES.findall(files.text(proc / "cpuinfo", CPUINFO_BYTES_MAX) or "")
+    lines = _FEATURES.findall(files.text(proc / "cpuinfo", files.CPUINFO_BYTES_MAX) or "")
     sets = [frozenset(line.split()) for line in lines]
     return frozenset.intersection(*sets) if sets else frozenset()
 
@@ -100,9 +97,7 @@ def _allowed(sys: Path, proc: Path) -> tuple[int, ...]:
     """
     if proc == _PROC:
         return tuple(sorted(os.sched_getaffinity(0)))
-    match = _ALLOWED.search(files.text(proc / "self/status", STATUS_BYTES_MAX) or "")
-    listed = files.core_list(match[1]) if match else ()
-    if listed:
+    if listed := files.allowed_cores(proc / "self"):
         return listed
     for folder in _cgroups(sys, proc):
         if cores := files.core_list(files.text(folder / "cpuset.cpus.effective") or ""):
