@@ -1,4 +1,4 @@
-"""Small files that settings name: a secret, a template, a certificate. Read in any process, never more than fits.
+"""Files that settings name: a secret, a template, a certificate. Read in any process, never more than fits.
 
 A pipe would wait for ever, and a device such as /dev/zero never ends: neither is opened.
 """
@@ -47,6 +47,19 @@ def read_open(path: Path, most_bytes: int) -> bytes:
     if len(content) > most_bytes:
         raise _too_long(path, most_bytes)
     return content
+
+
+Mark = tuple[int, int, int] | None
+"""What tells a file from one that takes its place, inode, size, time; None for one that cannot be seen."""
+
+
+def mark(path: Path) -> Mark:
+    """A file as it is now; of any size."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _too_long(path: Path, most_bytes: int) -> OSError:

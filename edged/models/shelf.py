@@ -18,6 +18,7 @@ from edged.core import gguf
 from edged.errors import ModelError
 from edged.models.fetch import PAUSE_S, Progress, discard, fetch
 from edged.models.quantising import quantise
+from edged.small_file import mark
 
 CURRENT = "current.gguf"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,126}\.gguf")
@@ -136,13 +137,13 @@ class Shelf:
         """
         path, link = self.folder / name, self.folder / f".{CURRENT}.new"
         try:
-            before = _identity(path)
+            before = mark(path)
             if not self.verify(name):
                 raise ModelError(
                     f"{name}: the file has changed since it was added; remove it and add it again"
                 )
             with self._choice():
-                if _identity(path) != before:
+                if mark(path) != before:
                     raise ModelError(f"{name} was removed or replaced meanwhile: see edged model list")
                 link.unlink(missing_ok=True)
                 link.symlink_to(name)
@@ -220,15 +221,6 @@ class Shelf:
             yield
         finally:
             os.close(folder)
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """What tells a file from one that takes its place; None where there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from edged.core.news import Phase
 from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
+from edged.small_file import Mark, mark
 
 LOOK_S = 2.0
 """How often a model file that cannot be used is looked at again."""
@@ -39,8 +40,6 @@ AWAY_S = 2.0
 HANG_MIN_S, HANG_PASSES = 10.0, 20
 """A pass may take this many times its measured length, and in any case some seconds, before it counts as hung."""
 CONTEXT_STEP = 256
-
-Signature = tuple[int, int, int] | None
 
 log = structlog.get_logger()
 
@@ -110,8 +109,8 @@ class Supervision:
     _started_at: float = 0.0
     _next_start: float | None = None
     _crashes: int = 0
-    _signature: Signature = field(default=None)
-    _seen: Signature = field(default=None)
+    _file: Mark = None
+    _seen: Mark = None
 
     @property
     def ready(self) -> bool:
@@ -134,7 +133,7 @@ class Supervision:
     def start(self) -> None:
         """Start the engine."""
         now = self.clock()
-        self._signature = _signature(Path(self.setup.model_path))
+        self._file = mark(Path(self.setup.model_path))
         self._next_start = None
         self._heard_at = self._started_at = self._looked_at = now
         self._alive, self._answered = True, False
@@ -218,7 +217,7 @@ class Supervision:
             self.replacing = True  # its end follows
             return
         self.phase, self.reason = "failed", report.reason
-        self._seen = self._signature
+        self._seen = self._file
         log.error("model_failed", reason=report.reason)
 
     def gone(self, event: EngineGone) -> None:
@@ -317,20 +316,12 @@ class Supervision:
         A model is copied for minutes: a file that still grows would fail again.
         """
         self._next_start = now + LOOK_S
-        current = _signature(Path(self.setup.model_path))
+        current = mark(Path(self.setup.model_path))
         still = current == self._seen
         self._seen = current
-        return still and current is not None and current != self._signature
+        return still and current is not None and current != self._file
 
 
 def _is_news(crashes: int) -> bool:
     """Whether so many crashes in a row deserve a line: two each half a minute would fill the journal."""
     return crashes <= BROKEN_AFTER or crashes & (crashes - 1) == 0 or crashes % SAY_AGAIN == 0
-
-
-def _signature(path: Path) -> Signature:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns

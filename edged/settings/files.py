@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..small_file import Mark, mark
 from .changes import values
 from .source import SECRETS
 from .tree import Settings
@@ -16,24 +17,16 @@ from .tree import Settings
 READ_ONCE = (*sorted(SECRETS), "upstream.ca", "model.chat_template")
 """Their keys. Not the model: one that could not be loaded is tried again when its file has changed."""
 
-Marks = Mapping[str, tuple[int, int, int] | None]
-"""By key what tells a file from one that takes its place: inode, size, time; None for one that is not there."""
+Marks = Mapping[str, Mark]
+"""By key."""
 
 
 def marks(settings: Settings) -> Marks:
     """The files as they are now; those that are not set are left out."""
     named = values(settings)
-    return {key: _mark(path) for key in READ_ONCE if isinstance(path := named[key], Path)}
+    return {key: mark(path) for key in READ_ONCE if isinstance(path := named[key], Path)}
 
 
 def others(before: Marks, now: Marks) -> list[str]:
     """Keys of the files that are set now as before, and have changed or gone."""
     return [key for key, mark in now.items() if key in before and mark != before[key]]
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
