@@ -15,9 +15,9 @@ FILE = Path(__file__).with_suffix(".md")
 HEAD = """\
 # Metrics of a node
 
-Made by `python deploy/prometheus/metrics.py`. Counters count from the daemon's start, those of
-throttling and the supply from the board's. What is not known has no sample. Where a label's values are few, they
-stand behind it.
+Made by `python deploy/prometheus/metrics.py`. Counters count from the daemon's start, those of guesses (drafts) and
+of prompts read from disk from the engine's, those of throttling and the supply from the board's. What is not known
+has no sample. Where a label's values are few, they stand behind it.
 
 | name | type | labels | meaning |
 |---|---|---|---|
