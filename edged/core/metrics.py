@@ -1,9 +1,9 @@
 """A node's metrics for Prometheus, made of its health and info and of the latencies it keeps. Pure.
 
 Names begin with `edged_` and end in their base unit, counters in `_total`; they count from the daemon's start,
-those of drafts and of prompts read from disk from the engine's, those of throttling and the supply from the board's.
-Labels are bounded: zones and clocks by the board, codes, outcomes, phases and levels by the contract. No label names
-a client or a question. A value that is not known has no sample.
+those of drafts and of prompts read from disk from the engine's, those of throttling and the supply from the
+board's. Labels are bounded: zones and clocks by the board, codes, outcomes, phases and levels by the contract. No
+label names a client or a question. A value that is not known has no sample.
 """
 
 from __future__ import annotations
