@@ -327,4 +327,4 @@ def _complain(message: object) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
-    return datetime.datetime.now(tz=datetime.UTC).strftime(form)
+    return datetime.datetime.now().astimezone().strftime(form)

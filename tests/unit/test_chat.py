@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -234,6 +235,20 @@ def test_loops_and_dates() -> None:
     year = bytes(tokens(ChatTemplate("{{ strftime_now('%Y') }}"), talk("a")))
     assert len(year) == 4
     assert year.isdigit()
+
+
+def test_the_date_is_the_board_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama 3's template tells the model the date: that of the place, as the tool `clock` does."""
+    template, told = ChatTemplate("{{ strftime_now('%d') }}"), set()
+    try:
+        for zone in ("AAA-12", "BBB+12"):  # a day apart at any time
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            told.add(bytes(tokens(template, talk("a"))))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert len(told) == 2
 
 
 def test_turns() -> None:
