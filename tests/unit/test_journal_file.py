@@ -26,6 +26,7 @@ from edged.core.records import (
 from edged.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 # A file as version 1 wrote it, kept here word for word: later versions must go on reading it.
@@ -136,7 +137,12 @@ def test_database_of_another_program_is_set_aside_unchanged(path: Path) -> None:
     assert path.with_name("journal.db.corrupt-1").read_bytes() == content
 
 
-def test_unreadable_stored_answer(path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [lambda _: b"\xc1", lambda whole: whole.replace(b"edged/", b"\xffdged/")],
+    ids=["no msgpack", "no UTF-8"],
+)
+def test_unreadable_stored_answer(path: Path, damaged: Callable[[bytes], bytes]) -> None:
     """One whose device has heard nothing is to end in another way; any other is as if it had been pruned."""
     with desk(path) as d:
         owed = d.accepted(row("owed"))
@@ -145,7 +151,8 @@ def test_unreadable_stored_answer(path: Path) -> None:
         for outbox_id, _ in d.finish(d.accepted(row("kept")), answer("yes")).outbox:
             d.journal.clear(outbox_id)
     connection = connect(path)
-    connection.execute("UPDATE jobs SET terminal = x'c1'")
+    for number, terminal in connection.execute("SELECT number, terminal FROM jobs").fetchall():
+        connection.execute("UPDATE jobs SET terminal = ? WHERE number = ?", (damaged(terminal), number))
     connection.close()
     with desk(path) as d:
         assert d.recovered.unreadable == 2

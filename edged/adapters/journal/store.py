@@ -305,7 +305,7 @@ class Store:
         found = self._sql.execute("SELECT terminal FROM jobs WHERE number = ?", (number,)).fetchone()
         try:
             return _decode(found[0]) if found and found[0] is not None else None
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
     def _reopen(self, number: int) -> None:
