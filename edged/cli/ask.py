@@ -274,7 +274,7 @@ def _standard_input() -> str:
 def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema
     try:
         told = msgspec.json.decode(file.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise typer.BadParameter(f"{file} is no JSON: {error}", param_hint="--schema") from error
     if isinstance(told, dict) and isinstance(told.get("schema"), dict) and "type" not in told:
         return told["schema"]  # as OpenAI has it, with a name around it

@@ -325,5 +325,5 @@ class Watcher:
 def _object(payload: bytes | None) -> dict[str, Any] | None:
     try:
         return None if payload is None else msgspec.json.decode(payload, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

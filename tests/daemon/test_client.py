@@ -389,6 +389,16 @@ def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker
     assert client.alive()
 
 
+@pytest.mark.parametrize("payload", [b"\xff", b'{"model": "\xff"}', b'{"model": ' + b"[" * 5000])
+def test_news_that_cannot_be_read(client: Client, shared_broker: Mosquitto, payload: bytes) -> None:
+    """Nothing is known of a node that says such."""
+    assert client.info("odd", 0.1) is None
+    with Client(port=shared_broker.port) as other:
+        other._line._paho.publish("edged/v1/node/odd/info", payload, qos=1).wait_for_publish(10)  # noqa: SLF001
+        assert client.info("odd") is None
+    assert "edged/v1/node/odd/info" in client._latest, "it never came"  # noqa: SLF001
+
+
 def test_a_question_of_too_many_bytes_is_refused_at_once(client: Client) -> None:
     """The node does not read it: its refusal takes the id from the Correlation Data. Brokers drop larger ones."""
     with pytest.raises(AnswerError, match="too_large: the payload has 90"):
