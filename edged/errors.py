@@ -10,6 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+import msgspec
+
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that are not what they should be: another form, no UTF-8, nested too deep."""
+
 Code = Literal[
     "bad_request",
     "too_large",

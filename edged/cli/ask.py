@@ -25,6 +25,7 @@ from ..client import Answer, AnswerError, AnswerTimeoutError, ClientError, Unrea
 from ..core.answer_text import Kind
 from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
 from ..core.transcript import Transcript
+from ..errors import DECODE_ERRORS
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
@@ -274,7 +275,7 @@ def _standard_input() -> str:
 def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema
     try:
         told = msgspec.json.decode(file.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise typer.BadParameter(f"{file} is no JSON: {error}", param_hint="--schema") from error
     if isinstance(told, dict) and isinstance(told.get("schema"), dict) and "type" not in told:
         return told["schema"]  # as OpenAI has it, with a name around it

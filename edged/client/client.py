@@ -32,6 +32,7 @@ from edged.client.watcher import NAMES, Watcher
 from edged.core.control import Control, Status
 from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
 from edged.core.topics import Topics, is_job_id, is_name
+from edged.errors import DECODE_ERRORS
 
 QUESTION_BYTES_MAX = 1 << 20
 """What no node takes: the most that its `limits.payload_bytes` may be."""
@@ -321,5 +322,5 @@ class Client(Watcher):
 def _read(payload: bytes) -> _Reply | None:
     try:
         return _replies.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None  # of a later contract, or of a stranger: what we do not know we cannot show

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from edged.core.news import Health, Info
+from edged.errors import DECODE_ERRORS
 
 _Shape = TypeVar("_Shape", Info, Health)
 
@@ -85,7 +86,7 @@ def happened(prefix: str, topic: str, payload: bytes) -> Happened | None:
         return None
     try:
         fields = msgspec.json.decode(payload, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None
     name = topic.removeprefix(head).removesuffix(tail)
     fields.pop("node", None)
@@ -108,5 +109,5 @@ def _view(name: str, said: Mapping[str, bytes], now: float, health_at: float | N
 def _read(payload: bytes | None, shape: type[_Shape]) -> _Shape | None:
     try:
         return None if payload is None else msgspec.json.decode(payload, type=shape, strict=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None

@@ -21,6 +21,7 @@ from edged.client.fleet import Happened, NodeView, happened, views
 from edged.client.gaps import Gaps
 from edged.client.line import Line
 from edged.core.topics import is_name, is_prefix
+from edged.errors import DECODE_ERRORS
 
 SETTLE_S = 0.3
 """Retained messages follow a subscription at once; so long a silence means that there are no more."""
@@ -325,5 +326,5 @@ class Watcher:
 def _object(payload: bytes | None) -> dict[str, Any] | None:
     try:
         return None if payload is None else msgspec.json.decode(payload, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None

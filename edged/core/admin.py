@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 
 Op = Literal["drain", "undrain", "config", "model", "cache_clear", "restart", "status"]
 """`status` changes nothing; over MQTT the retained topics tell as much."""
@@ -66,7 +66,7 @@ def parse(payload: bytes, op: str | None = None) -> Order:
         raise Refusal("too_large", f"an order has at most {PAYLOAD_BYTES_MAX} bytes")
     try:
         order = _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise Refusal(
             "bad_request", f'an order is {{"transaction": "...", ...}}: {str(error)[:160]}'
         ) from None

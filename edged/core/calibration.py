@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edged.core.huge_pages import Measured
+from edged.errors import DECODE_ERRORS
 
 FORMAT: Literal[1] = 1
 FILE_BYTES_MAX = 64 * 1024
@@ -215,7 +216,7 @@ def decode(content: bytes) -> Calibration:
         raise ValueError(f"it is longer than {FILE_BYTES_MAX} bytes")
     try:
         found = msgspec.json.decode(content, type=Calibration)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise ValueError(f"it is damaged, or of another version: {error}") from error
     most = len(found.key.cores)
     if found.decode_threads > most or found.prefill_threads > most:

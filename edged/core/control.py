@@ -8,7 +8,7 @@ import msgspec
 
 from edged.core.reply import Reply
 from edged.core.topics import is_job_id
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 
 PAYLOAD_BYTES_MAX = 4096
 StateWord = Literal["waiting", "running", "finished", "forgotten", "unknown"]
@@ -57,7 +57,7 @@ def parse(payload: bytes) -> Control:
         raise Refusal("too_large", f"a control message has at most {PAYLOAD_BYTES_MAX} bytes")
     try:
         control = _decoder.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise Refusal(
             "bad_request",
             'a control message is {"op": "cancel", "resume", "end_reasoning", "status" or "forget", "id": "..."}: '

@@ -14,7 +14,7 @@ import msgspec
 
 from edged.core.question import Message, Question
 from edged.core.records import SessionTurn, StoredSession
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +68,7 @@ def read(stored: StoredSession) -> History:
     for number, body in stored.turns:
         try:
             turns.append(Kept(number, _decoder.decode(body), len(body)))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except DECODE_ERRORS:
             turns.clear()
     return History(stored.system, tuple(turns))
 

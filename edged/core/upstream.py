@@ -14,6 +14,7 @@ import msgspec
 from edged.core.answer_text import Kind, Part
 from edged.core.question import Message, Question
 from edged.core.reply import Usage
+from edged.errors import DECODE_ERRORS
 
 Why = Literal["asked", "context", "hot"]
 LARGE = "large"
@@ -202,7 +203,7 @@ class Stream:
             return
         try:
             chunk = msgspec.json.decode(value, type=_Chunk)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise BadStreamError(f"an event that cannot be read: {str(error)[:100]}") from None
         if chunk.error is not None:
             raise _told_in_stream(chunk.error)
@@ -266,7 +267,7 @@ def _error_of(body: bytes) -> object:
     """`error` of a JSON object; None for anything else."""
     try:
         told = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None
     return told.get("error") if isinstance(told, dict) else None
 

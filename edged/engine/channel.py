@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from edged.errors import EngineError
+from edged.errors import DECODE_ERRORS, EngineError
 
 _LENGTH = struct.Struct("<I")
 FRAME_BYTES_MAX = 16 * 1024 * 1024
@@ -71,7 +71,7 @@ class Channel(Generic[_Out, _In]):
                     break
                 try:
                     yield self._decoder.decode(memoryview(buffer)[start + _LENGTH.size : end])
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                except DECODE_ERRORS as error:
                     raise EngineError(f"a frame cannot be read: {error}") from error
                 start = end
             del buffer[:start]

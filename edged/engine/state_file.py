@@ -16,6 +16,7 @@ from typing import BinaryIO
 import msgspec
 
 from edged import whole_file
+from edged.errors import DECODE_ERRORS
 
 SUFFIX, UNFINISHED = ".kv", ".tmp"
 
@@ -92,7 +93,7 @@ def _header(file: BinaryIO) -> Header:
         raise UnfitError("it is no file of ours")
     try:
         header = msgspec.msgpack.decode(file.read(size), type=Header)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise UnfitError("it is damaged") from error
     if len(header.packed) % 4 or os.fstat(file.fileno()).st_size != file.tell() + header.size:
         raise UnfitError("it is damaged")

@@ -22,7 +22,7 @@ from edged.core.admin import Order, Result
 from edged.core.gguf import MAGIC
 from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import Instant
-from edged.errors import Refusal, SettingsError
+from edged.errors import DECODE_ERRORS, Refusal, SettingsError
 from edged.node.desk import Desk
 from edged.node.note import Note
 from edged.node.pools import Membership
@@ -299,7 +299,7 @@ def _transaction_of(payload: bytes) -> str:
     """The transaction of an order that is wrong otherwise; empty where none can be made out."""
     try:
         value = msgspec.json.decode(payload[: admin.PAYLOAD_BYTES_MAX])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return ""
     found = value.get("transaction") if isinstance(value, dict) else None
     return found[: admin.TRANSACTION_CHARS_MAX] if isinstance(found, str) else ""

@@ -15,7 +15,7 @@ from edged.core.job import Happening, Job
 from edged.core.question import Question
 from edged.core.records import JobRow, Recovered, remaining_s
 from edged.core.topics import Topics
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 from edged.node.desk import Desk
 
 BEGUN_MAX = 10
@@ -85,7 +85,7 @@ def _question(body: bytes) -> Question | None:
     """A question as the journal has it; None where another version, or a worn card, wrote what we cannot read."""
     try:
         return msgspec.msgpack.decode(body, type=Question)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return None
 
 

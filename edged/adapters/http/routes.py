@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from edged.core import exposition
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 
 from . import ollama_shapes, openai_shapes
 from .answering import Answering
@@ -139,7 +139,7 @@ class Routes:
             raise HttpError(408, "bad_request", f"the body did not come within {BODY_S:g} s") from None
         try:
             return msgspec.json.decode(data, type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise HttpError(400, "bad_request", f"the body is no JSON object: {str(error)[:120]}") from None
 
     def _asked_model(self, body: Mapping[str, Any]) -> str:

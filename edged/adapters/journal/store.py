@@ -30,6 +30,7 @@ from edged.core.records import (
     StoredSession,
     recorded,
 )
+from edged.errors import DECODE_ERRORS
 
 from .sessions import Sessions
 
@@ -305,7 +306,7 @@ class Store:
         found = self._sql.execute("SELECT terminal FROM jobs WHERE number = ?", (number,)).fetchone()
         try:
             return _decode(found[0]) if found and found[0] is not None else None
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except DECODE_ERRORS:
             return None
 
     def _reopen(self, number: int) -> None:
