@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from edged.core.answer_text import without_thinking
-from edged.errors import Refusal
+from edged.errors import DECODE_ERRORS, Refusal
 
 FinishReason = Literal["stop", "length", "tool_calls", "deadline"]
 
@@ -141,8 +141,14 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 def in_place_of(payload: bytes, why: str) -> bytes | None:
-    """The `error` in place of a terminal message that the broker does not take; None where it is one already."""
-    told = msgspec.json.decode(payload, type=_Head)
+    """The `error` in place of a terminal message that the broker does not take; None where it is one already.
+
+    None too for one that a worn card has damaged: nobody can say whose it was.
+    """
+    try:
+        told = msgspec.json.decode(payload, type=_Head)
+    except DECODE_ERRORS:
+        return None
     if told.type == "error":
         return None
     message = f"the broker does not take the answer: {why}; ask for a shorter one with max_tokens"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from desk_rig import TOPICS, Journal, Line
 
-from edged.core.link import INSIDE, Delivered, Delivery, Outgoing, Undelivered
+from edged.core.link import INSIDE, JSON, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
 from edged.node.outbox import UNHEARD_MAX, Outbox
 
@@ -40,3 +40,13 @@ def test_refusals_of_questions_that_come_without_a_bound() -> None:
     assert [outbox.refuse(refusal, loose) for _ in range(2)] == [True, False]
     outbox.connected(session_present=True)  # what came back is sent again, and counts as before
     assert not outbox.refuse(refusal, loose)
+
+
+def test_an_answer_that_is_damaged_and_too_large() -> None:
+    """Nothing can stand in its place: it is over, for the next start would meet it again."""
+    line, journal = Line(), Journal()
+    outbox = Outbox(line, journal)
+    damaged = b'{"id":"1","type":"d\xffne","seq":2}'
+    outbox.owe(((8, Publish("edged/v1/client/c1/answer/1", damaged, {"content_type": JSON})),))
+    assert outbox.delivered_one(Delivered(line.published[0].token, "packet too large")) == "packet too large"
+    assert (len(line.published), len(outbox)) == (1, 0)
