@@ -62,18 +62,29 @@ class Arrived:
     delivery: Delivery
 
 
+STEADY_S = 10.0
+"""A connection that lasted so long is steady."""
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us in; subscriptions are under way. `session_present`: it had kept our session."""
+    """The broker took us in; subscriptions are under way.
+
+    Attributes:
+        session_present: it had kept our session.
+        quiet: so many before it were short that it is worth a line only once it is steady.
+    """
 
     session_present: bool
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone; the adapter tries again by itself."""
+    """The connection is gone; the adapter tries again by itself. `quiet`: as so often before, not worth a line."""
 
     reason: str
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

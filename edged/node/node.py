@@ -17,6 +17,7 @@ import structlog
 from edged.core import records
 from edged.core.admission import Load
 from edged.core.link import (
+    STEADY_S,
     Arrived,
     Connected,
     ConnectFailed,
@@ -104,6 +105,8 @@ class Node:
     link_beat: Callable[[], float]
     link_limit_s: float
     clock: Callable[[], float] = time.monotonic
+    # A connection that was not told of yet: since when it is there, and whether the broker had kept our session.
+    _untold: tuple[float, bool] | None = None
 
     def serve(self) -> int:
         """Handle events until a signal asks us to end; returns the signal's number.
@@ -219,14 +222,18 @@ class Node:
         self, event: Connected | Disconnected | ConnectFailed | Subscribed | Unsubscribed
     ) -> None:
         match event:
-            case Connected(session_present):
-                log.info("mqtt_connected", session_present=session_present)
+            case Connected(session_present, quiet):
+                self._untold = (self.clock(), session_present) if quiet else None
+                say = log.debug if quiet else log.info
+                say("mqtt_connected", session_present=session_present)
                 self.bulletin.connected()
                 self.outbox.connected(session_present=session_present)
                 self.telling.health()
-            case Disconnected(reason):
+            case Disconnected(reason, quiet):
+                self._untold = None
                 self.membership.disconnected()
-                log.warning("mqtt_disconnected", reason=reason)
+                say = log.debug if quiet else log.warning
+                say("mqtt_disconnected", reason=reason)
             case ConnectFailed(reason):
                 log.warning("mqtt_failed", reason=reason)
             case Subscribed():
@@ -274,6 +281,9 @@ class Node:
         self.membership.look(self.intake.filling)
         self.admin.tick()
         self.telling.reasons()
+        if self._untold is not None and now - self._untold[0] >= STEADY_S:
+            log.info("mqtt_connected", session_present=self._untold[1])
+            self._untold = None
         well = now - self.link_beat() <= self.link_limit_s and self.supervision.healthy()
         self.feeding.tick(now, well=well, online=self.bulletin.online)
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 from desk_rig import TOPICS
 from faults.record import soak_factor
 from mix_checks import check_all
 from node_mix import NodeMix
 
+from edged.core.link import STEADY_S, Connected, Disconnected
 from edged.node import news
 
 MIXES = 60
@@ -22,7 +24,8 @@ MIXES = 60
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each seed."""
-    metafunc.parametrize("seed", range(MIXES * soak_factor(soak=metafunc.config.getoption("--soak"))))
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(MIXES * soak_factor(soak=metafunc.config.getoption("--soak"))))
 
 
 def test_mix(seed: int, tmp_path: Path) -> None:
@@ -35,6 +38,26 @@ def test_mix(seed: int, tmp_path: Path) -> None:
         check_pools(mix)
         check_info(mix)
         check_what_waits(mix)
+    finally:
+        mix.journal.kill()
+
+
+def test_a_connection_among_many_short_ones_is_told_once_it_lasts(tmp_path: Path) -> None:
+    """Neither its begin nor a short one's end is a line at `info`; the log does not end with one that was lost."""
+    mix = NodeMix(0, tmp_path / "journal.db")
+    try:
+        with structlog.testing.capture_logs() as lines:
+            mix.node.handle(Connected(session_present=True, quiet=True))
+            mix.node.handle(Disconnected("lost", quiet=True))
+            mix.clock.advance(STEADY_S)
+            mix.node._tick()  # noqa: SLF001 - as `serve` does
+            mix.node.handle(Connected(session_present=True, quiet=True))
+            mix.clock.advance(STEADY_S)
+            for _ in range(3):
+                mix.node._tick()  # noqa: SLF001
+        told = [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("mqtt_")]
+        quiet = [("mqtt_connected", "debug"), ("mqtt_disconnected", "debug"), ("mqtt_connected", "debug")]
+        assert told == [*quiet, ("mqtt_connected", "info")]
     finally:
         mix.journal.kill()
 

@@ -8,8 +8,16 @@ import pytest
 from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
 
 from edged.adapters.mqtt import Link, Mqtt
-from edged.adapters.mqtt.tries import CUT_RETRY_MAX_S, CUTS, RETRY_MAX_S, longest_wait_s
-from edged.core.link import Connected, Disconnected, LinkEvent, Outgoing, Subscribed
+from edged.adapters.mqtt.tries import (
+    CUT_RETRY_MAX_S,
+    CUTS,
+    RETRY_MAX_S,
+    SAY_AGAIN,
+    TOLD_EACH,
+    Tries,
+    longest_wait_s,
+)
+from edged.core.link import STEADY_S, Connected, Disconnected, LinkEvent, Outgoing, Subscribed
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,32 @@ def test_longest_wait(failures: int, wait_s: float) -> None:
 def test_longest_wait_for_a_broker_that_cuts(cuts: int, wait_s: float) -> None:
     """Somebody has to change an ACL first: a node that came back every four seconds would fill both logs."""
     assert longest_wait_s(99, cuts) == wait_s
+
+
+def test_two_nodes_of_one_name_do_not_fill_the_log() -> None:
+    """They push each other off for as long as nobody looks; a connection that lasts begins the count anew."""
+    now, events = [0.0], list[LinkEvent]()
+    tries = Tries(
+        Link("127.0.0.1", 1, "n", 60, 60, 9, 9999, "will", b"", ("ask/+",)), events.append, lambda: now[0]
+    )
+
+    def live(seconds: float) -> Disconnected:
+        tries.begin()
+        tries.succeeded()
+        now[0] += seconds
+        tries.lost("Unspecified error")
+        lost = events.pop()
+        assert isinstance(lost, Disconnected)
+        return lost
+
+    ends = [live(STEADY_S / 2) for _ in range(2 * SAY_AGAIN)]
+    told = [number for number, end in enumerate(ends, start=1) if not end.quiet]
+    assert told[:TOLD_EACH] == list(range(1, TOLD_EACH + 1))
+    assert told[TOLD_EACH:] == [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, SAY_AGAIN, 2 * SAY_AGAIN]
+    assert "16384 times in a row: does another daemon use this node.id" in ends[SAY_AGAIN - 1].reason
+    assert tries.doubtful
+    assert not live(STEADY_S).quiet
+    assert not tries.doubtful
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ class Mqtt:
         self._tries.succeeded()
         self.connected = True
         self._subscriptions.connected(client, properties)
-        self._emit(Connected(flags.session_present))
+        self._emit(Connected(flags.session_present, quiet=self._tries.doubtful))
 
     def _on_disconnect(
         self,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edged.core import link_advice
-from edged.core.link import ConnectFailed, Disconnected, LinkEvent
+from edged.core.link import STEADY_S, ConnectFailed, Disconnected, LinkEvent
 
 from .link import Link
 
@@ -22,9 +22,12 @@ CUT_S, CUTS, CUT_RETRY_MAX_S = 2.0, 6, 64.0
 the connection of who may not use a topic, in place of a reason code. That lasts until somebody mends it, so it is
 tried less and less often. A broker that dies each time cuts off now this, now that."""
 NAMED_MAX = 4
-STEADY_S, SHORT_LIVES = 10.0, 3
-"""So many connections in a row that lasted less than so long: two daemons of one name push each other off the
-broker for ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
+SHORT_LIVES = 3
+"""So many connections in a row that were never steady: two daemons of one name push each other off the broker for
+ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
+TOLD_EACH, SAY_AGAIN = 16, 16384
+"""Of connections that are short again and again so many are told, then each doubling of their number, and at last
+one in so many, a day: boards of one image, which all have one name, would write 50 MB a day each."""
 
 
 class Tries:
@@ -33,11 +36,15 @@ class Tries:
     Args:
         link: where and how it is tried.
         emit: the node's inbox.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, link: Link, emit: Callable[[LinkEvent], None]) -> None:
+    def __init__(
+        self, link: Link, emit: Callable[[LinkEvent], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._link = link
         self._emit = emit
+        self._clock = clock
         self._failures = 0
         self._short_lives = 0
         self._cuts = 0
@@ -52,13 +59,18 @@ class Tries:
 
     def succeeded(self) -> None:
         """The broker took us in."""
-        self._connected_at = time.monotonic()
+        self._connected_at = self._clock()
         self._reasons_told.clear()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether so many connections in a row were short that another is no news."""
+        return self._short_lives >= TOLD_EACH
 
     def lost(self, reason: str, unanswered: Sequence[str] = ()) -> None:
         """A connection is gone that was there; `unanswered`: what we did on it that the broker said nothing to."""
         self._told = True  # paho tells it twice
-        lasted_s = time.monotonic() - self._connected_at
+        lasted_s = self._clock() - self._connected_at
         again = [one for one in self._suspects if one in unanswered] if self._cuts else []
         self._cuts = 0 if lasted_s >= CUT_S else self._cuts + 1 if again else 1
         self._suspects = again or list(unanswered)
@@ -72,8 +84,8 @@ class Tries:
             if self._suspects:
                 named = ", ".join(self._suspects[:NAMED_MAX])
                 doubt += f" Or does the broker's ACL forbid something that it had not answered yet: {named}?"
-            reason += f"; again soon after connecting: {doubt}"
-        self._emit(Disconnected(reason))
+            reason += f"; again soon after connecting, {self._short_lives} times in a row: {doubt}"
+        self._emit(Disconnected(reason, quiet=not _is_news(self._short_lives)))
 
     def closed(self, reason: str) -> None:
         """The broker closed it before it took us in; nothing, where it said why before."""
@@ -103,3 +115,9 @@ def longest_wait_s(failures: int, cuts: int = 0) -> float:
     if cuts > CUTS:
         return min(CUT_RETRY_MAX_S, RETRY_MAX_S * 2.0 ** min(cuts - CUTS, 8))
     return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))
+
+
+def _is_news(short_lives: int) -> bool:
+    """Whether the end of so many short connections in a row is worth a line."""
+    doubled = short_lives & (short_lives - 1) == 0
+    return short_lives <= TOLD_EACH or doubled or short_lives % SAY_AGAIN == 0
