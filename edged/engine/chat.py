@@ -247,6 +247,8 @@ class ChatTemplate:
             form = None if plain is None or one is None else learn(plain, one, two)
             if form is not None:
                 return form
+            if one is not None and repr("edged_key") not in one:
+                break  # a mapping is no Python to it: it writes one in a way of its own, and a text in another
         self._text_arguments = False
         return None
 

@@ -208,7 +208,22 @@ def test_a_call_on_a_line_of_its_own() -> None:
     assert [call.name for call in form.read(answer.call)] == ["lamp"]
 
 
-@pytest.mark.parametrize("source", [CHATML, IDS, OWN.replace("t | tojson", "'some'")])
+ITSELF = OWN.replace(
+    "{{ c.function.arguments | tojson }}",
+    "{ {%- if c.function.arguments is string %}{{ c.function.arguments }}{% else %}"
+    "{% for k, v in c.function.arguments.items() %}{{ k }}:<|q|>{{ v }}<|q|>{% endfor %}{% endif %}}",
+)
+"""Writes arguments in a way of its own, and between these braces a text that it is given for them."""
+STRING = OWN.replace("{{ c.function.arguments | tojson }}", "{{ c.function.arguments }}")
+"""Wants the text of the arguments, and makes Python's of anything else."""
+
+
+def test_arguments_as_text() -> None:
+    """A template that wants them so gets them so."""
+    assert ChatTemplate(STRING).own_form == ChatTemplate(OWN).own_form
+
+
+@pytest.mark.parametrize("source", [CHATML, IDS, ITSELF, OWN.replace("t | tojson", "'some'")])
 def test_ours_where_nothing_is_learnt(source: str) -> None:
     """A template without tools, or whose calls hold more than name and arguments, gets our prompt and form."""
     template = ChatTemplate(source)
