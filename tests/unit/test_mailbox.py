@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import msgspec
+
 from edged.adapters.http.asking import Mailbox
 from edged.core.link import Delivered, Outgoing
 from edged.node.exchange import Exchange
@@ -96,7 +98,7 @@ def test_the_exchange() -> None:
     broker, told = Broker(), list[Delivered]()
     exchange = Exchange(broker, lambda topic: topic.startswith("in/"), told.append)
 
-    async def run() -> list[bytes | None]:
+    async def run() -> list[list[bytes | None]]:
         boxes = [Mailbox(asyncio.get_running_loop()) for _ in range(2)]
         for box in boxes:
             exchange.open("in/a", box)
@@ -107,8 +109,30 @@ def test_the_exchange() -> None:
         exchange.close("in/a", boxes[1])
         exchange.close("in/a", boxes[1])
         exchange.publish(Outgoing("in/a", b"4", qos=1, token=3))
-        return [await box.take(0.01) for box in boxes for _ in range(3)]
+        first, second = boxes
+        return [
+            [await first.take(10), await first.take(0.01)],
+            [await second.take(10), await second.take(10), await second.take(0.01)],
+        ]
 
-    assert asyncio.run(run()) == [b"1", None, None, b"1", b"3", None]
+    assert asyncio.run(run()) == [[b"1", None], [b"1", b"3", None]]
     assert [message.payload for message in broker.sent] == [b"2"]
     assert told == [Delivered(2), Delivered(3)]
+
+
+def test_the_end_of_the_exchange() -> None:
+    """Who waits is told, and who opens a mailbox when it has just ended: nobody is left to wait for nothing."""
+    exchange = Exchange(Broker(), lambda topic: topic.startswith("in/"), lambda _: None)
+
+    async def run() -> list[bytes | None]:
+        waits, late = (Mailbox(asyncio.get_running_loop()) for _ in range(2))
+        exchange.open("in/req:1", waits)
+        exchange.end()
+        exchange.open("in/req:2", late)
+        return [await waits.take(10), await late.take(10)]
+
+    told = [msgspec.json.decode(payload or b"") for payload in asyncio.run(run())]
+    assert [(one["type"], one["id"], one["code"]) for one in told] == [
+        ("error", "req:1", "interrupted"),
+        ("error", "req:2", "interrupted"),
+    ]
