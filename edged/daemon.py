@@ -265,7 +265,9 @@ def run(  # noqa: C901, PLR0915 - one line a part
     except DiedError as error:
         log.critical("died", reason=str(error))
         died = error
-        bulletin.go_offline()  # we still say goodbye to the broker, which then keeps our last will to itself
+        # We still say goodbye to the broker, which then keeps our last will to itself. It may be for good.
+        membership.leave("stopping")
+        bulletin.go_offline()
     finally:
         clocks.restore()
         thermostat.close()

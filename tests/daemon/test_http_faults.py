@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -89,7 +90,11 @@ def faced(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> Faced:
     """Started, and answering."""
     port = free_port()
     http: dict[str, Any] = {"enabled": True, "port": port, "connections": PLACES}
-    sections = {"http": http, "metrics": {"textfile": str(tmp_path / "edged.prom")}}
+    sections = {
+        "http": http,
+        "metrics": {"textfile": str(tmp_path / "edged.prom")},
+        "node": {"pools": ["hall"]},
+    }
     made = Faced(daemon(broker, sections, scripted=True).start(), port)
     made.wait_answers()
     return made
@@ -108,6 +113,8 @@ def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice, 
     faced.break_socket()
     assert node.wait_end() == 70
     node.wait_offline(since)  # it may never come back
+    changes = re.findall(r"Received (\w*SUBSCRIBE) from edged-n1\n.*\$share/hall/", broker.log())
+    assert changes[-1] == "UNSUBSCRIBE", "the broker would deal it the pool's questions"
     [died] = node.log("died")
     assert died["reason"].startswith("the http thread ended: its socket no longer listens")
     assert node.log("stopped")
