@@ -87,7 +87,7 @@ def test_file_settings(path: Path) -> None:
     assert found == [2048, 2, "wal", 2, -512, len(MIGRATIONS)]
 
 
-@pytest.mark.parametrize("spoil", ["header", "middle", "empty-ish", "text"])
+@pytest.mark.parametrize("spoil", ["header", "middle", "empty-ish", "schema", "trigger", "text"])
 def test_corrupt_file_is_set_aside(path: Path, spoil: str) -> None:
     """A damaged file is moved away under a name that is told, and the journal goes on with a fresh one."""
     with desk(path) as d:
@@ -100,6 +100,10 @@ def test_corrupt_file_is_set_aside(path: Path, spoil: str) -> None:
         content[20_000:30_000] = b"\xa5" * 10_000
     elif spoil == "empty-ish":
         del content[5000:]
+    elif spoil == "trigger":
+        content = content.replace(b"client = OLD.client", b"client = OLD.clienu", 1)
+    elif spoil == "schema":  # which SQLite's message then quotes
+        content = content.replace(b"digest BLOB", b"digest BL\xffB", 1)
     else:
         content = bytearray(b"this is not a database, it only has its name\n" * 100)
     path.write_bytes(content)
