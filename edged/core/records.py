@@ -14,6 +14,8 @@ import msgspec
 
 PUBLISHES_MAX = 8
 """How many messages one finish may carry (a JSON terminal and its plain text make two)."""
+SECONDS_MAX = 1e10
+"""Three centuries: more seconds than that in a journal were made by a worn card."""
 
 
 class Instant(msgspec.Struct, frozen=True):

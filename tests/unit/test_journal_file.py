@@ -18,6 +18,7 @@ from edged.core.records import (
     PUBLISHES_MAX,
     Accepted,
     Broken,
+    Deadline,
     Finished,
     JournalEvent,
     Publish,
@@ -169,6 +170,24 @@ def test_unreadable_stored_answer(path: Path, damaged: Callable[[bytes], bytes])
         assert isinstance(d.accept(row("half")), Accepted)
         assert isinstance(d.accept(row("kept")), Accepted)
         assert d.journal.depth().outbox == 0
+
+
+def test_times_that_are_none(path: Path) -> None:
+    """What a worn card makes of a deadline or of the journal's own time ends no start, and prunes nothing."""
+    with desk(path) as d:
+        d.accepted(row("asked", deadline=Deadline("boot-1", 1.0, 60.0)))
+        d.finish(d.accepted(row("answered")), answer("yes"))
+    connection = connect(path)
+    connection.execute(
+        "UPDATE jobs SET deadline_remaining_s = 9e999, deadline_monotonic_s = 9e999 WHERE id = 'asked'"
+    )
+    connection.execute("UPDATE meta SET value = 9e999 WHERE key = 'clock_s'")
+    connection.execute("UPDATE meta SET key = 'monotonic_t' WHERE key = 'monotonic_s'")
+    connection.close()
+    with desk(path) as d:
+        assert [(job.row.id, job.row.deadline) for job in d.recovered.jobs] == [("asked", None)]
+        assert len(d.recovered.outbox) == 2
+        assert d.status("answered").state == "finished"
 
 
 def test_version_1_is_read(path: Path) -> None:

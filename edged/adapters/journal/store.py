@@ -12,6 +12,7 @@ import msgspec
 
 from edged.core.records import (
     PUBLISHES_MAX,
+    SECONDS_MAX,
     Accepted,
     AttemptCounted,
     Conflict,
@@ -352,4 +353,6 @@ def _row(  # noqa: PLR0917 - a row of the table, in the order of _SELECT_JOB
     deadline = None
     if boot_id is not None and monotonic_s is not None and left_s is not None:
         deadline = Deadline(boot_id=boot_id, monotonic_s=monotonic_s, remaining_s=left_s)
+        if max(abs(monotonic_s), abs(left_s)) > SECONDS_MAX:
+            deadline = None
     return JobRow(client, job_id, digest, body, received_unix_s, deadline, session)

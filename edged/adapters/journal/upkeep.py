@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edged.core.records import PUBLISHES_MAX, Instant
+from edged.core.records import PUBLISHES_MAX, SECONDS_MAX, Instant
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,9 +40,9 @@ class Upkeep:
     def resume_clock(self, now: Instant) -> None:
         """Go on from the journal's time as last saved; time since then counts within the same boot only."""
         meta = dict(self._sql.execute("SELECT key, value FROM meta"))
-        clock_s = float(meta.get("clock_s", 0.0))
+        clock_s = _figure(meta.get("clock_s"), 0.0)
         if meta.get("boot_id") == now.boot_id:
-            clock_s += max(0.0, now.monotonic_s - float(meta["monotonic_s"]))
+            clock_s += max(0.0, now.monotonic_s - _figure(meta.get("monotonic_s"), now.monotonic_s))
         self._offset_s = clock_s - now.monotonic_s
 
     def time_s(self, now: Instant) -> float:
@@ -88,3 +88,8 @@ class Upkeep:
 
     def _number(self, query: str) -> int:
         return int(self._sql.execute(query).fetchone()[0])
+
+
+def _figure(value: object, otherwise: float) -> float:
+    """Seconds as they were recorded; a worn card may have made them anything, and beyond an age all is pruned."""
+    return value if isinstance(value, int | float) and 0 <= value < SECONDS_MAX else otherwise
