@@ -234,6 +234,7 @@ class Node:
                 self.membership.disconnected()
                 say = log.debug if quiet else log.warning
                 say("mqtt_disconnected", reason=reason)
+                self.telling.health()  # of which the metrics are made: nobody else hears of it now
             case ConnectFailed(reason):
                 log.warning("mqtt_failed", reason=reason)
             case Subscribed():

@@ -64,7 +64,7 @@ class Telling:
         """The node answers, if only by errors."""
         self.bulletin.go_online()
         self.systemd.ready()
-        self._status_line()
+        self.health()
 
     def info(self) -> None:
         """Say who this node is, where that has changed."""
