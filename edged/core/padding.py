@@ -15,8 +15,9 @@ GROUP = 4
 """Rows that the kernels take at once (`forward_mul_mat_one_chunk`, ggml-cpu/repack.cpp)."""
 LEFT_OVER_MIN = 2
 """One row left over costs no more than a group."""
-ROWS_MAX = 16
-"""Beyond it a group is a small share of the pass."""
+ROWS_MAX = 32
+"""Beyond it a group is a small share of the pass; and from 64 rows on llama.cpp attends in blocks and rounds
+otherwise, which shall not hang on how fast passes were (`ggml_fa_tile_config`, ggml-cpu/common.h)."""
 TRIALS = 5
 """Passes of each kind before it is decided. They take turns, so that heat and neighbours meet both."""
 GAIN_MIN = 0.05

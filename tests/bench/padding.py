@@ -24,7 +24,7 @@ from edged.engine import llama  # noqa: E402
 
 SEQUENCES = 8
 ANSWERS = (2, 3, 6, 7)
-PROMPTS = (2, 3, 6, 7, 10, 11, 14, 15)
+PROMPTS = (2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31)
 TOKEN = 7
 """Any will do: nobody reads what comes of it."""
 

@@ -22,10 +22,10 @@ TEXT = "The hall has presses, pumps and fans; each has a number, a load, a tempe
 
 
 def test_which_passes_lack_rows() -> None:
-    """Two or three rows beyond a group of four, up to sixteen."""
-    assert {rows: missing(rows) for rows in range(1, 40) if missing(rows)} == {
-        2: 2, 3: 1, 6: 2, 7: 1, 10: 2, 11: 1, 14: 2, 15: 1
-    }  # fmt: skip
+    """Two or three rows beyond a group of four, up to thirty-two."""
+    assert {rows: missing(rows) for rows in range(1, 70) if missing(rows)} == {
+        group + rows: 4 - rows for group in range(0, 32, 4) for rows in (2, 3)
+    }
 
 
 def learn(cost: Callable[[int, bool], float], passes: int, padding: Padding | None = None) -> list[bool]:
@@ -153,7 +153,7 @@ def test_nobody_sees_them(model: llama.Model) -> None:
             rows = [(held[s], s) for s in range(first, rng.randint(first, STREAMS - 1) + 1)]
         else:
             stream = rng.randrange(STREAMS)
-            rows = [(held[stream] + at, stream) for at in range(rng.randint(1, 15))]
+            rows = [(held[stream] + at, stream) for at in range(rng.randint(1, 31))]
         for context, _ in both:
             numbers = [
                 context.add(tokens[(position + 3 * stream) % len(tokens)], position, stream, logits=True)
