@@ -38,3 +38,15 @@ class Ration:
         self.written[who] = mine + 1
         before, self.left_out = self.left_out, 0
         return before
+
+
+def worth_a_line(times: int, *, first: int, then_each: int) -> bool:
+    """Whether what happens again and again, for as long as nobody mends it, is told this time.
+
+    Args:
+        times: in a row, this one counted.
+        first: so many are told one by one, then each doubling of their number.
+        then_each: and at last one in so many; a power of two.
+    """
+    doubled = times & (times - 1) == 0
+    return times <= first or doubled or times % then_each == 0

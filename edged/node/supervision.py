@@ -17,6 +17,7 @@ import structlog
 
 from edged.core.batching import ROWS_MAX
 from edged.core.news import Phase
+from edged.core.ration import worth_a_line
 from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
@@ -258,7 +259,8 @@ class Supervision:
         doublings = min(self._crashes - 1, 8)  # beyond the bound; of crashes there may be any number
         delay_s = min(RETRY_MAX_S, 0.25 * 2.0**doublings)
         self._next_start = now + delay_s
-        self.quiet = not was_ready and self.reason == before and not _is_news(self._crashes)
+        news = worth_a_line(self._crashes, first=BROKEN_AFTER, then_each=SAY_AGAIN)
+        self.quiet = not was_ready and self.reason == before and not news
         say = log.debug if self.quiet else log.error
         told = {"how": how + advice, "was_ready": was_ready, "crashes": self._crashes, "again_in_s": delay_s}
         say("engine_gone", **told)
@@ -320,8 +322,3 @@ class Supervision:
         still = current == self._seen
         self._seen = current
         return still and current is not None and current != self._file
-
-
-def _is_news(crashes: int) -> bool:
-    """Whether so many crashes in a row deserve a line: two each half a minute would fill the journal."""
-    return crashes <= BROKEN_AFTER or crashes & (crashes - 1) == 0 or crashes % SAY_AGAIN == 0

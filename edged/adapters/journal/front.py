@@ -98,11 +98,8 @@ class Journal:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 store, upkeep, recovered = self._read()
-            except (
-                DamagedError,
-                sqlite3.Error,
-                UnicodeDecodeError,
-            ) as error:  # the last in SQLite's own message
+            except (DamagedError, sqlite3.Error, UnicodeDecodeError) as error:
+                # The last where SQLite's own message names what a worn card has damaged.
                 if isinstance(error, sqlite3.Error) and passing(error):
                     raise
                 aside = set_aside(self._path)
@@ -225,9 +222,8 @@ class Journal:
             with store.transaction():
                 upkeep.resume_clock(now)
                 recovered = store.recover(now, upkeep.time_s(now))
-                store.sessions.prune(
-                    upkeep.time_s(now)
-                )  # else a damaged trigger would end each life at its upkeep
+                # Here, for a damaged trigger would else end each life at its upkeep.
+                store.sessions.prune(upkeep.time_s(now))
                 upkeep.save_clock(now)
         except BaseException:
             connection.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from edged.core import link_advice
 from edged.core.link import STEADY_S, ConnectFailed, Disconnected, LinkEvent
+from edged.core.ration import worth_a_line
 
 from .link import Link
 
@@ -85,7 +86,8 @@ class Tries:
                 named = ", ".join(self._suspects[:NAMED_MAX])
                 doubt += f" Or does the broker's ACL forbid something that it had not answered yet: {named}?"
             reason += f"; again soon after connecting, {self._short_lives} times in a row: {doubt}"
-        self._emit(Disconnected(reason, quiet=not _is_news(self._short_lives)))
+        news = worth_a_line(self._short_lives, first=TOLD_EACH, then_each=SAY_AGAIN)
+        self._emit(Disconnected(reason, quiet=not news))
 
     def closed(self, reason: str) -> None:
         """The broker closed it before it took us in; nothing, where it said why before."""
@@ -115,9 +117,3 @@ def longest_wait_s(failures: int, cuts: int = 0) -> float:
     if cuts > CUTS:
         return min(CUT_RETRY_MAX_S, RETRY_MAX_S * 2.0 ** min(cuts - CUTS, 8))
     return min(RETRY_MAX_S, 0.25 * 2.0 ** min(failures, 8))
-
-
-def _is_news(short_lives: int) -> bool:
-    """Whether the end of so many short connections in a row is worth a line."""
-    doubled = short_lives & (short_lives - 1) == 0
-    return short_lives <= TOLD_EACH or doubled or short_lives % SAY_AGAIN == 0
