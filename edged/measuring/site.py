@@ -53,7 +53,8 @@ def find(load: Callable[[], Settings], model: Path | None) -> Site:
         ModelError: the model cannot be used.
     """
     if model is not None:
-        os.environ["EDGED_MODEL__PATH"] = str(model)  # as an operator would override it
+        # As an operator would override it; the hash in the settings is the configured file's.
+        os.environ |= {"EDGED_MODEL__PATH": str(model), "EDGED_MODEL__SHA256": ""}
     settings = load()
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     allowed = frozenset(os.sched_getaffinity(0))

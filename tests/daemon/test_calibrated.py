@@ -119,10 +119,12 @@ def test_calibrate(tmp_path: Path, small_model: Path) -> None:
     assert not (tmp_path / "state/calibration.json").exists()
 
 
-def test_bench(small_model: Path) -> None:
-    """llama-bench's terms, and as JSON with the share of the bandwidth; without a settings file."""
+def test_bench(tmp_path: Path, small_model: Path) -> None:
+    """llama-bench's terms, and as JSON with the share of the bandwidth; with another model's settings or none."""
     words = ("bench", "--model", str(small_model), "-p", "32", "-n", "8", "-r", "2", "-t", "1", "--anyway")
-    told = edged(*words)
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[model]\npath = "/models/another.gguf"\nsha256 = "{"0" * 64}"\n')
+    told = edged(*words, config=config)
     assert told.returncode == 0, told.stderr
     assert "pp32" in told.stdout
     assert "±" in told.stdout
