@@ -1,10 +1,11 @@
-"""The yardstick: llama.cpp's forward pass in the barest of loops, in a process of its own.
+"""The yardstick: llama.cpp's forward passes in the barest of loops, in a process of its own.
 
-Nothing of edged is imported: one sequence, greedy, no text made of the tokens. Reads one JSON object a line
-from standard input and answers each with one on standard output. The first is the setup: `model` (path),
-`slots`, `context` (tokens of a slot), `batch_tokens`, `decode_threads`, `prefill_threads`, `cores`,
-`unified` (one KV cache for all slots). The others are runs: `prompt` (its text is repeated or cut to
-`prompt_tokens` tokens) and `count` (tokens to write). Run by the benches beside it.
+Nothing of edged is imported: greedy, no text made of the tokens, one thread of Python. Reads one JSON object a line
+from standard input and answers each with one on standard output. The first is the setup: `model` (path), `slots`,
+`context` (tokens of a slot), `batch_tokens`, `decode_threads`, `prefill_threads`, `cores`, `unified` (one KV cache
+for all slots). The others are runs of `prompts`, rendered texts, one a slot, side by side: `count` (tokens to write
+to each), `prompt_tokens` (the texts are repeated or cut to so many), `cached` (what the first slot holds of its
+prompt from the run before is not read again). Run by the benches beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import time
 from typing import Any
 
 import llama_cpp as C  # noqa: N812 - it is the C interface, and reads as such
+import numpy as np
+
+Row = tuple[int, int, int]
+"""Token, position, slot."""
 
 
 def main() -> None:
@@ -37,44 +42,90 @@ def main() -> None:
     width = C.llama_model_n_embd(model) // C.llama_model_n_head(model) * C.llama_model_n_head_kv(model)
     kv_bytes = params.n_ctx * C.llama_model_n_layer(model) * 2 * 2 * width  # keys and values in f16
     answer({"kv_bytes": kv_bytes, "weight_bytes": C.llama_model_size(model)})
+    loop = Loop(model, context, setup)
     for line in sys.stdin:
-        answer(run(model, context, setup, json.loads(line)))
+        answer(loop.run(json.loads(line)))
 
 
-def run(model: Any, context: Any, setup: dict[str, Any], order: dict[str, Any]) -> dict[str, Any]:
-    """One prompt and `count` greedy tokens; seconds of each part."""
-    vocab = C.llama_model_get_vocab(model)
-    text = tokenize(vocab, order["prompt"])
-    tokens = (text * (order["prompt_tokens"] // len(text) + 1))[: order["prompt_tokens"]]
-    C.llama_memory_clear(C.llama_get_memory(context), True)
-    batch = C.llama_batch_init(setup["batch_tokens"], 0, 1)
-    sampler = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
-    C.llama_sampler_chain_add(sampler, C.llama_sampler_init_greedy())
-    begun = time.monotonic()
-    C.llama_set_n_threads(context, setup["prefill_threads"], setup["prefill_threads"])
-    for start in range(0, len(tokens), setup["batch_tokens"]):
-        decode(context, batch, tokens[start : start + setup["batch_tokens"]], start)
-    token = C.llama_sampler_sample(sampler, context, -1)
-    first = time.monotonic()
-    C.llama_set_n_threads(context, setup["decode_threads"], setup["decode_threads"])
-    for position in range(len(tokens), len(tokens) + order["count"] - 1):
-        decode(context, batch, [token], position)
-        token = C.llama_sampler_sample(sampler, context, -1)
-    ended = time.monotonic()
-    C.llama_sampler_free(sampler)
-    C.llama_batch_free(batch)
-    return {"prefill_s": first - begun, "decode_s": ended - first}
+class Loop:
+    """A context, and what its first slot holds."""
 
+    def __init__(self, model: Any, context: Any, setup: dict[str, Any]) -> None:
+        self._model, self._context, self._setup = model, context, setup
+        self._memory = C.llama_get_memory(context)
+        self._batch = C.llama_batch_init(setup["batch_tokens"], 0, 1)
+        self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(model))
+        self._held: list[int] = []
 
-def decode(context: Any, batch: Any, tokens: list[int], start: int) -> None:
-    """One pass over consecutive tokens of sequence 0, logits for the last."""
-    batch.n_tokens = len(tokens)
-    for row, token in enumerate(tokens):
-        batch.token[row], batch.pos[row] = token, start + row
-        batch.n_seq_id[row], batch.seq_id[row][0] = 1, 0
-        batch.logits[row] = row == len(tokens) - 1
-    if C.llama_decode(context, batch) != 0:
-        raise SystemExit("llama_decode failed")
+    def run(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Prompts, and `count` greedy tokens to each; seconds of each part, tokens that were read."""
+        prompts = [self._tokens(text, order.get("prompt_tokens")) for text in order["prompts"]]
+        kept = self._keep(prompts[0]) if order.get("cached") else self._keep([])
+        read = [
+            [(token, position, slot) for position, token in enumerate(prompt)][kept if slot == 0 else 0 :]
+            for slot, prompt in enumerate(prompts)
+        ]
+        begun = time.monotonic()
+        tokens = self._read(read)
+        first = time.monotonic()
+        self._threads("decode_threads")
+        for number in range(order["count"] - 1):
+            rows = [(token, len(prompts[slot]) + number, slot) for slot, token in enumerate(tokens)]
+            tokens = self._decode(rows, set(range(len(rows))))
+        ended = time.monotonic()
+        self._held = prompts[0]
+        C.llama_memory_seq_rm(self._memory, 0, len(prompts[0]), -1)
+        return {"prefill_s": first - begun, "decode_s": ended - first, "read": sum(map(len, read))}
+
+    def _keep(self, prompt: list[int]) -> int:
+        """Empty all slots but for what the first holds of this prompt, less its last token; returns how much."""
+        same = 0
+        while same < min(len(prompt) - 1, len(self._held)) and prompt[same] == self._held[same]:
+            same += 1
+        for slot in range(self._setup["slots"]):
+            C.llama_memory_seq_rm(self._memory, slot, same if slot == 0 else 0, -1)
+        return same
+
+    def _read(self, prompts: list[list[Row]]) -> list[int]:
+        """Read prompts, as many whole ones in a pass as it takes, long ones in several; the first token of each."""
+        self._threads("prefill_threads")
+        room = self._setup["batch_tokens"]
+        passes: list[list[Row]] = [[]]
+        for prompt in prompts:
+            if len(passes[-1]) + len(prompt) > room:
+                passes.append([])
+            for row in prompt:
+                if len(passes[-1]) == room:
+                    passes.append([])
+                passes[-1].append(row)
+        last = {prompt[-1] for prompt in prompts}
+        tokens: list[int] = []
+        for rows in filter(None, passes):
+            tokens += self._decode(rows, {number for number, row in enumerate(rows) if row in last})
+        return tokens
+
+    def _decode(self, rows: list[Row], logits: set[int]) -> list[int]:
+        """One pass; the likeliest token behind each row of `logits`."""
+        batch = self._batch
+        batch.n_tokens = len(rows)
+        for number, (token, position, slot) in enumerate(rows):
+            batch.token[number], batch.pos[number] = token, position
+            batch.n_seq_id[number], batch.seq_id[number][0] = 1, slot
+            batch.logits[number] = number in logits
+        if C.llama_decode(self._context, batch) != 0:
+            raise SystemExit("llama_decode failed")
+        return [self._likeliest(number) for number in sorted(logits)]
+
+    def _likeliest(self, row: int) -> int:
+        logits = C.llama_get_logits_ith(self._context, row)
+        return int(np.argmax(np.ctypeslib.as_array(logits, (self._vocabulary,))))
+
+    def _threads(self, which: str) -> None:
+        C.llama_set_n_threads(self._context, self._setup[which], self._setup[which])
+
+    def _tokens(self, text: str, count: int | None) -> list[int]:
+        tokens = tokenize(C.llama_model_get_vocab(self._model), text)
+        return tokens if count is None else (tokens * (count // len(tokens) + 1))[:count]
 
 
 def tokenize(vocab: Any, text: str) -> list[int]:

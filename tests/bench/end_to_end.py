@@ -2,15 +2,16 @@
 
     python tests/bench/end_to_end.py [--model smollm|r1|FILE] [--threads N] [--rounds 9] [--json FILE]
 
-Same model, cores, threads, KV cache, prompt length and greedy sampling on both sides, in turns, so that whatever
-else the machine does touches both; a ratio is the median over neighbouring runs. Mosquitto and the device run on
-this machine too, and use its cores: a real device would not. `r1` is the shape of DeepSeek-R1-Distill-Qwen-1.5B
-with random weights (1.07 GB, made the first time), thinking switched off.
+Same model, cores, threads, huge pages, KV cache, prompt length and greedy sampling on both sides, in turns, so
+that whatever else the machine does touches both; a ratio is the median over neighbouring runs. Mosquitto and the
+device run on this machine too, and use its cores: a real device would not. `r1` is the shape of
+DeepSeek-R1-Distill-Qwen-1.5B with random weights (1.07 GB, made the first time), thinking switched off.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -25,6 +26,7 @@ from bench.rig import BenchDevice, Worker, cpu_percent, memory_bytes, percentile
 from r1model import bench_model  # noqa: E402
 
 from edged.demo_model import ensure_demo_model  # noqa: E402
+from edged.engine.environment import environment  # noqa: E402
 
 SHORT = "Write a very long and detailed story about a lighthouse keeper and the sea, with many chapters."
 SENTENCE = "The pump in hall three runs at 1480 turns a minute and its bearing is at 61 degrees. "
@@ -55,7 +57,7 @@ def main() -> None:
         engine["delta_interval_ms"] = options.delta_interval_ms
     with rig.node({"model": {"path": str(path)}, "engine": engine}) as (broker, daemon):
         info = daemon.wait_info()
-        bare = Worker("bare_loop.py", bare_setup(info, path))
+        bare = Worker("bare_loop.py", bare_setup(info, path), environment(os.environ))
         device = BenchDevice(broker, "bench")
         try:
             result = {
@@ -114,10 +116,10 @@ def answers(device: BenchDevice, bare: Worker, rounds: int, tokens: int) -> dict
     for number in range(rounds + 1):
         asked = device.ask(SHORT, max_tokens=tokens, reasoning={"budget": 0}).wait()
         usage = asked.done["usage"]
-        run = bare.call({"prompt": SHORT, "prompt_tokens": usage["prompt_tokens"], "count": asked.tokens})
+        run = bare.call({"prompts": [SHORT], "prompt_tokens": usage["prompt_tokens"], "count": asked.tokens})
         long = device.ask(LONG, max_tokens=2, reasoning={"budget": 0}).wait()
         read = long.done["usage"]["prompt_tokens"]
-        bare_long = bare.call({"prompt": LONG, "prompt_tokens": read, "count": 1})
+        bare_long = bare.call({"prompts": [LONG], "prompt_tokens": read, "count": 1})
         others = neighbours.share()
         if number == 0:
             continue  # warm caches and clocks

@@ -5,9 +5,11 @@
 
 Same model, cores, threads, slots, context and greedy sampling, in turns; edged is measured from MQTT publish to
 MQTT delivery through a real Mosquitto, llama-server over HTTP on loopback with streaming, `Llama` in process (one
-question at a time: it knows no more). Each computes token by token: edged guesses none here, what `--draft-max 3`
-brings back and `tests/bench/speculation.py` measures. `--neighbours` are programs that compute meanwhile;
-`--calibrate` has `edged calibrate --quick` run before. A ratio is the median over neighbouring runs.
+question at a time: it knows no more). `bare` is llama.cpp's C interface in the barest of loops (`bare_loop.py`),
+which takes nothing in and sends nothing out: what can be had of these passes. Each computes token by token: edged
+guesses none here, what `--draft-max 3` brings back and `tests/bench/speculation.py` measures. `--neighbours` are
+programs that compute meanwhile; `--calibrate` has `edged calibrate --quick` run before. A ratio is the median over
+neighbouring runs.
 
 llama-server is built outside this repository from llama-cpp-python's source distribution, with the compiler's
 options of `deploy/llama.cmake`, so that both have the same llama.cpp:
@@ -40,10 +42,12 @@ from bench import end_to_end, rig  # noqa: E402 - found through the path above
 from bench.rig import Asked, BenchDevice, Worker  # noqa: E402
 from broker import accepts, free_port  # noqa: E402
 
+from edged.engine.environment import environment  # noqa: E402
 from edged.engine.sequence import CLOSING  # noqa: E402
 
 TOPICS = ("the sea", "a pump", "a forest", "two trains", "a mine", "the moon", "a bakery", "an old radio")
 CLIENTS = (4, 8)
+RATIOS = (("edged", "llama-server"), ("bare", "llama-server"))
 SETTLE_S = 0.3
 SYSTEM = end_to_end.SENTENCE * 26
 """A system prompt of some 600 tokens."""
@@ -187,6 +191,7 @@ class Bench:
     devices: list[BenchDevice]
     server: Server
     high_level: Worker
+    bare: Worker
     tokens: int
 
     def single(self, number: int) -> dict[str, float]:
@@ -198,10 +203,13 @@ class Bench:
         theirs = self.server.ask(messages, self.tokens)
         settle()
         third = self.high_level.call({"prompt": self.server.render(messages), "count": self.tokens})
+        settle()
+        bare = self._run_bare(messages, count=self.tokens)
         return {
             "edged": ours.tokens_per_s,
             "llama-server": theirs.tokens_per_s,
             "Llama": third["tokens_per_s"],
+            "bare": (self.tokens - 1) / bare["decode_s"],
         }
 
     def together(self, clients: int, number: int) -> dict[str, float]:
@@ -227,9 +235,12 @@ class Bench:
         for thread in threads:
             thread.join()
         theirs_s = max(each.done_at for each in theirs) - begun
+        settle()
+        bare = self._run_bare(*asked, count=self.tokens)
         return {
             "edged": sum(each.tokens for each in ours) / ours_s,
             "llama-server": sum(each.tokens for each in theirs) / theirs_s,
+            "bare": clients * self.tokens / (bare["prefill_s"] + bare["decode_s"]),
         }
 
     def first_piece(self, number: int, *, warm: bool) -> dict[str, float]:
@@ -239,7 +250,18 @@ class Bench:
         ours = self._ask(0, messages=messages, max_tokens=2, cache="use" if warm else "bypass").wait()
         settle()
         theirs = self.server.ask(messages, 2, cached=warm)
-        return {"edged": ours.first_ms, "llama-server": theirs.first_ms}
+        settle()
+        bare = self._run_bare(messages, count=1, cached=warm)
+        return {
+            "edged": ours.first_ms,
+            "llama-server": theirs.first_ms,
+            "bare": 1000 * bare["prefill_s"],
+        }
+
+    def _run_bare(self, *asked: list[dict[str, str]], count: int, cached: bool = False) -> dict[str, Any]:
+        prompts = [self.server.render(messages) for messages in asked]
+        found: dict[str, Any] = self.bare.call({"prompts": prompts, "count": count, "cached": cached})
+        return found
 
     def _ask(self, device: int, **fields: Any) -> Asked:
         return self.devices[device].ask(None, reasoning={"budget": 0}, **fields)
@@ -292,13 +314,15 @@ def main() -> None:
         thinks = bool(info["model"]["reasoning"])
         server, pid = stack.enter_context(llama_server(options.llama_server, setup, thinks=thinks))
         high_level = stack.enter_context(contextlib.closing(Worker("high_level.py", setup)))
+        bare = Worker("bare_loop.py", setup, environment(os.environ))
+        stack.enter_context(contextlib.closing(bare))
         devices = [
             stack.enter_context(contextlib.closing(BenchDevice(broker, f"bench-{number}")))
             for number in range(max(CLIENTS))
         ]
         tokens = options.tokens or (128 if options.model == "smollm" else 48)
         with rig.busy(options.neighbours):
-            found = measure(Bench(devices, server, high_level, tokens), options.rounds)
+            found = measure(Bench(devices, server, high_level, bare, tokens), options.rounds)
         memory = {
             "edged": rig.together_bytes((daemon.pid, daemon.engine_pid())),
             "llama-server": rig.memory_bytes(pid)["VmRSS"],
@@ -313,10 +337,13 @@ def main() -> None:
         "neighbours": options.neighbours,
         "calibrated": options.calibrate,
         "rounds": found,
-        "ratio_to_llama_server": {
-            name: round(rig.ratio(values["edged"], values["llama-server"]), 3)
-            for name, values in found.items()
-            if "llama-server" in values
+        "ratios": {
+            f"{one}:{other}": {
+                name: round(rig.ratio(values[one], values[other]), 3)
+                for name, values in found.items()
+                if other in values
+            }
+            for one, other in RATIOS
         },
         "memory_bytes": memory,
     }
@@ -326,16 +353,16 @@ def main() -> None:
 
 def tell(result: dict[str, Any]) -> None:
     """Print the table."""
-    peers = ("edged", "llama-server", "Llama")
-    rows: list[tuple[str, ...]] = [("", *peers, "edged : llama-server")]
+    peers = ("edged", "llama-server", "Llama", "bare")
+    ratios = result["ratios"]
+    rows: list[tuple[str, ...]] = [("", *peers, *(name.replace(":", " : ") for name in ratios))]
     for name, values in result["rounds"].items():
         cells = [f"{statistics.median(values[who]):.2f}" if who in values else "" for who in peers]
-        ratio = result["ratio_to_llama_server"].get(name)
-        rows.append((name, *cells, "" if ratio is None else f"x {ratio:.3f}"))
+        rows.append((name, *cells, *(f"x {of[name]:.3f}" if name in of else "" for of in ratios.values())))
     memory = [
         f"{result['memory_bytes'][who] / 1e6:.0f}" if who in result["memory_bytes"] else "" for who in peers
     ]
-    rows.append(("memory at the end, MB", *memory, ""))
+    rows.append(("memory at the end, MB", *memory, *("" for _ in ratios)))
     threads = " and ".join(str(count) for count in result["threads"])
     rig.show(f"{result['model']}, {threads} threads, {result['slots']} slots; medians", rows)
 

@@ -188,16 +188,24 @@ def node(
 
 
 class Worker:
-    """A process that answers one JSON line with one JSON line."""
+    """A process that answers one JSON line with one JSON line.
 
-    def __init__(self, script: str, setup: Mapping[str, Any]) -> None:
+    Args:
+        script: beside this file.
+        setup: its first line.
+        environment: in place of this process's own.
+    """
+
+    def __init__(
+        self, script: str, setup: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    ) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            env={**(os.environ if environment is None else environment), "OPENBLAS_NUM_THREADS": "1"},
         )
         self.hello = self.call(setup)
 
