@@ -7,7 +7,7 @@ after `at` tokens of the answer (2), `measure` a signal or a `defect` before tha
 tokens, so a test knows the numbers; one more is the template's.
 
 From the environment: SCRIPTED_THINKS=1 makes the answers begin inside the thinking; while the file that
-SCRIPTED_ABORT names exists, loading ends in SIGABRT.
+SCRIPTED_ABORT names exists, loading ends in SIGABRT, and while that of SCRIPTED_LOADS does, it goes on.
 """
 
 from __future__ import annotations
@@ -208,6 +208,9 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
     fail = os.environ.get("SCRIPTED_ABORT")
     if fail and Path(fail).exists():
         os.abort()
+    loads = os.environ.get("SCRIPTED_LOADS")
+    while loads and Path(loads).exists():
+        time.sleep(0.02)
     log("info", "scripted model")
     template = ChatTemplate(THINKING if os.environ.get("SCRIPTED_THINKS") else TEMPLATE)
     vocabulary = WordVocabulary()

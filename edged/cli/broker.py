@@ -116,6 +116,8 @@ def password(file: Path | None) -> str | None:
 def choose(client: Client, node: str | None) -> str:
     """The node to ask: the one that is named and not offline, or the only one online.
 
+    Where none has ever been online, one that loads its first model is asked: questions wait for that.
+
     Raises:
         ClientError: there is no such node, or a choice to make.
     """
@@ -125,6 +127,8 @@ def choose(client: Client, node: str | None) -> str:
         return node
     known = client.nodes()
     online = [name for name, word in known.items() if word == "online"]
+    if not known:
+        online = [view.name for view in client.fleet() if view.info is not None]
     if len(online) == 1:
         return online[0]
     if online:

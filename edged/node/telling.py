@@ -88,8 +88,7 @@ class Telling:
         clocks = self.thermostat.clocks.about()
         if clocks != self.about.get("clocks"):
             self.about["clocks"] = clocks
-            if self.bulletin.info:
-                self.info()
+            self.info()  # for the first time with the first reading: a model may take minutes to load
         if changed or self.clock() - self._told_at >= self.bulletin.interval_s - HEALTH_SLACK_S:
             self.health()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import pytest
 from certificates import Authority
 from faults.proxy import Proxy
 
+from edged import __version__
 from edged.client import AnswerError, AnswerTimeoutError, Client, UnreachableError
 from edged.core.reply import Accepted, Delta, Done
 
@@ -101,6 +103,27 @@ def test_no_node_and_no_broker_are_told_in_one_line(broker: Mosquitto) -> None:
     dead = edged(broker, "top")
     assert dead.returncode == 75
     assert dead.stderr.startswith("edged top: no broker at 127.0.0.1:")
+
+
+def test_a_node_is_there_while_it_loads_its_model_for_the_first_time(
+    broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """It is `starting` and takes a question: no node had ever been at this broker, said `edged ask`."""
+    loads = tmp_path / "loads"
+    loads.touch()
+    environ = {"SCRIPTED_LOADS": str(loads)}
+    one = daemon(broker, {"node": {"id": "attic"}}, scripted=True, environment=environ)
+    one.watcher.start()
+    one.launch()
+    one.wait_info(lambda info: info["engine"] == "starting")
+    listed = edged(broker, "nodes")
+    assert listed.returncode == 75
+    assert listed.stdout.split()[-4:] == ["attic", "starting", "starting", __version__]
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(edged, broker, "ask", "tokens=2")
+        one.wait_health(lambda health: health["queue"] == 1)
+        loads.unlink()
+        assert (asked.result().returncode, asked.result().stdout.split()) == (0, ["w0", "w1"])
 
 
 def test_a_port_without_tls_is_told(broker: Mosquitto, tmp_path: Path) -> None:
