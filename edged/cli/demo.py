@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.padding import Padding
@@ -26,13 +27,14 @@ from rich.text import Text
 
 from .. import __version__
 from ..client import Answer, AnswerError, Client, ClientError
-from ..core.reply import Cancelled, Delta, Done, Failed, ReasoningDelta
+from ..core.reply import Failed
+from ..core.transcript import Transcript
 from ..demo import board, processes
 from ..demo.flow import WIDTH_MAX, Flow
 from ..demo_model import ensure_demo_model
 from ..errors import EdgedError
 from . import EX_INTERRUPTED, app
-from .ask import closing, complain, printable, wait_cancelled
+from .ask import closing, complain, follow, printable, wait_cancelled
 
 QUESTION = "Why should a CPU be kept cool?"
 NAME = "you"
@@ -94,7 +96,7 @@ def _play(console: Console, once: str | None, stack: ExitStack) -> int:
         client = stack.enter_context(Client(port=port, node=processes.NODE, name=NAME))
         _until_ready(client, daemon)
     if once is not None:
-        return _once(console, client, once)
+        return follow(client.ask(once, timeout_s=ANSWER_S, temperature=0))
     _ask(console, client, QUESTION)
     _show_board(console, client)
     _show_lines(console, port, daemon.log)
@@ -102,20 +104,6 @@ def _play(console: Console, once: str | None, stack: ExitStack) -> int:
 
 
 # one question ----------------------------------------------------------------------------------------------
-
-
-def _once(console: Console, client: Client, question: str) -> int:
-    answer = client.ask(question, timeout_s=ANSWER_S, temperature=0)
-    try:
-        for reply in answer:
-            if isinstance(reply, Delta):
-                print(printable(reply.text) if sys.stdout.isatty() else reply.text, end="", flush=True)
-    finally:
-        print(flush=True)
-    if isinstance(answer.terminal, Failed):
-        raise AnswerError(answer.terminal)
-    console.print(Text(f"  {closing(answer)}", style="dim"))
-    return 0
 
 
 def _ask(console: Console, client: Client, question: str, *, shown: bool = False) -> None:
@@ -143,20 +131,10 @@ def _ask(console: Console, client: Client, question: str, *, shown: bool = False
 
 
 def _stream(answer: Answer, flow: Flow) -> None:
-    streamed = False
+    transcript = Transcript()
     for reply in answer:
-        match reply:
-            case Delta(text=text):
-                streamed = True
-                flow.put(printable(text))
-            case ReasoningDelta(text=text):
-                flow.put(printable(text), "dim")
-            case Done(text=text) if not streamed:
-                flow.put(printable(text))
-            case Cancelled():
-                break
-            case _:
-                pass
+        for kind, text in transcript.feed(msgspec.to_builtins(reply)):
+            flow.put(printable(text), "dim" if kind == "reasoning" else "")
 
 
 def _more(console: Console, client: Client, daemon: processes.Part) -> int:

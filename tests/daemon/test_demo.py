@@ -85,6 +85,19 @@ def test_once(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_model")
+def test_an_engine_that_breaks_in_mid_answer(start: Start) -> None:
+    """The answer stands there once: what came of it before was printed again, in front of the whole."""
+    demo = start("--once", "Write a long story about the sea.")
+    assert demo.stdout is not None
+    head = demo.stdout.read(40)
+    (engine,) = (one for one in family(demo) if "edged.engine" in one.cmdline())
+    engine.kill()
+    out, err = demo.communicate(timeout=120)
+    assert demo.returncode == 0, err
+    assert (head + out).count(head) == 1
+
+
+@pytest.mark.usefixtures("small_model")
 def test_whole(start: Start, tmp_path: Path) -> None:
     """Without a terminal: question, answer, telemetry, lines to try, then questions from standard input."""
     root = rk3588_mainline(tmp_path / "board")
