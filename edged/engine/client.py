@@ -24,7 +24,6 @@ from edged.errors import EngineError
 
 COMMAND = (sys.executable, "-m", "edged.engine")
 """Starts the engine with llama.cpp; the number of its socket is appended."""
-"""sysexits.h: the system cannot start a process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,13 @@
-"""How long the connection waits between two tries, and what is said of a broker that cuts it again and again."""
+"""How long the connection waits, between two tries and for its broker; what is said of one that cuts it again."""
 
 from __future__ import annotations
 
+import os
 import queue
+import resource
+import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
@@ -98,3 +103,24 @@ def test_a_broker_that_cuts_who_may_not_use_a_topic(forbidden: int, told: str) -
             pass
         assert mqtt.stop(10)
     assert told in reason
+
+
+def test_a_connection_beyond_the_1024th_file() -> None:
+    """It rests between messages as any other: select(2) takes no such file, and the thread went round at once."""
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with fake(CONNACK, lambda kind, body: suback(body, GRANTED) if kind == SUBSCRIBE else b"") as port:
+        mqtt = Mqtt(Link("127.0.0.1", port, "n", 60, 60, 9, 9999, "will", b"", ("ask/+",)), events.put)
+        with ExitStack() as held:
+            for _ in range(1024):
+                held.enter_context(Path(os.devnull).open("rb"))
+            mqtt.start()
+            while not isinstance(events.get(timeout=60), Subscribed):
+                pass
+            beats = set()
+            for _ in range(50):
+                time.sleep(0.02)
+                beats.add(mqtt.beat)
+            assert mqtt.stop(10)
+    assert len(beats) < 10

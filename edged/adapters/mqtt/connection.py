@@ -210,18 +210,22 @@ class Mqtt:
     def _turn(self, sock: Any) -> MQTTErrorCode:  # noqa: ANN401 - a socket, of TLS or not
         """Wait until there is something to do, and do it."""
         client = self._client
-        writers = [sock] if client.want_write() else []
         pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+        # Not select(2), which knows no file beyond the 1024th: clients over HTTP may have taken all before.
+        either = select.poll()
+        either.register(self._wake, select.POLLIN)
         try:
-            readable, writable, _ = select.select([sock, self._wake], writers, [], 0 if pending else TICK_S)
+            either.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+            ready = dict(either.poll(0 if pending else 1000 * TICK_S))
+            events = ready.get(sock.fileno(), 0)
         except (OSError, ValueError):
-            readable, writable = [sock], []  # the socket was closed under us: let paho find out
-        if self._wake in readable:
+            ready, events = {}, select.POLLERR  # the socket was closed under us: let paho find out
+        if self._wake.fileno() in ready:
             self._wake.hush()
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
-        if sock in readable or pending:
+        if pending or events & ~select.POLLOUT:
             code = client.loop_read()
-        if code == MQTTErrorCode.MQTT_ERR_SUCCESS and sock in writable:
+        if code == MQTTErrorCode.MQTT_ERR_SUCCESS and events & select.POLLOUT:
             code = client.loop_write()
         if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
             code = client.loop_misc()
