@@ -207,7 +207,11 @@ class DaemonProcess:
         )
 
     def wait_info(
-        self, test: Callable[[Any], object] = lambda _: True, *, since: int = 0, timeout_s: float = WAIT_S
+        self,
+        test: Callable[[Any], object] = lambda info: info["engine"] == "ready",
+        *,
+        since: int = 0,
+        timeout_s: float = WAIT_S,
     ) -> Any:
         """An `info` that passes `test`."""
         return self.watcher.wait_for("/info", lambda h: test(h.json), since=since, timeout_s=timeout_s).json

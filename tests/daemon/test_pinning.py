@@ -157,9 +157,9 @@ def test_restarted_engine_is_pinned_again(
     """An engine that replaces a lost one runs on the same cores, though the daemon does not."""
     _, chosen = two_cores
     node = daemon(broker, {"engine": {"cores": str(chosen)}}, scripted=True).start()
-    first = node.engine_pid()
+    first, since = node.engine_pid(), node.watcher.mark
     os.kill(first, 9)
-    node.wait_info(lambda info: info["engine"] == "starting")
+    node.wait_info(lambda info: info["engine"] == "starting", since=since)
     second = node.engine_pid(other_than=first)
     node.wait_log("engine_ready", lambda _: len(node.log("engine_ready")) == 2)
     assert set(cores_of_threads(second).values()) == {(chosen,)}
