@@ -88,7 +88,7 @@ def test_file_settings(path: Path) -> None:
     assert found == [2048, 2, "wal", 2, -512, len(MIGRATIONS)]
 
 
-@pytest.mark.parametrize("spoil", ["header", "middle", "empty-ish", "schema", "trigger", "text"])
+@pytest.mark.parametrize("spoil", ["header", "middle", "empty-ish", "schema", "column", "trigger", "text"])
 def test_corrupt_file_is_set_aside(path: Path, spoil: str) -> None:
     """A damaged file is moved away under a name that is told, and the journal goes on with a fresh one."""
     with desk(path) as d:
@@ -103,6 +103,8 @@ def test_corrupt_file_is_set_aside(path: Path, spoil: str) -> None:
         del content[5000:]
     elif spoil == "trigger":
         content = content.replace(b"client = OLD.client", b"client = OLD.clienu", 1)
+    elif spoil == "column":  # which is used when a session's first answer is stored
+        content = content.replace(b"system TEXT", b"sxstem TEXT", 1)
     elif spoil == "schema":  # which SQLite's message then quotes
         content = content.replace(b"digest BLOB", b"digest BL\xffB", 1)
     else:
