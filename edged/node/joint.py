@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from edged.core.answer_text import Kind, Part
 from edged.core.job import Job
 from edged.engine.messages import Piece, Prepared
@@ -24,6 +26,7 @@ class Run:
         deadline: when the engine ends it by itself; None for never.
         jobs: the questions that wait for it; the first began it, unless that one has gone.
         prepared: what was measured, once it was.
+        due: when the answer was expected then.
         started: it has a slot.
         pieces: the answer so far, pieces of one kind joined.
         written, thought: tokens so far, of the answer and of its thinking.
@@ -37,6 +40,7 @@ class Run:
     deadline: float | None
     jobs: list[Job] = field(default_factory=list)
     prepared: Prepared | None = None
+    due: float = 0.0
     started: bool = False
     pieces: list[Part] = field(default_factory=list)
     written: int = 0
@@ -51,6 +55,11 @@ class Run:
             self.pieces[-1] = (piece.kind, self.pieces[-1][1] + piece.text)
         else:
             self.pieces.append((piece.kind, piece.text))
+
+    def outlook(self, report: Prepared, now: float) -> Prepared:
+        """What was measured, for one who joins now: part of the wait is over."""
+        ahead = 0 if self.started else report.ahead
+        return msgspec.structs.replace(report, ahead=ahead, eta_s=max(0.0, self.due - now))
 
     def is_shorter_for(self, job: Job) -> bool:
         """Whether this question waits longer than the one that began it, whose deadline the engine judged by."""

@@ -81,7 +81,7 @@ class Sharing:
             run.deadline = job.deadline
         self.engine.send(Join(run.number, job.question.client, job.question.priority, run.deadline))
         if run.prepared is not None:
-            self.course.prepared(job, run.prepared)
+            self.course.prepared(job, run.outlook(run.prepared, self.clock()))
         if run.started:
             self.course.started(job)
             for kind, text in run.pieces:
@@ -103,7 +103,7 @@ class Sharing:
             case _ if run is None:
                 return
             case Prepared():
-                run.prepared = report
+                run.prepared, run.due = report, self.clock() + report.eta_s
             case Started():
                 run.started = True
             case Piece():

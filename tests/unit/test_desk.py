@@ -406,6 +406,21 @@ def test_taken_back_while_a_shared_run_ends_too_early(last: Ended | Refused) -> 
     assert (rig.engine.submitted, rig.journal.finished[2]["type"]) == ([], "cancelled")
 
 
+def test_who_joins_late_is_told_of_what_is_left_of_the_wait() -> None:
+    """Not of what the first one had before it; one that begins its answer goes behind nobody."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    rig.ask(1, **same)
+    rig.desk.hearing.engine_said(Prepared(1, 9, 2048, 3, 30.0))
+    rig.clock.now += 10
+    rig.ask(2, **same)
+    rig.desk.hearing.engine_said(Started(1))
+    rig.clock.now += 25
+    rig.ask(3, **same)
+    told = [msgspec.json.decode(message.payload) for message in rig.line.published]
+    assert [(each["position"], each["eta_ms"]) for each in told] == [(3, 30_000), (3, 20_000), (0, 0)]
+
+
 def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
     """It was computed for the question that began it, whatever its run is called; not for the one that joined."""
     rig = Rig()
