@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -303,6 +306,28 @@ def test_impossible_place(tmp_path: Path) -> None:
         JournalError, match=r"/file: File exists; a folder that this account may write is accepted"
     ):
         Journal(tmp_path / "file" / "journal.db", lambda _: None).open()
+
+
+def test_a_file_of_another_account(path: Path) -> None:
+    """One that root has put back: what gives it to the service is told."""
+    with desk(path):
+        pass
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345)
+    else:  # who cannot give a file away
+        path.unlink()
+        path.symlink_to("/etc/passwd")
+    opening = (
+        "import sys, pathlib, edged.adapters.journal as j; j.Journal(pathlib.Path(sys.argv[1]), print).open()"
+    )
+    without = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--")
+    found = subprocess.run(
+        [*without, sys.executable, "-c", opening, str(path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert f"; it is another account's: chown --reference={path.parent} {path}*\n" in found.stderr
 
 
 def test_a_folder_that_is_gone_while_it_is_written(tmp_path: Path) -> None:

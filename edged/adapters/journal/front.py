@@ -29,7 +29,7 @@ from edged.core.records import (
 
 from .clock import read_instant
 from .commands import Accept, Attempt, Clear, Close, Command, Finish, Forget, Recall, Status
-from .schema import DamagedError, JournalError, connect, passing, reason, set_aside, unusable
+from .schema import DamagedError, JournalError, connect, passing, reason, set_aside, strangers, unusable
 from .sessions import Sessions
 from .store import Store, encoded
 from .upkeep import Upkeep
@@ -105,11 +105,12 @@ class Journal:
                 aside = set_aside(self._path)
                 store, upkeep, recovered = self._read()
         except sqlite3.Error as error:
-            hint = "; is another edged running?" if "locked" in str(error) else ""
+            hint = "; is another edged running?" if "locked" in str(error) else strangers(self._path)
             raise unusable(error, f"{self._path}: {reason(error)}{hint}") from error
         except OSError as error:
             text = f"{error.filename or self._path}: {error.strerror}"
-            raise unusable(error, text, "; a folder that this account may write is accepted") from error
+            mend = strangers(self._path) or "; a folder that this account may write is accepted"
+            raise unusable(error, text, mend) from error
         except DamagedError as error:
             raise unusable(error, f"{self._path}: {error}") from error
         self._store = store

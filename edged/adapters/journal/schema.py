@@ -167,6 +167,15 @@ def unusable(error: Exception, text: str, mend: str = "") -> JournalError:
     return JournalBusyError(text) if passes else JournalError(text + mend)
 
 
+def strangers(path: Path) -> str:
+    """What to do where the file or its log is another account's, as one that root has put back; else empty."""
+    for each in (path, Path(f"{path}-wal")):
+        with suppress(OSError):
+            if each.stat().st_uid != os.geteuid():
+                return f"; it is another account's: chown --reference={path.parent} {path}*"
+    return ""
+
+
 def reason(error: sqlite3.Error) -> str:
     """Return SQLite's name and text of an error; they never hold content."""
     return f"{getattr(error, 'sqlite_errorname', 'SQLITE_CORRUPT')}: {error}"
