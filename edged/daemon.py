@@ -1,8 +1,8 @@
 """The composition root: the only file that knows all parts of the daemon, and the order of start and end.
 
-Start: journal, engine, connection, vitals; the node calls itself online when the engine has answered. End: the
-same backwards, each step within a time of its own. The main thread is the dispatcher. What the settings make of
-single parts stands in `parts`.
+Start: journal, engine, connection, vitals; the node calls itself online when the engine has answered. End: first
+what lasts, the journal and the word to the broker, then the rest; all of it within one time. The main thread is the
+dispatcher. What the settings make of single parts stands in `parts`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ from edged.node.vitals_thread import VitalsThread
 from edged.settings import Settings
 from edged.tools.client import Toolbox
 
-ENGINE_STOP_S = 1.0
-HTTP_STOP_S = 2.0
+ENDING_S = 9.0
+"""For all that is ended when the node has finished. With what that takes (GRACE_S, twice FLUSH_S) it is less than
+the unit's TimeoutStopSec=, also where broker, disk, sensors and engine hang; the process then ends without them."""
 LOOKUP_S = 60.0
 """The MQTT thread stands still while a name is looked up: with a router gone, 2 tries of 5 s at each of 3 servers
 (resolv.conf(5)), for the name and with a search domain behind it."""
@@ -273,15 +274,20 @@ def run(  # noqa: C901, PLR0915 - one line a part
         thermostat.close()
         meter.close()
     exchange.end()
+    end = time.monotonic() + ENDING_S
+
+    def left(most_s: float) -> float:
+        return max(0.0, min(most_s, end - time.monotonic()))
+
+    journal.close(left(2.0))
+    line.stop(left(1.0))
     if face is not None:
-        face.stop(HTTP_STOP_S)
+        face.stop(left(2.0))
     local.stop()
+    client.stop(left(1.0))
     if upstream is not None:
-        upstream.stop(1.0)
-    vitals.stop(1.0)
-    toolbox.stop(1.0)
-    client.stop(ENGINE_STOP_S)
-    line.stop(1.0)
-    journal.close(2.0)
+        upstream.stop(left(1.0))
+    vitals.stop(left(1.0))
+    toolbox.stop(left(1.0))
     log.info("stopped", jobs_left=len(desk.roster))
     return os.EX_OK if died is None else os.EX_SOFTWARE  # systemd starts us again

@@ -130,9 +130,8 @@ class EngineClient:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            self._process.wait()
         if self._reader is not None:
-            self._reader.join(timeout_s)
+            self._reader.join(timeout_s)  # one that waits for a disk that hangs dies when that is over
 
     def _read(
         self,

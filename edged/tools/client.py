@@ -113,7 +113,8 @@ class Toolbox:
         if self._thread is not None:
             self._thread.join(timeout_s)
         if process is not None:
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that waits for a disk that hangs
+                process.wait(timeout_s)
 
     def _begin(self) -> Loaded | None:
         """Start the process; None where it does not load the tools in time."""

@@ -120,7 +120,8 @@ class Mqtt:
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._wake.ring()
-        self._thread.join(timeout_s + opening.TIMEOUT_S)
+        # Not longer for one that still connects: a broker that has not taken us in is owed no goodbye.
+        self._thread.join(timeout_s + TICK_S)
         if self._thread.is_alive():
             return False
         self._wake.close()
