@@ -85,7 +85,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
 
     Raises:
         SettingsError: something in the settings does not fit this machine.
-        NotNowError: the journal, the tools or the address for HTTP cannot be had just now.
+        NotNowError: the journal or the tools cannot be had just now.
     """
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     footing = find_footing(settings, reader)

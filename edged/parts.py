@@ -69,7 +69,7 @@ def face(  # noqa: PLR0917 - the parts that it touches
     if not http.enabled:
         return None
     try:
-        from edged.adapters.http import Listening, Node, Server, bind  # noqa: PLC0415 - an extra
+        from edged.adapters.http import Listening, Node, Server  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"http.enabled: the package {error.name} is missing; install edged with its extra: edged[http]"
@@ -95,7 +95,7 @@ def face(  # noqa: PLR0917 - the parts that it touches
         version=__version__,
         larger=() if away is None else away.policy.names(),
     )
-    return Server(listening, bind(listening), seen, key, inbox.put)
+    return Server(listening, seen, key, inbox.put)
 
 
 def thermostat(  # noqa: PLR0917 - the parts that it moves

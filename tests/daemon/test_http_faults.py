@@ -19,6 +19,7 @@ from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, MakeDevice
 
 from edged.adapters.http.patience import HEAD_S, READ_S
+from edged.adapters.http.server import RETRY_S
 
 PIDFD_GETFD = 438  # pidfd_getfd(2), the same number on x86-64 and arm64
 PLACES = 8
@@ -124,6 +125,20 @@ def test_its_socket_breaks(faced: Faced, broker: Mosquitto, device: MakeDevice, 
     faced.wait_answers()
     answer = press.answer(job)
     assert (answer.last["type"], answer.last["attempt"]) == ("done", 2)
+
+
+def test_a_port_that_is_taken(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice) -> None:
+    """The face waits for it, says so once, and is there when it is free; devices are answered meanwhile."""
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        node = daemon(broker, {"http": {"enabled": True, "port": port}}, scripted=True).start()
+        press = device(broker, "press")
+        press.answer(press.ask("tokens=2")).check()
+        assert f"127.0.0.1:{port}: Address already in use" in node.wait_log("http_waits")["reason"]
+        time.sleep(1.5 * RETRY_S)
+    node.wait_log("http_listens")
+    Faced(node, port).wait_answers()
+    assert len(node.log("http_waits")) == 1
 
 
 def test_no_files_are_left(faced: Faced, broker: Mosquitto, device: MakeDevice) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -60,12 +59,11 @@ def test_of_the_http_face(pipe: Path, pem: Path) -> None:
     """The same of its two."""
     line = Line()
     node = Node(TOPICS, Exchange(line, TOPICS.is_inside, ignore), ignore, dict, dict, str, 1, "0")
-    with socket.socket() as sock:
-        for key, cert_and_key in {"cert": (pipe, pem), "key": (pem, pipe)}.items():
-            with pytest.raises(
-                SettingsError, match=rf"^http\.tls\.{key}: {pipe}: no regular file; accepted: PEM"
-            ):
-                Server(Listening("", 0, 1, *cert_and_key), sock, node, None, ignore)
+    for key, cert_and_key in {"cert": (pipe, pem), "key": (pem, pipe)}.items():
+        with pytest.raises(
+            SettingsError, match=rf"^http\.tls\.{key}: {pipe}: no regular file; accepted: PEM"
+        ):
+            Server(Listening("", 0, 1, *cert_and_key), node, None, ignore)
 
 
 def test_of_the_larger_server(pipe: Path) -> None:

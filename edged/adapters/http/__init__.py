@@ -6,6 +6,6 @@ imported here and nowhere else, and only where `[http]` is enabled.
 """
 
 from .asking import Node
-from .server import Listening, Server, bind
+from .server import Listening, Server
 
-__all__ = ["Listening", "Node", "Server", "bind"]
+__all__ = ["Listening", "Node", "Server"]

@@ -1,6 +1,7 @@
 """The thread of the HTTP face: binds, serves with uvicorn on a loop of its own, ends when told.
 
-If it ends unasked, or its socket no longer listens, the node is told and ends the process.
+An address that cannot be had just now is waited for: devices that ask over MQTT have nothing to do with it. If the
+thread ends unasked, or its socket no longer listens, the node is told and ends the process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Of which asyncio says that it passes: it accepts again a second later."""
 
 PASSES = frozenset({errno.EADDRINUSE, socket.EAI_AGAIN})
-"""What may be over at the next start: another program has the port, no name server can be reached after a boot."""
+"""What may be over some time: another program has the port, no name server can be reached after a boot."""
+RETRY_S = 5.0
 PEM = "PEM files that belong together, the key without a passphrase"
 
 log = structlog.get_logger()
@@ -80,6 +82,10 @@ def bind(listening: Listening) -> socket.socket:
     return sock
 
 
+def _listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _check(listening: Listening) -> None:
     """Look at the files for TLS, of which OpenSSL would wait for a pipe."""
     for key, path in (("http.tls.cert", listening.cert), ("http.tls.key", listening.key)):
@@ -94,22 +100,20 @@ class Server:
     """Serves until told to end.
 
     Args:
-        sock: bound, see `bind`.
         emit: the node's inbox, for a thread that died.
 
     Raises:
-        SettingsError: the files for TLS are not what they should be.
+        SettingsError: the files for TLS are not what they should be, or the address cannot be had at all.
     """
 
     def __init__(
         self,
         listening: Listening,
-        sock: socket.socket,
         node: Node,
         key: str | None,
         emit: Callable[[ThreadDied], None],
     ) -> None:
-        self._sock = sock
+        self._listening = listening
         self._emit = emit
         _check(listening)
         self._routes = Routes(node, key)
@@ -145,6 +149,7 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._stopping = threading.Event()
         self._broke: str | None = None
+        self._sock = self._take(told=False)
 
     def start(self) -> None:
         """Begin to serve."""
@@ -166,15 +171,31 @@ class Server:
     def _run(self) -> None:
         reason = "it returned"
         try:
+            while (sock := self._sock) is None:
+                if self._stopping.wait(RETRY_S):
+                    return
+                self._sock = self._take(told=True)
             with asyncio.Runner(loop_factory=Loop) as runner:
                 runner.get_loop().set_exception_handler(self._complain)
-                runner.run(self._server.serve(sockets=[self._sock]))
+                runner.run(self._server.serve(sockets=[sock]))
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
             if not self._stopping.is_set():
                 self._emit(ThreadDied("http", self._broke or reason))
+
+    def _take(self, *, told: bool) -> socket.socket | None:
+        """The listening socket; None while the address cannot be had, of which the log has one line."""
+        try:
+            sock = bind(self._listening)
+        except NotNowError as error:
+            if not told:
+                log.warning("http_waits", reason=str(error))
+            return None
+        if told:
+            log.info("http_listens", host=self._listening.host, port=self._listening.port)
+        return sock
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What nobody caught. A socket that cannot accept would be tried for ever, thousands of times a second."""
@@ -183,7 +204,7 @@ class Server:
             log.warning("http_out_of_files", reason=error.strerror)
         elif self._broke is not None:
             pass  # already ending
-        elif self._sock.fileno() >= 0 and not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        elif self._sock is not None and self._sock.fileno() >= 0 and not _listens(self._sock):
             self._broke = f"its socket no longer listens: {error}"
             self._server.should_exit = True
         else:
