@@ -267,6 +267,7 @@ class Answer:
     def _take(self, item: Reply | ClientError) -> Reply:
         if isinstance(item, ClientError):
             self._asker.forget(self)
+            self._arrived.put(item)  # nothing else will come: whoever asks this answer again is told the same
             raise item
         if isinstance(item, Done | Cancelled | Failed):
             self.terminal = item

@@ -1,13 +1,14 @@
-"""Waiting for an answer: what is said when none came."""
+"""Waiting for an answer: what is said when none came, and when it is asked for once more."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import cast
 
 import pytest
 
-from edged.client.answer import Answer, AnswerTimeoutError, Asker
+from edged.client.answer import NO_SUBSCRIBER, Answer, AnswerTimeoutError, Asker, UnreachableError
 
 
 class Silent:
@@ -16,6 +17,9 @@ class Silent:
     def give_up(self, answer: Answer) -> bool:
         """Expect no more."""
         return answer.terminal is None
+
+    def forget(self, answer: Answer) -> None:
+        """The same."""
 
     def connected(self) -> bool:
         """It stands."""
@@ -36,3 +40,20 @@ def test_how_long_is_said_in_seconds(timeout_s: float, words: str, monkeypatch: 
     monkeypatch.setattr(time, "monotonic", lambda: later)
     with pytest.raises(AnswerTimeoutError, match=rf"^no answer within {words}; ask again with more time$"):
         answer.text()
+
+
+def test_what_ended_it_is_told_each_time() -> None:
+    """A program that tries the same answer again waited all its time for what could not come."""
+    answer = Answer(cast("Asker", Silent()), "j", "n1", lambda: None, 5.0)
+    answer.ask()
+    answer.acknowledged(NO_SUBSCRIBER, "No matching subscribers")
+
+    async def read() -> None:
+        async for _reply in answer:
+            pass
+
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match="nobody listens there"):
+            answer.text()
+        with pytest.raises(UnreachableError, match="nobody listens there"):
+            asyncio.run(read())
