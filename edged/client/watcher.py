@@ -11,6 +11,7 @@ import secrets
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -69,12 +70,13 @@ class Watcher:
                 f"{prefix!r}: prefixes have 1 to 64 characters A-Z a-z 0-9 _ . -, and / between levels"
             )
         self._node, self._prefix = node, prefix
-        self._changed = threading.Condition()  # guards the next four
+        self._changed = threading.Condition()  # guards the next five
         self._answered: dict[str, str | None] = {}  # what was subscribed to, and why the broker refuses it
         self._latest: dict[str, bytes] = {}
         self._news: dict[str, int] = {}  # messages that were no retained ones
         self._heard_at: dict[str, float] = {}
-        self._listeners: list[queue.SimpleQueue[tuple[str, bytes]]] = []
+        # Whoever listens holds his queue, and with him it goes.
+        self._listeners: weakref.WeakSet[queue.SimpleQueue[tuple[str, bytes]]] = weakref.WeakSet()
         self._line = Line(
             host,
             port,
@@ -191,27 +193,31 @@ class Watcher:
         """
         if node is not None and not is_name(node):
             raise ValueError(f"{node!r}: {NAMES}")
-        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         wanted = f"{self._prefix}/v1/node/{node or '+'}/event"
-        self._line.subscribe(wanted)
-        self._listeners.append(listener)
+        # Not in the generator, which begins with its first step: what an order brings about before would be missed.
+        return self._happening(node, wanted, self._listen(wanted), missed)
+
+    def _happening(
+        self,
+        node: str | None,
+        wanted: str,
+        listener: queue.SimpleQueue[tuple[str, bytes]],
+        missed: Callable[[str], None],
+    ) -> Iterator[Happened]:
         gaps = Gaps()
-        try:
-            while True:
-                near, crowded = self._line.connected(), self._line.crowded()
-                if why := gaps.look(time.monotonic(), connected=near, crowded=crowded):
-                    missed(why)
-                try:
-                    event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
-                except queue.Empty:
-                    if not self.alive():
-                        return
-                    self._check(wanted)
-                    continue
-                if event is not None and node in {None, event.node}:
-                    yield event
-        finally:
-            self._listeners.remove(listener)
+        while True:
+            near, crowded = self._line.connected(), self._line.crowded()
+            if why := gaps.look(time.monotonic(), connected=near, crowded=crowded):
+                missed(why)
+            try:
+                event = happened(self._prefix, *listener.get(timeout=LISTEN_S))
+            except queue.Empty:
+                if not self.alive():
+                    return
+                self._check(wanted)
+                continue
+            if event is not None and node in {None, event.node}:
+                yield event
 
     def admin(
         self,
@@ -236,35 +242,38 @@ class Watcher:
         if not self._line.connected():
             raise UnreachableError(f"the broker is away: {op} was not sent; order it again when it is back")
         transaction = secrets.token_hex(8)
-        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._line.subscribe(f"{topic}/result")
-        self._listeners.append(listener)
+        listener = self._listen(f"{topic}/result")
         refused: list[str] = []
         end_s = time.monotonic() + timeout_s
-        try:
-            self._line.publish(
-                topic,
-                msgspec.json.encode({"transaction": transaction, **fields}),
-                lambda reason, words: refused.append(words) if reason >= FAILURE else None,
-                expiry_s=timeout_s,
-            )
-            while (left_s := end_s - time.monotonic()) > 0:
-                if refused:
-                    raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
-                try:
-                    heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
-                except queue.Empty:
-                    self._check(f"{topic}/result")
-                    continue
-                result = _object(payload) or {}
-                if heard != f"{topic}/result" or result.get("transaction") != transaction:
-                    continue
-                if result.get("status") != "ok":
-                    raise ClientError(f"{node} refuses {op}: {result.get('error') or 'it says no more'}")
-                return result
-        finally:
-            self._listeners.remove(listener)
+        self._line.publish(
+            topic,
+            msgspec.json.encode({"transaction": transaction, **fields}),
+            lambda reason, words: refused.append(words) if reason >= FAILURE else None,
+            expiry_s=timeout_s,
+        )
+        while (left_s := end_s - time.monotonic()) > 0:
+            if refused:
+                raise ClientError(f"the broker refused {op}: {refused[0]}; see its ACL")
+            try:
+                heard, payload = listener.get(timeout=min(left_s, LISTEN_S))
+            except queue.Empty:
+                self._check(f"{topic}/result")
+                continue
+            result = _object(payload) or {}
+            if heard != f"{topic}/result" or result.get("transaction") != transaction:
+                continue
+            if result.get("status") != "ok":
+                raise ClientError(f"{node} refuses {op}: {result.get('error') or 'it says no more'}")
+            return result
         raise AnswerTimeoutError(f"{node} did not answer {op}; it takes orders where admin.enabled is set")
+
+    def _listen(self, topic: str) -> queue.SimpleQueue[tuple[str, bytes]]:
+        """Subscribe; a queue of all that comes from now on, for as long as somebody holds it."""
+        listener: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        with self._changed:
+            self._listeners.add(listener)
+        self._line.subscribe(topic)
+        return listener
 
     def _settle(self, topics: tuple[str, ...], timeout_s: float) -> None:
         """Subscribe, and wait until nothing new has come for a while. The first topic must not be refused."""
@@ -310,10 +319,10 @@ class Watcher:
             self._changed.notify_all()
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - called by Line alone
-        for listener in list(self._listeners):
-            if not retained:
-                listener.put((topic, payload))
         with self._changed:
+            for listener in self._listeners:
+                if not retained:
+                    listener.put((topic, payload))
             if payload:
                 self._latest[topic] = payload
             else:  # somebody took it away (MQTT 5, 3.3.1.3)

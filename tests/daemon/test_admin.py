@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 from broker import Mosquitto
 from daemon_process import DaemonProcess, MakeDaemon
 from device import WAIT_S, Listener, MakeDevice
+
+from edged.client import Client
 
 LONG = "tokens=400 step_ms=20"
 SHORT = "tokens=60 step_ms=20"
@@ -90,6 +93,20 @@ def test_drain_and_undrain(
     node.wait_event("undrained")
     assert asking.answer(asking.ask("x")).check().last["type"] == "done"
     node.wait_health(lambda h: h["membership"]["in"] == ["hall"] and "draining" not in h)
+
+
+def test_who_listens_before_an_order_hears_what_it_does(broker: Mosquitto, daemon: MakeDaemon) -> None:
+    """Also where he looks only afterwards: he waited for ever for what had come meanwhile."""
+    daemon(broker, {"admin": {"enabled": True}}, scripted=True).start()
+    with Client(port=broker.port, node="n1") as client:
+        happening = client.events("n1")
+        client.admin("drain")
+        end = threading.Timer(WAIT_S, client.close)
+        end.start()
+        assert any(event.event == "drained" for event in happening)
+        end.cancel()
+        with pytest.raises(ValueError, match="names have"):
+            client.events("no name")
 
 
 def test_off_unless_configured(
