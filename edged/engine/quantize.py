@@ -49,6 +49,7 @@ def quantize(source: Path, destination: Path) -> None:
     parameters.nthread = len(os.sched_getaffinity(0))
     part = destination.with_name(f"{destination.name}.part")
     try:
+        part.unlink(missing_ok=True)  # what lies there may be a link, see edged.whole_file
         status = C.llama_model_quantize(os.fsencode(source), os.fsencode(part), ctypes.byref(parameters))
         if status != 0:
             raise ModelError(f"{source}: {reasons[-1] if reasons else f'llama.cpp refuses it ({status})'}")

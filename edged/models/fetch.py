@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http
+import http.client
 import os
 import shutil
 import time
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import edged
+from edged import whole_file
 from edged.errors import ModelError
 
 CHUNK_BYTES = 1 << 20
@@ -30,7 +31,7 @@ Progress = Callable[[int, int | None], None]
 
 def is_url(source: str) -> bool:
     """Whether the source is fetched over the network."""
-    return urllib.parse.urlsplit(source).scheme in {"http", "https"}
+    return source.partition("://")[0].lower() in {"http", "https"}
 
 
 def fetch(
@@ -60,9 +61,9 @@ def fetch(
     try:
         if not is_url(source) and not Path(source).is_file():
             raise ModelError(f"{source}: no such file; give a path, or an address with http:// or https://")
-        if not (part.exists() and origin.exists() and origin.read_text().partition("\n")[0] == source):
+        if part.is_symlink() or not (part.exists() and _origin(origin)[0] == source):
             part.unlink(missing_ok=True)
-            origin.write_text(f"{source}\n")
+            _remember(origin, source, "")
         if is_url(source):
             _download(source, part, origin, progress, pause_s=pause_s, spare_bytes=spare_bytes)
         else:
@@ -79,14 +80,35 @@ def discard(part: Path) -> None:
     part.with_name(f"{part.name}.from").unlink(missing_ok=True)
 
 
+def _origin(origin: Path) -> tuple[str, str]:
+    """What `_remember` wrote; empty texts where it did not."""
+    try:
+        source, _, tag = origin.read_text("utf-8", "replace").partition("\n")
+    except FileNotFoundError:
+        return "", ""
+    return source, tag.strip()
+
+
+def _remember(origin: Path, source: str, tag: str) -> None:
+    """Note which file a part is of: its source, and what tells that it is the same there."""
+    new = origin.with_name(f"{origin.name}.new")
+    whole_file.write(origin, f"{source}\n{tag}\n".encode(), part=new, sync=False)
+
+
+def _grow(part: Path) -> IO[bytes]:
+    """Open the part to go on; never what a link leads to, see `whole_file.write`."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(part, flags, 0o666), "ab")
+
+
 def _copy(source: str, part: Path, origin: Path, progress: Progress, spare_bytes: int) -> None:
     """Go on behind what is there if the source has the same size and time of change as then."""
-    with Path(source).open("rb") as file, part.open("ab") as out:
+    with Path(source).open("rb") as file, _grow(part) as out:
         found = os.fstat(file.fileno())
         size, tag = found.st_size, f"{found.st_size} {found.st_mtime_ns}"
-        if origin.read_text().partition("\n")[2].strip() != tag:
+        if _origin(origin)[1] != tag:
             out.truncate(out.seek(0))
-        origin.write_text(f"{source}\n{tag}\n")
+        _remember(origin, source, tag)
         file.seek(out.tell())
         _pour(file, out, size, progress, spare_bytes)
 
@@ -101,6 +123,8 @@ def _download(
             _request(url, part, origin, progress, spare_bytes)
         except urllib.error.HTTPError as error:
             raise ModelError(f"{url}: the server answers {error.code} {error.reason}") from error
+        except (ValueError, http.client.InvalidURL) as error:
+            raise ModelError(f"{url}: no address: {error}; write it as a browser copies it") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             brought = part.stat().st_size if part.exists() else 0
             tries = 1 if brought > before else tries + 1
@@ -118,7 +142,7 @@ def _download(
 def _request(url: str, part: Path, origin: Path, progress: Progress, spare_bytes: int) -> None:
     """One connection; goes on behind what is there if the server still has the same file (RFC 9110, 13.1.5)."""
     have = part.stat().st_size if part.exists() else 0
-    tag = origin.read_text().partition("\n")[2].strip()
+    tag = _origin(origin)[1]
     request = urllib.request.Request(url, headers={"User-Agent": f"edged/{edged.__version__}"})  # noqa: S310 - http(s)
     if have and tag:
         request.add_header("Range", f"bytes={have}-")
@@ -130,13 +154,19 @@ def _request(url: str, part: Path, origin: Path, progress: Progress, spare_bytes
             error.close()
             return  # it is all here
         raise
-    with answer, part.open("ab") as out:
+    with answer, _grow(part) as out:
+        if not isinstance(answer, http.client.HTTPResponse):  # urllib follows to ftp:// as well
+            raise ModelError(f"{url}: it leads to {answer.url}, which is no http or https")
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             out.truncate(out.seek(0))
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            _remember(origin, url, "")
+            raise ConnectionError(
+                f"the server sent other bytes than those from {have} on, which were asked for"
+            )
         tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        origin.write_text(f"{url}\n{'' if tag.startswith('W/') else tag}\n")
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else out.tell() + int(length)
+        _remember(origin, url, "" if tag.startswith("W/") else tag)
+        total = None if answer.length is None else out.tell() + answer.length
         _pour(answer, out, total, progress, spare_bytes)
         if total is not None and out.tell() < total:
             raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")

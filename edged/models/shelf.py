@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged import whole_file
 from edged.adapters import model_file
 from edged.core import gguf
 from edged.errors import ModelError
@@ -111,7 +112,8 @@ class Shelf:
                 _sync(finished)
                 # The hash first: a model without its own beside it would look unverified.
                 record = self._record(name)
-                record.write_text(f"{digest}  {name}\n")
+                new = record.with_name(f".{record.name}.new")
+                whole_file.write(record, f"{digest}  {name}\n".encode(), part=new, mode=0o644)
                 finished.replace(target)
                 discard(part)
         except OSError as error:
@@ -204,7 +206,8 @@ class Shelf:
     @contextmanager
     def _lock(self, waits: Callable[[], None]) -> Iterator[None]:
         """One model is added at a time."""
-        with (self.folder / ".lock").open("w") as lock:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self.folder / ".lock", flags, 0o644), "rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

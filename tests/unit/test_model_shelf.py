@@ -31,8 +31,10 @@ class Server(http.server.ThreadingHTTPServer):
     content = b""
     tag = '"one"'
     cut: int | None = None
-    length: int | None = None
+    length: int | str | None = None
     """That it tells in place of the true one; 0 for none."""
+    deaf = False
+    """Sends all of it when asked for a rest, and calls that a part, as some proxies do."""
     asked: list[str | None]
 
     @property
@@ -50,8 +52,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answer with all, or what follows a beginning."""
         server, wanted = self.server, self.headers["Range"]
         server.asked.append(wanted)
-        if self.path != "/files/small.gguf":
+        if self.path not in {"/files/small.gguf", "/moved.gguf"}:
             self.send_error(404)
+            return
+        if self.path == "/moved.gguf":
+            self.send_response(302)
+            self.send_header("Location", "http://[nowhere/small.gguf")
+            self.end_headers()
             return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
         if self.headers["If-Range"] != server.tag:
@@ -59,8 +66,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start >= len(server.content):
             self.send_error(416)
             return
+        asked, start = start, 0 if server.deaf else start
         rest = server.content[start:]
-        self.send_response(206 if start else 200)
+        self.send_response(206 if asked else 200)
+        if asked:
+            last = len(server.content) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{last + 1}")
         if server.length != 0:
             self.send_header("Content-Length", str(server.length or len(rest)))
         self.send_header("ETag", server.tag)
@@ -142,6 +153,56 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, shelf: S
     assert added.sha256 == hashlib.sha256(server.content).hexdigest()
     assert server.asked[0] is None
     assert server.asked[1:] == [f"bytes={server.cut * n}-" for n in (1, 2)]
+
+
+def test_other_bytes_than_were_asked_for_are_not_put_behind_what_is_there(
+    server: Server, shelf: Shelf
+) -> None:
+    """A server that sends all of it for a rest: a part and a whole made a model, whose hash verified."""
+    part = shelf.folder / ".small.gguf.part"
+    shelf.folder.mkdir()
+    part.write_bytes(server.content[:1000])
+    part.with_name(f"{part.name}.from").write_text(f"{server.url}\n{server.tag}\n")
+    server.deaf = True
+    added = Shelf(shelf.folder, pause_s=0.01).add(server.url, quiet)
+    assert added.sha256 == hashlib.sha256(server.content).hexdigest()
+    assert server.asked == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "9" * 5000])
+def test_a_length_that_is_none_is_not_believed(server: Server, shelf: Shelf, length: str) -> None:
+    """The model comes all the same: what it lacks its own head tells."""
+    server.length = length
+    assert shelf.add(server.url, quiet).bytes == len(server.content)
+
+
+def test_an_address_that_is_none_is_said_at_once(server: Server, shelf: Shelf) -> None:
+    """Typed, or what the server leads to: a sentence, not Python's error, and no second try."""
+    host = server.url.partition("/files")[0]
+    for address in ("http://[bad/x.gguf", f"{host}/ä.gguf", f"{host}/a b.gguf", f"{host}/moved.gguf"):
+        with pytest.raises(ModelError, match="no address"):
+            shelf.add(address, quiet, name="x.gguf")
+    assert server.asked == [None], "the last one alone"
+
+
+def test_a_link_in_the_folder_leads_to_no_other_file(small_model: Path, shelf: Shelf) -> None:
+    """Root adds to a folder of the service, whose account could have put links there before."""
+    shelf.folder.mkdir()
+    other = shelf.folder.parent / "shadow"
+    other.write_text("root")
+    source = str(small_model)
+    other.with_name("from").write_text(f"{source}\n")
+    for name in (".small.gguf.part", "small.gguf.sha256", ".small.gguf.part.q4_0.part"):
+        (shelf.folder / name).symlink_to(other)
+    (shelf.folder / ".small.gguf.part.from").symlink_to(other.with_name("from"))
+    shelf.add(source, quiet, name="small.gguf", to_q4_0=True)
+    assert other.read_text() == "root"
+    assert other.with_name("from").read_text() == f"{source}\n"
+    (shelf.folder / ".lock").unlink()
+    (shelf.folder / ".lock").symlink_to(other)
+    with pytest.raises(ModelError, match="symbolic links"):
+        shelf.add(source, quiet, name="other.gguf")
+    assert other.read_text() == "root"
 
 
 @pytest.mark.parametrize("length", ["tells", "lies", "is silent"])
