@@ -283,12 +283,37 @@ def _tensor(source: _Bytes) -> Tensor:
     return tensor
 
 
+def why_unfit(metadata: Mapping[str, Scalar]) -> str:
+    """Why a file answers no question by itself, whole as it may be; "" where nothing speaks against it.
+
+    Args:
+        metadata: single values, as here or as llama.cpp writes them out.
+    """
+
+    def said(key: str) -> str:
+        return str(metadata.get(key, "")).lower()
+
+    kind, parts, own = said("general.type"), said("split.count"), said("general.architecture")
+    if kind not in {"", "model"}:  # gguf-py's GGUFType: adapter, imatrix, mmproj
+        return f"its type is {kind[:20]!a}, not 'model'"
+    if parts not in {"", "0", "1"}:
+        return (
+            f"it is one of {parts[:20]} parts of a model, and only a single file can be verified: join them "
+            "(llama-gguf-split --merge), or take a model in one file"
+        )
+    if said(f"{own}.attention.causal") == "false" or said(f"{own}.pooling_type") not in {"", "0"}:
+        return "it is made for embeddings and writes no text"
+    return ""
+
+
 def shape(header: Header) -> Shape:
     """What a head says of memory and speed.
 
     Raises:
         GgufError: it describes no language model.
     """
+    if unfit := why_unfit(header.metadata):
+        raise GgufError(unfit)
     architecture = header.metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise GgufError("it names no architecture (general.architecture)")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny_gguf
 from broker import Mosquitto
 from daemon_process import MakeDaemon, Sections
 from device import MakeDevice
@@ -64,6 +65,35 @@ def unreadable(path: Path, model: Path) -> None:
     path.chmod(0)
 
 
+SQUARE = (tiny_gguf.WIDTH, tiny_gguf.WIDTH)
+WORDS = {"token_embd": (tiny_gguf.VOCABULARY, tiny_gguf.WIDTH)}
+
+
+def for_embeddings(path: Path, _model: Path) -> None:
+    """One that llama.cpp loads and computes: it was ready, and answered with control characters."""
+    writer = tiny_gguf.begin(path, "llama", layers=1, kv_heads=tiny_gguf.HEADS)
+    writer.add_causal_attention(value=False)
+    attention = {f"blk.0.attn_{name}": SQUARE for name in ("q", "k", "v", "output")}
+    tiny_gguf.finish(writer, {**WORDS, "output_norm": SQUARE[:1], **tiny_gguf.block(0), **attention})
+
+
+def with_an_encoder(path: Path, _model: Path) -> None:
+    """A T5, of which llama.cpp makes no context that can be used: the engine died at each start."""
+    writer = tiny_gguf.begin(path, "t5", layers=1, kv_heads=tiny_gguf.HEADS)
+    writer.add_key_length(16)
+    writer.add_value_length(16)
+    writer.add_relative_attn_buckets_count(32)
+    shapes: tiny_gguf.Shapes = {**WORDS, "output": WORDS["token_embd"]}
+    for side, attentions in (("enc", ("attn",)), ("dec", ("attn", "cross_attn"))):
+        own = f"{side}.blk.0."
+        shapes |= {f"{side}.output_norm": SQUARE[:1], f"{own}attn_rel_b": (32, tiny_gguf.HEADS)}
+        shapes |= {name.replace("blk.0.", own): size for name, size in tiny_gguf.block(0).items()}
+        for attention in attentions:
+            shapes[f"{own}{attention}_norm"] = SQUARE[:1]
+            shapes |= {f"{own}{attention}_{name}": SQUARE for name in ("q", "k", "v", "o")}
+    tiny_gguf.finish(writer, shapes)
+
+
 UNUSABLE: dict[Callable[[Path, Path], None], str] = {
     missing: "No such file",
     empty: "no GGUF",
@@ -74,6 +104,8 @@ UNUSABLE: dict[Callable[[Path, Path], None], str] = {
     directory: "Is a directory",
     pipe: "no regular file",
     unreadable: "Permission denied; let the account of edged read the file",
+    for_embeddings: "it is made for embeddings",
+    with_an_encoder: "an encoder, as T5",
 }
 """What makes the file, and what must stand in the reason."""
 

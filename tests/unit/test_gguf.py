@@ -153,6 +153,26 @@ def test_no_language_model(tmp_path: Path) -> None:
         model_file.read(path)
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, ""),
+        ({"general.type": "model", "split.count": 1, "qwen3.attention.causal": True}, ""),
+        ({"general.type": "adapter"}, "its type is 'adapter'"),
+        ({"general.type": "mmproj"}, "its type is 'mmproj'"),
+        ({"split.count": 2}, "it is one of 2 parts of a model"),
+        ({"split.count": "2"}, "it is one of 2 parts of a model"),
+        ({"qwen3.attention.causal": False}, "it is made for embeddings"),
+        ({"qwen3.attention.causal": "false"}, "it is made for embeddings"),
+        ({"qwen3.pooling_type": 3}, "it is made for embeddings"),
+    ],
+)
+def test_files_that_answer_nothing_by_themselves(told: dict[str, str | int], words: str) -> None:
+    """Each is a whole GGUF file, and llama.cpp loads some of them; values as read here and as it tells them."""
+    assert gguf.why_unfit({"general.architecture": "qwen3", **told}).startswith(words)
+    assert bool(gguf.why_unfit({"general.architecture": "qwen3", **told})) == bool(words)
+
+
 def key(name: str, kind: int, value: bytes) -> bytes:
     """A key and its value."""
     return text(f"llama.{name}".encode()) + struct.pack("<I", kind) + value

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from edged.core.gguf import why_unfit
 from edged.errors import ModelError
 
 from .bindings import C
@@ -58,6 +59,11 @@ class Model:
         self._spaces = b"".join(map(self.piece, self._guard)) == f" {GUARD}".encode()
         if self.vocabulary == 0:
             raise ModelError(f"{path}: this model has no vocabulary; use a text-generation model")
+        unfit = why_unfit(self.metadata)
+        if not unfit and C.llama_model_has_encoder(self._model):
+            unfit = "it reads with an encoder, as T5 does, and edged runs models without one"
+        if unfit:
+            raise ModelError(f"{path}: {unfit}; set model.path to a text-generation model")
 
     @property
     def pointer(self) -> object:
