@@ -86,6 +86,7 @@ def warnings(settings: Settings) -> Iterator[str]:
             yield f"{key}: {str(path)!r}: no such file, or not readable"
         elif path is not None and not path.is_file():
             yield f"{key}: {str(path)!r}: no regular file"
+    yield from _certificates(settings)
     secrets = [
         mqtt.password,
         *([http.key] if http.enabled else []),
@@ -100,7 +101,41 @@ def warnings(settings: Settings) -> Iterator[str]:
     for name in settings.tools.enabled:
         if name not in installed:
             yield f"tools.enabled: there is no tool {name}; installed are {', '.join(installed)}"
+    yield from _in_clear(settings)
+
+
+def _in_clear(settings: Settings) -> Iterator[str]:
+    """Secrets that anybody on the way can read, and one without its name."""
+    mqtt, http = settings.mqtt, settings.http
     if mqtt.password_file is not None and mqtt.tls is None and not is_loopback(mqtt.host):
         yield f"mqtt.tls: not set: the password travels to {mqtt.host} unencrypted"
     if mqtt.password_file is not None and mqtt.username is None:
         yield "mqtt.username: not set: brokers take a password only with a user name"
+    if http.enabled and http.tls is None and not is_loopback(http.host):
+        yield "http.tls: not set: the key and all questions travel unencrypted"
+
+
+def _certificates(settings: Settings) -> Iterator[str]:
+    """Files for TLS that are there and that OpenSSL does not take, and a face without its packages."""
+    mqtt, http = settings.mqtt.tls, settings.http
+    try:
+        if mqtt is not None and _there(mqtt.ca, mqtt.cert, mqtt.key):
+            from ..adapters.mqtt.link import Tls, tls_context  # noqa: PLC0415 - brings paho
+
+            tls_context(Tls(mqtt.ca, mqtt.cert, mqtt.key))
+    except SettingsError as error:
+        yield str(error)
+    try:
+        if http.enabled:
+            from ..adapters.http.server import tls_context as of_face  # noqa: PLC0415 - an extra
+
+            if http.tls is not None and _there(http.tls.cert, http.tls.key):
+                of_face(http.tls.cert, http.tls.key)
+    except ModuleNotFoundError as error:
+        yield f"http.enabled: the package {error.name} is missing; install edged with its extra: edged[http]"
+    except SettingsError as error:
+        yield str(error)
+
+
+def _there(*paths: Path | None) -> bool:
+    return all(path is None or (path.is_file() and os.access(path, os.R_OK)) for path in paths)

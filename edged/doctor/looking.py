@@ -247,6 +247,9 @@ def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
         found = [one for path in files for one in machine.certificates(path)]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
             yield node_checks.certificate(one, time.time())
+    if settings.http.enabled and settings.http.tls is not None:
+        for one in machine.certificates(settings.http.tls.cert):
+            yield node_checks.certificate(one, time.time())
 
 
 def _active(unit: Unit | None) -> bool:

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 
 from edged import __version__
 
@@ -102,6 +103,30 @@ def test_check_warns(tmp_path: Path) -> None:
         "mqtt.tls",
         "mqtt.username",
     ]
+
+
+def test_check_tells_of_certificates_with_which_the_daemon_ends(tmp_path: Path) -> None:
+    """Files that are there, and no pair: `edged run` ends with 78, for which systemd does not try again."""
+    (tmp_path / "authority").mkdir()
+    authority = Authority(tmp_path / "authority")
+    one, other = authority.server(), authority.server()
+    file = tmp_path / "edged.toml"
+    (tmp_path / "key").write_text("0123456789abcdef")
+    for ca, key, told in (
+        (authority.pem, one.key, []),
+        (authority.pem, other.key, ["mqtt.tls.cert and mqtt.tls.key", "http.tls"]),
+        (one.key, one.key, ["mqtt.tls.ca"]),
+    ):
+        file.write_text(
+            f'[model]\npath = "{file}"\n[mqtt]\ntls = {{ca = "{ca}", cert = "{one.cert}", key = "{key}"}}\n'
+            f'[http]\nenabled = true\nhost = "0.0.0.0"\nkey_file = "key"\n'
+            f'tls = {{cert = "{one.cert}", key = "{key}"}}\n'
+        )
+        first, *warnings = edged("config", "check", str(file)).stdout.splitlines()
+        assert first == f"{file}: ok"
+        assert [line.removeprefix(f"{file}: warning: ").split(": ")[0] for line in warnings] == told
+    file.write_text(f'[model]\npath = "{file}"\n[http]\nenabled = true\nhost = "0.0.0.0"\nkey_file = "key"\n')
+    assert "http.tls: not set: the key and all questions travel" in edged("config", "check", str(file)).stdout
 
 
 def test_show(tmp_path: Path) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
+import shlex
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -64,6 +71,36 @@ def test_of_the_http_face(pipe: Path, pem: Path) -> None:
             SettingsError, match=rf"^http\.tls\.{key}: {pipe}: no regular file; accepted: PEM"
         ):
             Server(Listening("", 0, 1, *cert_and_key), node, None, ignore)
+
+
+def test_a_key_with_a_passphrase_is_not_asked_for_it(tmp_path: Path) -> None:
+    """The one of the HTTP face: OpenSSL asked on the terminal, and `edged run` stood there."""
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    made = f"openssl req -x509 -newkey rsa:2048 -passout pass:secret -subj /CN=n1 -keyout {key} -out {cert}"
+    subprocess.run(shlex.split(made), check=True, capture_output=True)
+    master, terminal = pty.openpty()
+    program = "import sys; from pathlib import Path as P; from edged.adapters.http.server import tls_context"
+    started = [
+        sys.executable,
+        "-c",
+        f"{program}; tls_context(P(sys.argv[1]), P(sys.argv[2]))",
+        str(cert),
+        str(key),
+    ]
+    done = subprocess.run(
+        started,
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),
+    )
+    assert f"http.tls: {cert} and {key}: " in done.stderr
+    assert not select.select([master], [], [], 0)[0], "nothing was asked"
+    os.close(terminal)
+    os.close(master)
 
 
 def test_of_the_larger_server(pipe: Path) -> None:

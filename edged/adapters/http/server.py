@@ -86,14 +86,25 @@ def _listens(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-def _check(listening: Listening) -> None:
-    """Look at the files for TLS, of which OpenSSL would wait for a pipe."""
-    for key, path in (("http.tls.cert", listening.cert), ("http.tls.key", listening.key)):
-        try:
-            if path is not None:
-                small_file.check(path, small_file.PEM_BYTES_MAX)
-        except OSError as error:
-            raise SettingsError(f"{key}: {path}: {error.strerror}; accepted: {PEM}") from error
+def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
+    """What is shown to clients: TLS 1.2 or newer, this certificate.
+
+    Raises:
+        SettingsError: the files are not what they should be.
+    """
+    try:
+        for name, path in (("cert", cert), ("key", key)):
+            looked_at, named = f"http.tls.{name}", str(path)
+            small_file.check(path, small_file.PEM_BYTES_MAX)
+        looked_at, named = "http.tls", f"{cert} and {key}"
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The empty passphrase: OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(cert, key, lambda: "")
+    except OSError as error:  # SSLError too
+        reason = error.strerror if error.strerror and not isinstance(error, ssl.SSLError) else str(error)
+        raise SettingsError(f"{looked_at}: {named}: {reason}; accepted: {PEM}") from error
+    return context
 
 
 class Server:
@@ -115,7 +126,6 @@ class Server:
     ) -> None:
         self._listening = listening
         self._emit = emit
-        _check(listening)
         self._routes = Routes(node, key)
         config = uvicorn.Config(
             self._routes.application(),
@@ -133,18 +143,10 @@ class Server:
             timeout_keep_alive=int(HEAD_S),
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=HEAD_BYTES_MAX,
-            ssl_certfile=listening.cert,
-            ssl_keyfile=listening.key,
-            ssl_keyfile_password="" if listening.cert else None,  # OpenSSL would ask for one on the terminal
         )
-        try:
-            config.load()
-        except OSError as error:  # SSLError too
-            raise SettingsError(
-                f"http.tls: {listening.cert} and {listening.key}: {error}; accepted: {PEM}"
-            ) from error
-        if config.ssl is not None:
-            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+        config.load()
+        if listening.cert is not None and listening.key is not None:
+            config.ssl = tls_context(listening.cert, listening.key)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._stopping = threading.Event()
