@@ -23,6 +23,7 @@ from edged.adapters.http.server import RETRY_S
 
 PIDFD_GETFD = 438  # pidfd_getfd(2), the same number on x86-64 and arm64
 PLACES = 8
+UPGRADE = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 class Faced:
@@ -175,6 +176,16 @@ def test_many_that_never_shake_hands(daemon: MakeDaemon, broker: Mosquitto, tmp_
     Faced(daemon(broker, sections, scripted=True).start(), port).crowd(
         HEAD_S / 2
     )  # before time alone closes them
+
+
+def test_what_is_no_http_leaves_no_lines(faced: Faced) -> None:
+    """Without a key, in a loop: each try was a warning, and a scan of the port pushed all else out of the log."""
+    for sent in (b"\x16\x03\x01 hello over TLS\r\n\r\n", UPGRADE) * 50:
+        with socket.create_connection(("127.0.0.1", faced.port)) as one:
+            one.settimeout(WAIT_S)
+            one.sendall(sent)
+            assert one.recv(1 << 16).startswith(b"HTTP/1.1 ")
+    assert faced.node.log("library_message") == []
 
 
 def test_each_place_is_one(faced: Faced) -> None:

@@ -134,7 +134,7 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # a warning is what anybody who reaches the port can cause, a line each time
             access_log=False,
             server_header=False,
             proxy_headers=False,
