@@ -57,7 +57,7 @@ class Membership:
         self._reasons: dict[str, None] = {}
         self._standing: dict[str, Standing] = {}
         self._given_up: set[str] = set()
-        self._told_in = False
+        self._told: list[str] = []
         self.leave(LOADING)
         self.set_pools(pools)
 
@@ -113,6 +113,7 @@ class Membership:
                     self._give_up(pool)
                 else:
                     self._join(pool)
+        self._tell_change()
 
     def dealt(self, pool: str) -> None:
         """A question of this pool came.
@@ -180,15 +181,16 @@ class Membership:
         return next((pool for pool in self._standing if self._topics.pool(pool) == topic), None)
 
     def _tell_change(self) -> None:
-        """One event when the node is in or out as a whole."""
-        inside = [pool for pool, standing in self._standing.items() if standing == "in"]
-        settled = all(standing in {"in", "out", "refused"} for standing in self._standing.values())
-        if not settled or bool(inside) == self._told_in:
+        """What was joined and left since this was last told, when each pool's standing is certain."""
+        if any(standing in {"joining", "leaving"} for standing in self._standing.values()):
             return
-        self._told_in = bool(inside)
-        if inside:
-            log.info("pools_joined", pools=inside)
-            self._tell("pools_joined", pools=inside)
-        else:
-            log.info("pools_left", pools=list(self._standing), reasons=list(self._reasons))
-            self._tell("pools_left", pools=list(self._standing), reasons=list(self._reasons))
+        inside = [pool for pool, standing in self._standing.items() if standing == "in"]
+        left = [pool for pool in self._told if pool not in inside]
+        joined = [pool for pool in inside if pool not in self._told]
+        self._told = inside
+        if left:
+            log.info("pools_left", pools=left, reasons=list(self._reasons))
+            self._tell("pools_left", pools=left, reasons=list(self._reasons))
+        if joined:
+            log.info("pools_joined", pools=joined)
+            self._tell("pools_joined", pools=joined)

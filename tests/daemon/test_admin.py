@@ -180,6 +180,7 @@ def test_info_follows_a_change(broker: Mosquitto, daemon: MakeDaemon, operator: 
     node.wait_info(lambda info: info["limits"]["queue_jobs"] == 32)
     operator.order("config", "c-2", set={"node.pools": []})
     node.wait_info(lambda info: info["pools"] == [] and "membership" not in info)
+    assert node.wait_event("pools_left")["pools"] == ["hall"]
 
 
 def test_restart(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, operator: Operator) -> None:

@@ -21,7 +21,7 @@ class Broker:
     def __init__(self) -> None:
         self.wishes: list[tuple[str, bool]] = []
         self.subscribed: set[str] = set()
-        self.events: list[str] = []
+        self.told: list[tuple[str, list[str]]] = []
 
     def subscribe(self, topic: str) -> None:
         """A wish."""
@@ -31,9 +31,14 @@ class Broker:
         """A wish."""
         self.wishes.append((topic, False))
 
-    def tell(self, event: str, **_fields: Any) -> None:
+    def tell(self, event: str, *, pools: list[str], **_fields: Any) -> None:
         """An event."""
-        self.events.append(event)
+        self.told.append((event, pools))
+
+    @property
+    def events(self) -> list[str]:
+        """The names of the events."""
+        return [event for event, _ in self.told]
 
     def answer(self, membership: Membership) -> None:
         """Carry out all wishes, and answer those that were not changed again."""
@@ -87,6 +92,28 @@ def test_several_reasons() -> None:
     broker.answer(membership)
     assert membership.reasons == ()
     assert broker.events == ["pools_joined", "pools_left", "pools_joined"]
+
+
+def test_pools_taken_up_and_given_up_by_the_settings_are_told() -> None:
+    """Each pool that is left or joined is an event, and none that the node was not in."""
+    broker, membership = make("hall")
+    membership.rejoin(LOADING)
+    broker.answer(membership)
+    membership.set_pools(["hall", "lab"])
+    broker.answer(membership)
+    membership.set_pools(["lab"])
+    broker.answer(membership)
+    assert broker.told == [("pools_joined", ["hall"]), ("pools_joined", ["lab"]), ("pools_left", ["hall"])]
+    broker.told.clear()
+    membership.set_pools([])
+    broker.answer(membership)
+    membership.leave("draining")
+    membership.set_pools(["yard"])
+    broker.answer(membership)
+    assert broker.told == [("pools_left", ["lab"])]
+    membership.rejoin("draining")
+    broker.answer(membership)
+    assert broker.told[1:] == [("pools_joined", ["yard"])]
 
 
 def test_full_has_hysteresis() -> None:
