@@ -87,7 +87,7 @@ MAY_IMPORT = {
     "tools/": ("core", "errors", "child", "engine.channel", "tools"),
     "settings/": ("core", "errors", "small_file", "settings"),
     "client/": ("core", "errors", "mqtt5", "client"),
-    "models/": ("core", "errors", "small_file", "adapters.model_file", "models"),
+    "models/": ("core", "errors", "small_file", "whole_file", "adapters.model_file", "models"),
     "logs.py": ("core", "errors", "journald"),
     "journald.py": (),
     "demo_model.py": ("core", "errors", "models.quantising"),
