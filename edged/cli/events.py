@@ -61,16 +61,18 @@ def events(  # noqa: PLR0917 - typer gives them by name
 
 def line(event: Happened, clock: str) -> Text:
     """An event as one line: time, node, name, fields."""
-    fields = "  ".join(f"{name}={_short(value)}" for name, value in event.fields.items())
+    fields = "  ".join(f"{_short(name)}={_short(value)}" for name, value in event.fields.items())
     alarming = any(word in f"{event.event} {event.fields.get('level', '')}" for word in ALARMING)
     return Text.assemble(
         (f"{clock} ", "dim"),
         (f"{printable(event.node):<12} ", "bold"),
-        (printable(event.event), "red" if alarming else "green"),
+        (printable(_short(event.event)), "red" if alarming else "green"),
         f"  {printable(fields)}" if fields else "",
     )
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return f'"{text}"' if " " in text else text
+    """One word: a line end in a text would begin a line that looks like another node's."""
+    if isinstance(value, str) and not any(one.isspace() for one in value):
+        return value
+    return msgspec.json.encode(value).decode()

@@ -98,6 +98,11 @@ def test_events_are_told_by_name_and_fields() -> None:
     assert event is not None
     assert (event.node, event.event, event.fields) == ("a", "level_changed", {"level": "hot"})
     assert line(event, "12:00:00").plain == "12:00:00 a            level_changed  level=hot"
+    forged = b'{"event":"x\\n12:00:01 b","node":"a","k\\n":"two words","v":"\\n12:00:01 b engine_gone","n":1}'
+    event = happened("edged", "edged/v1/node/a/event", forged)
+    assert event is not None
+    told = r'"x\n12:00:01 b"  "k\n"="two words"  v="\n12:00:01 b engine_gone"  n=1'
+    assert line(event, "12:00:00").plain == f"12:00:00 a            {told}"
     assert happened("edged", "edged/v1/node/a/status", b"online") is None
     assert happened("edged", "edged/v1/node/a/event", b"[") is None
 
