@@ -149,3 +149,24 @@ def test_a_server_that_would_fill_the_disk(tmp_path: Path, *, chunked: bool) -> 
     told = fetched(tmp_path, Endless, spare_mb=free_mb + 10_000 if chunked else 0)
     assert "MB are needed for what is to come and the journal" in told["msg"], told
     assert (tmp_path / "small.gguf.part").stat().st_size == 0
+
+
+def test_a_part_of_another_file_is_begun_anew(tmp_path: Path) -> None:
+    """As after a new SHA-256 for the same name: the end of one behind the other ended the play, once."""
+
+    class Ranges(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers["Range"]
+            begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+            self.send_response(206 if wanted else 200)
+            self.send_header("Content-Length", "many" if wanted is None else str(len(WEIGHTS) - begin))
+            self.end_headers()
+            self.wfile.write(WEIGHTS[begin:])
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: tests are quiet."""
+
+    (tmp_path / "small.gguf.part").write_bytes(b"another" * 100)
+    told = fetched(tmp_path, Ranges)
+    assert told.get("have"), told
+    assert (tmp_path / "small.gguf").read_bytes() == WEIGHTS

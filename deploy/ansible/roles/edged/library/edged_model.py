@@ -105,16 +105,32 @@ def fetch(url: str, part: Path, spare: int) -> None:
             return
         raise
     with answer, part.open("ab" if answer.status == 206 else "wb") as file:  # noqa: PLR2004 - Partial Content
-        length = answer.headers.get("Content-Length")
-        need(part, int(length or 0), spare)
+        length = answer.length  # None where none is told, or what is told is no number
+        need(part, length or 0, spare)
         got = 0
         while data := answer.read(CHUNK_BYTES):
             if length is None:
                 need(part, len(data), spare)
             file.write(data)
             got += len(data)
-    if length is not None and got < int(length):
+    if length is not None and got < length:
         raise TimeoutError(f"the server ended after {got} of {length} bytes")
+
+
+def bring(module: AnsibleModule, part: Path) -> None:
+    """Fetch until it is whole; ends the module where it cannot be had."""
+    for attempt in range(module.params["tries"]):
+        try:
+            fetch(module.params["url"], part, module.params["spare_mb"] * 10**6)
+        except (OSError, http.client.HTTPException) as error:
+            if attempt + 1 == module.params["tries"] or isinstance(error, FullError):
+                module.fail_json(
+                    msg=f"{module.params['url']}: {error}; what came so far is kept in {part}: run the "
+                    "play again and it goes on there"
+                )
+            time.sleep(2**attempt)
+        else:
+            return
 
 
 def join(pieces: Path, part: Path) -> None:
@@ -152,17 +168,12 @@ def main() -> None:
     if module.params["pieces"] is not None:
         join(Path(module.params["pieces"]), part)
     else:
-        for attempt in range(module.params["tries"]):
-            try:
-                fetch(module.params["url"], part, module.params["spare_mb"] * 10**6)
-                break
-            except (OSError, http.client.HTTPException) as error:
-                if attempt + 1 == module.params["tries"] or isinstance(error, FullError):
-                    module.fail_json(
-                        msg=f"{module.params['url']}: {error}; what came so far is kept in {part}: run the "
-                        "play again and it goes on there"
-                    )
-                time.sleep(2**attempt)
+        begun = part.exists()
+        bring(module, part)
+        # What was begun may be of another file, which the address or the name had before.
+        if begun and digest(part) != sha256:
+            part.unlink()
+            bring(module, part)
     found = digest(part)
     if found != sha256:
         part.unlink()
