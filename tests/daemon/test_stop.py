@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -111,17 +110,6 @@ def test_sigterm_while_it_starts(broker: Mosquitto, daemon: MakeDaemon, small_mo
     node = daemon(broker, {"model": {"path": str(small_model)}}).launch()
     node.wait_log("engine_starting")
     end_in_time(node)
-
-
-def test_sigterm_while_nothing_takes_the_connection(broker: Mosquitto, daemon: MakeDaemon) -> None:
-    """A broker's machine that answers nothing: no last will is to be spared there, so nothing is waited for."""
-    full = socket.create_server(("127.0.0.1", 0), backlog=0)
-    with full, socket.create_connection(full.getsockname()):
-        node = daemon(broker, {"mqtt": {"port": full.getsockname()[1]}}, scripted=True).launch()
-        node.wait_log("engine_ready")
-        begun = time.monotonic()
-        assert node.terminate() == 0
-        assert time.monotonic() - begun < 4
 
 
 def test_sigterm_without_a_broker(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import resource
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
 
 from edged.adapters.mqtt import Link, Mqtt
+from edged.adapters.mqtt.opening import TIMEOUT_S
 from edged.adapters.mqtt.tries import (
     CUT_RETRY_MAX_S,
     CUTS,
@@ -103,6 +105,21 @@ def test_a_broker_that_cuts_who_may_not_use_a_topic(forbidden: int, told: str) -
             pass
         assert mqtt.stop(10)
     assert told in reason
+
+
+def test_the_end_of_one_that_is_being_opened() -> None:
+    """A machine that answers nothing: no last will is to be spared there, so the opening is not waited for."""
+    full = socket.create_server(("127.0.0.1", 0), backlog=0)
+    with full, socket.create_connection(full.getsockname()):
+        port = full.getsockname()[1]
+        mqtt = Mqtt(Link("127.0.0.1", port, "n", 60, 60, 9, 9999, "will", b"", ()), lambda _: None)
+        begun = time.monotonic()
+        mqtt.start()
+        while mqtt.beat < begun:
+            time.sleep(0.01)
+        assert not mqtt.stop(0.1)
+        assert time.monotonic() - begun < TIMEOUT_S / 2
+    assert mqtt.stop(2 * TIMEOUT_S)
 
 
 def test_a_connection_beyond_the_1024th_file() -> None:
