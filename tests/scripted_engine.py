@@ -236,7 +236,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         parameters=0,
         context_trained=setup.context,
         sha256=None,
-        reasoning=template.thinks,
+        reasoning=template.tags is not None,
         kv_bytes_per_token=0,
     )
     return LoadedModel(vocabulary, passes, make_chooser, preparation, info)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import codecs
 from typing import Literal
 
+from edged.core.thinking import Tags
+
 Kind = Literal["text", "reasoning"]
 Part = tuple[Kind, str]
 """The next text of an answer, or of its thinking."""
-OPEN = "<think>"
-CLOSE = "</think>"
 
 
 class AnswerText:
@@ -21,7 +21,7 @@ class AnswerText:
 
     Args:
         stop: strings that end the answer; they are searched in the text only and never part of it.
-        thinks: the model is one that thinks; without it tags are ordinary text.
+        tags: between which the model thinks; without them there is nothing but text.
         thinking: the prompt already opened the thinking, as R1-Distill's template does.
         trigger: begins a tool call, which is no text; empty where there are no tools.
         trigger_first: a tool call can only be the very first thing that is no thinking.
@@ -38,22 +38,23 @@ class AnswerText:
         self,
         stop: tuple[str, ...] = (),
         *,
-        thinks: bool = False,
+        tags: Tags | None = None,
         thinking: bool = False,
         trigger: str = "",
         trigger_first: bool = False,
     ) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stop = stop
-        self._may_open = thinks and not thinking
+        self._tags = tags
+        self._may_open = tags is not None and not thinking
+        self._head = ""
         self._held = ""
-        self._leading = thinks  # drop white space between the closing tag and the answer
+        self._leading = tags is not None  # drop white space between the closing tag and the answer
         self._trigger = trigger
         self._trigger_first = trigger_first
         self._text: list[str] = []
         self._call: list[str] = []
         self._reasoning: list[str] = []
-        self.thinks = thinks
         self.thinking = thinking
         self.stopped = False
         self.calling = False
@@ -75,7 +76,16 @@ class AnswerText:
 
     def would_open(self, data: bytes) -> bool:
         """Whether these bytes are the tag with which the model begins a thinking that the prompt has not opened."""
-        return self._may_open and not self._held and data.strip() == OPEN.encode()
+        return (
+            self._tags is not None
+            and self._may_open
+            and not self._held.strip()
+            and data.strip() == self._tags.open.encode()
+        )
+
+    def would_close(self, data: bytes) -> bool:
+        """Whether these bytes are the tag that ends the thinking in which the model is."""
+        return self._tags is not None and self.thinking and data.strip() == self._tags.close.encode()
 
     def feed(self, data: bytes) -> list[Part]:
         """Take the bytes of one token; return what is decided by now."""
@@ -99,33 +109,38 @@ class AnswerText:
         if self.stopped:
             return out
         self._held += more
-        if self._may_open:
-            self._try_to_open(last=last)
-        if self._may_open:
-            return out
-        if self.thinking:
-            self._think(out, last=last)
+        if self._tags is not None:
+            if self._may_open:
+                self._try_to_open(self._tags, last=last)
+            if self._may_open:
+                return out
+            if self.thinking:
+                self._think(out, self._tags, last=last)
         if not self.thinking:
             self._answer(out, last=last)
         return out
 
-    def _try_to_open(self, *, last: bool) -> None:
+    def _try_to_open(self, tags: Tags, *, last: bool) -> None:
         """Some models write the opening tag themselves, first thing; anywhere else it is text."""
         head = self._held.lstrip()
-        if head.startswith(OPEN):
-            self._held = head[len(OPEN) :]
+        if head.startswith(tags.open):
+            self._held, self._head = head[len(tags.open) :], tags.head
             self.thinking = self._leading = True
             self._may_open = False
-        elif last or not OPEN.startswith(head):
+        elif last or not tags.open.startswith(head):
             self._may_open = False
 
-    def _think(self, out: list[Part], *, last: bool) -> None:
-        before, tag, after = self._held.partition(CLOSE)
+    def _think(self, out: list[Part], tags: Tags, *, last: bool) -> None:
+        if self._head:
+            if not last and len(self._held) < len(self._head) and self._head.startswith(self._held):
+                return
+            self._held, self._head = self._held.removeprefix(self._head), ""
+        before, tag, after = self._held.partition(tags.close)
         if tag:
             self._held = after
             self.thinking = False
         else:
-            keep = 0 if last else _overlap(self._held, (CLOSE,))
+            keep = 0 if last else _overlap(self._held, (tags.close,))
             before, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         self._emit(out, "reasoning", before)
 
@@ -177,11 +192,6 @@ class AnswerText:
         if text:
             (self._text if kind == "text" else self._reasoning).append(text)
             out.append((kind, text))
-
-
-def without_thinking(text: str) -> str:
-    """A whole answer less the thinking that stands in front of it between tags, as `inline` has it."""
-    return text.partition(CLOSE)[2] if text.startswith(OPEN) else text
 
 
 def _overlap(text: str, wanted: tuple[str, ...]) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from edged.core.answer_text import without_thinking
+from edged.core.thinking import without_thinking
 from edged.errors import DECODE_ERRORS, Refusal
 
 FinishReason = Literal["stop", "length", "tool_calls", "deadline"]

@@ -21,8 +21,8 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
-from edged.core.answer_text import CLOSE, OPEN
 from edged.core.question import Message
+from edged.core.thinking import THINK, Tags, tags_of
 from edged.core.tools import Call, Tool
 from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, in_plain_turns, learn
 from edged.engine.ports import Tokenize, Vocabulary
@@ -80,7 +80,7 @@ class ChatTemplate:
         bos, eos: texts of the model's special tokens.
 
     Attributes:
-        thinks: the template knows thinking tags: this is a reasoning model.
+        tags: of the model's thinking; None where the template knows none.
         own_form: how the model writes a tool call; None where the template does not list tools, or writes calls
             in a way that we cannot hold an answer to. Then `calls.OURS` is used, and told to the model.
         takes_system: the template writes a system message. One that refuses it or leaves it out, as Gemma's and
@@ -103,7 +103,7 @@ class ChatTemplate:
             where = f"line {error.lineno}: " if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise ModelError(f"the chat template cannot be read: {where}{error.message}") from error
         self._bos, self._eos = bos, eos
-        self.thinks = CLOSE in source or OPEN in source
+        self.tags = tags_of(source)
         # A nonce that no device can know: private-use characters that bracket text from the wire.
         nonce = secrets.token_hex(8)
         self._begin, self._end = f"{_MARKS[0]}{nonce}.", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
@@ -111,18 +111,23 @@ class ChatTemplate:
         self._text_arguments = False
         self.own_form = self._learn_form()
         self.takes_system = self._learn_system()
+        self._opens = self._learn_opening()
 
     @property
     def form(self) -> CallForm:
         """How the model is held to write a tool call."""
         return self.own_form or OURS
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[Span]:
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, thinks: bool = True
+    ) -> list[Span]:
         """Spans of the prompt, ready for the answer to follow.
 
         Args:
             messages: the conversation.
             tools: what the model may call.
+            thinks: False where the answer shall have no thinking, if the template has a way to say so. One that
+                opens the thinking itself is not told: who asks closes it, see `Tags.closing`.
 
         Raises:
             Refusal: the template does not accept these messages (`bad_request`).
@@ -134,22 +139,29 @@ class ChatTemplate:
         if not self.takes_system:
             messages, origins = _without_system(messages, origins)
         try:
-            text = self._render(messages, tools)
+            text = self._render(messages, tools, thinks=thinks or self._opens)
         except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
         return self._split(text, origins)
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool = True) -> str:
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        *,
+        answer: bool = True,
+        thinks: bool = True,
+    ) -> str:
         """The template's text, with marks."""
         turns = [self._turn(at, turn) for at, turn in enumerate(messages)]
         listed = [self._guarded(tool.shape()) for tool in tools]
         return self._template.render(
             messages=turns,
             add_generation_prompt=answer,
-            # Thinking in other tags than ours could not be told from the answer: Gemma 4 asks before it begins one.
-            enable_thinking=self.thinks,
+            # Thinking in tags that we do not know could not be told from the answer.
+            enable_thinking=thinks and self.tags is not None,
             bos_token=self._bos,
             eos_token=self._eos,
             tools=listed or None,
@@ -205,7 +217,13 @@ class ChatTemplate:
         Templates of reasoning models drop it themselves, by cutting at the tag: our mark would go with it.
         """
         text = turn.content or ""
-        return text.rpartition(CLOSE)[2] if self.thinks and turn.role == "assistant" else text
+        if self.tags is not None and turn.role == "assistant":
+            for close in (
+                THINK.close,
+                self.tags.close,
+            ):  # our `inline` has the first, whatever the model writes
+                text = text.rpartition(close)[2]
+        return text
 
     def _split(self, text: str, origins: Sequence[int | None]) -> list[Span]:
         own, *marked = self._opening.split(text)
@@ -231,6 +249,11 @@ class ChatTemplate:
         if told is not None and _TOLD in told:
             return True
         return self._try([asked], (), answer=True) is None
+
+    def _learn_opening(self) -> bool:
+        """See whether a prompt ends with an opened thinking."""
+        told = self._try([Message("user", _ASKED)], (), answer=True)
+        return told is not None and opens_thinking([Span(told, special=True)], self.tags)
 
     # tools ----------------------------------------------------------------------------------------------
 
@@ -282,10 +305,10 @@ def _calling(count: int) -> list[Message]:
     return [Message("user", _ASKED), Message("assistant", None, tool_calls=calls)]
 
 
-def opens_thinking(spans: Sequence[Span]) -> bool:
-    """True when the prompt ends inside a reasoning block that the template opened."""
+def opens_thinking(spans: Sequence[Span], tags: Tags | None) -> bool:
+    """True when the prompt ends inside a thinking that the template opened."""
     tail = spans[-1].text if spans and spans[-1].special else ""
-    return tail.rfind(OPEN) > tail.rfind(CLOSE)
+    return tags is not None and tail.rfind(tags.open) > tail.rfind(tags.close)
 
 
 def to_tokens(

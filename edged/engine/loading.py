@@ -82,7 +82,7 @@ def load(setup: Configure, log: Callable[[str, str], None]) -> LoadedModel:
         parameters=model.parameters,
         context_trained=model.context_trained,
         sha256=setup.sha256,
-        reasoning=template.thinks,
+        reasoning=template.tags is not None,
         kv_bytes_per_token=model.kv_bytes_per_token(setup.kv_type),
     )
 

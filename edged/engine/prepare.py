@@ -15,7 +15,6 @@ from edged.core.question import Message
 from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
-from edged.engine.sequence import CLOSING
 from edged.engine.sequence import Sequence as Measured
 from edged.engine.tokenizer import Tokenizer
 from edged.errors import Refusal
@@ -105,15 +104,18 @@ class Preparation:
         if opening and budget == 0:
             # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
             own = len(self._tokenize(opening, special=True))
-            tokens[-own:] = self._tokenize(opening + CLOSING, special=True)
+            tokens[-own:] = self._tokenize(opening + self._closing_text(), special=True)
             room = max(1, min(room, limit - len(tokens)))
         thinking = bool(opening) and budget > 0
         measured = self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
-        measured.hurried = self.template.thinks and budget < most
+        measured.hurried = self.template.tags is not None and budget < most
         return measured
 
     def _closing(self) -> list[int]:
-        return self._tokenize(CLOSING, special=True) if self.template.thinks else []
+        return self._tokenize(self._closing_text(), special=True)
+
+    def _closing_text(self) -> str:
+        return self.template.tags.closing if self.template.tags is not None else ""
 
     def _budget(self, order: Submit, room: int) -> int:
         """Tokens of thinking for a question, within the bound that heat may set."""
@@ -122,10 +124,14 @@ class Preparation:
 
     def _granted(self, order: Submit, room: int, context: int) -> int:
         """The same without that; `max_tokens` bounds thinking and answer, half stays for the answer."""
-        budget = context // BUDGET_SHARE if self.reasoning_budget is None else self.reasoning_budget
-        if order.reasoning_budget is not None:
-            budget = order.reasoning_budget
+        budget = self._wish(order)
+        if budget is None:
+            budget = context // BUDGET_SHARE
         return max(0, min(budget, room // 2 - len(self._closing())))
+
+    def _wish(self, order: Submit) -> int | None:
+        """Tokens of thinking that the question names, or the node's settings."""
+        return self.reasoning_budget if order.reasoning_budget is None else order.reasoning_budget
 
     def _measure(
         self, messages: list[Message], sampled: Mapping[int, Sequence[int]], order: Submit
@@ -143,10 +149,11 @@ class Preparation:
             tokens = () if span.message is None else sampled.get(id(messages[span.message]), ())
             return tokens if b"".join(map(self.vocabulary.piece, tokens)) == span.text.encode() else ()
 
-        spans = self.template.render(messages, order.tools)
+        # Not by what heat leaves of it: a conversation would have another beginning on a hot board.
+        spans = self.template.render(messages, order.tools, thinks=self._wish(order) != 0)
         tokenize = self._tokenize if order.reuse else self.vocabulary.tokenize
         tokens = to_tokens(spans, self.vocabulary, tokenize, exact)
-        return tokens, spans[-1].text if opens_thinking(spans) else ""
+        return tokens, spans[-1].text if opens_thinking(spans, self.template.tags) else ""
 
     def _sequence(
         self,
@@ -166,7 +173,7 @@ class Preparation:
             prompt_tokens=len(tokens),
             text=AnswerText(
                 () if order.tools and order.tool_mode == "required" else order.stop,  # it has no text
-                thinks=self.template.thinks,
+                tags=self.template.tags,
                 thinking=thinking,
                 trigger=self.template.form.trigger if callable_ else "",
                 trigger_first=order.schema is not None,

@@ -18,6 +18,7 @@ from edged.core.drafting import Guesses
 from edged.core.numerals import Numerals
 from edged.core.outlook import Left
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.thinking import THINK
 from edged.core.tools import Call
 from edged.engine.calls import CallForm
 from edged.engine.messages import Ended, Piece, Said, Submit
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from edged.engine.constraint import Constraint
 
 NO_SLOT = -1
-CLOSING = "\n</think>\n\n"
-"""Written into the answer when the budget of the thinking is spent: R1-Distill writes the same by itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -172,10 +171,10 @@ class Sequence:
         thought = [text for kind, text in pieces if kind == "reasoning"]
         first = self.text.reasoning == "".join(thought)
         if thought:
-            inline.append(("text", ("<think>" if first else "") + "".join(thought)))
+            inline.append(("text", (THINK.open if first else "") + "".join(thought)))
         if self.text.reasoning and not self.text.thinking and not self.tag_shown:
             self.tag_shown = True
-            inline.append(("text", "</think>\n\n"))
+            inline.append(("text", f"{THINK.close}\n\n"))
         inline.extend(piece for piece in pieces if piece[0] == "text")
         return inline
 
@@ -229,9 +228,7 @@ class Sequence:
         text, reasoning = self.text.text, self.text.reasoning
         mode = self.order.reasoning_mode
         if mode == "inline" and reasoning:
-            text = (
-                f"<think>{reasoning}</think>\n\n{text}" if not self.text.thinking else f"<think>{reasoning}"
-            )
+            text = f"{THINK.open}{reasoning}" + ("" if self.text.thinking else f"{THINK.close}\n\n{text}")
         return Ended(
             number=self.number,
             outcome=outcome,

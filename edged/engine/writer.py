@@ -66,7 +66,7 @@ class Writer:
         data = self._vocabulary.piece(token)
         if (
             self._vocabulary.is_control(token)
-            and not data.strip().endswith(b"think>")
+            and not (sequence.text.would_open(data) or sequence.text.would_close(data))
             and (sequence.form is None or sequence.text.thinking)  # some models write calls with such tokens
         ):
             data = b""

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from edged.core.answer_text import CLOSE, OPEN, AnswerText, Part
+from edged.core.answer_text import AnswerText, Part
 from edged.core.breaker import Breaker
 from edged.core.question import Message, Question
 from edged.core.reply import FinishReason, Timings, Usage
+from edged.core.thinking import THINK
 from edged.core.upstream import Ask, Begun, Broke, Event, Over, Policy, Said, Why, request
 from edged.engine.messages import Ended, Piece, Started
 from edged.engine.messages import Said as Kept
@@ -53,7 +54,7 @@ class Run:
 
     question: Question
     sent: float
-    text: AnswerText = field(default_factory=lambda: AnswerText(thinks=True))
+    text: AnswerText = field(default_factory=lambda: AnswerText(tags=THINK))
     reasoning: list[str] = field(default_factory=list)
     inline: str = ""
     told: bool = False
@@ -75,10 +76,10 @@ class Run:
         before = len(self.inline)
         for kind, text in pieces:
             if kind == "text":
-                self.inline += text if self.told or not self.inline else f"{CLOSE}\n\n{text}"
+                self.inline += text if self.told or not self.inline else f"{THINK.close}\n\n{text}"
                 self.told = True
             elif not self.told:
-                self.inline += text if self.inline else OPEN + text
+                self.inline += text if self.inline else THINK.open + text
         new = self.inline[before:]
         return [("text", new)] if new else []
 

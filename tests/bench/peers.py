@@ -42,8 +42,8 @@ from bench import end_to_end, rig  # noqa: E402 - found through the path above
 from bench.rig import Asked, BenchDevice, Worker  # noqa: E402
 from broker import accepts, free_port  # noqa: E402
 
+from edged.core.thinking import THINK  # noqa: E402
 from edged.engine.environment import environment  # noqa: E402
-from edged.engine.sequence import CLOSING  # noqa: E402
 
 TOPICS = ("the sea", "a pump", "a forest", "two trains", "a mine", "the moon", "a bakery", "an old radio")
 CLIENTS = (4, 8)
@@ -99,7 +99,7 @@ class Server:
     def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that its template makes of messages; thinking closed, as edged does for budget 0."""
         prompt = str(json.load(self._post("/apply-template", {"messages": messages}))["prompt"])
-        return prompt + (CLOSING if self._thinks else "")
+        return prompt + (THINK.closing if self._thinks else "")
 
     def ask(self, messages: list[dict[str, str]], count: int, *, cached: bool = False) -> Streamed:
         """Ask and read the stream to its end."""

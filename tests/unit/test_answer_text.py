@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edged.core.answer_text import AnswerText, Kind
+from edged.core.thinking import FAMILIES, THINK, Tags
 
 Pieces = list[tuple[Kind, str]]
 
@@ -44,19 +46,19 @@ STOPS = st.lists(
 )
 MODELS = st.sampled_from(
     [
-        {"thinks": False, "thinking": False},
-        {"thinks": True, "thinking": False},
-        {"thinks": True, "thinking": True},
+        {"tags": None, "thinking": False},
+        {"tags": THINK, "thinking": False},
+        {"tags": THINK, "thinking": True},
     ]
 )
 """Models: one that does not think, one that may open its thinking, one whose prompt opened it."""
 
 
 def run(
-    parts: list[bytes], stop: tuple[str, ...], *, thinks: bool, thinking: bool
+    parts: list[bytes], stop: tuple[str, ...], *, tags: Tags | None, thinking: bool
 ) -> tuple[AnswerText, Pieces]:
     """Feed tokens one by one; returns the splitter and all pieces."""
-    text = AnswerText(stop, thinks=thinks, thinking=thinking)
+    text = AnswerText(stop, tags=tags, thinking=thinking)
     pieces: Pieces = []
     for part in parts:
         pieces += text.feed(part)
@@ -64,16 +66,16 @@ def run(
 
 
 def answer(
-    *parts: str, stop: tuple[str, ...] = (), thinks: bool = True, thinking: bool = False
+    *parts: str, stop: tuple[str, ...] = (), tags: Tags | None = THINK, thinking: bool = False
 ) -> tuple[str, str]:
     """Reasoning and text of a stream."""
-    text, _ = run([part.encode() for part in parts], stop, thinks=thinks, thinking=thinking)
+    text, _ = run([part.encode() for part in parts], stop, tags=tags, thinking=thinking)
     return text.reasoning, text.text
 
 
 @given(STREAMS, STOPS, MODELS, st.lists(st.integers(0, 60), max_size=8))
-@example(b"xaby", ["ab", "xaby"], {"thinks": False, "thinking": False}, [3])
-def test_splits_do_not_matter(data: bytes, stop: list[str], model: dict[str, bool], cuts: list[int]) -> None:
+@example(b"xaby", ["ab", "xaby"], {"tags": None, "thinking": False}, [3])
+def test_splits_do_not_matter(data: bytes, stop: list[str], model: dict[str, Any], cuts: list[int]) -> None:
     """Any cut of the bytes into tokens gives the same text, reasoning and end."""
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     parts = [data[begin:end] for begin, end in itertools.pairwise(bounds)]
@@ -91,9 +93,9 @@ def test_splits_do_not_matter(data: bytes, stop: list[str], model: dict[str, boo
 
 
 @given(STREAMS, MODELS)
-def test_nothing_is_lost(data: bytes, model: dict[str, bool]) -> None:
+def test_nothing_is_lost(data: bytes, model: dict[str, Any]) -> None:
     """Without stop strings every character comes out, but the tags and the space behind them."""
-    text, _ = run([bytes([byte]) for byte in data], (), thinks=False, thinking=False)
+    text, _ = run([bytes([byte]) for byte in data], (), tags=None, thinking=False)
     seen = codecs.getincrementaldecoder("utf-8")("replace").decode(
         data
     )  # whole characters: no cut one at the end
@@ -156,9 +158,54 @@ def test_a_prompt_that_opened_the_thinking(parts: tuple[str, ...], expected: tup
     assert answer(*parts, thinking=True) == expected
 
 
+@pytest.mark.parametrize("tags", FAMILIES, ids=lambda tags: tags.open)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_each_family_has_tags_of_its_own(tags: Tags, size: int) -> None:
+    """However the tokens cut them; what a family writes behind its opening tag is no thinking."""
+    said = f"{tags.open}{tags.head}so{tags.close}yes {tags.close}"
+    parts = [said[at : at + size] for at in range(0, len(said), size)]
+    assert answer(*parts, tags=tags) == ("so", f"yes {tags.close}")
+    assert answer(tags.open, tags.close, "yes", tags=tags) == ("", "yes")
+    assert answer(f"so{tags.closing}yes", tags=tags, thinking=True) == (
+        "so" + tags.closing.partition(tags.close)[0],
+        "yes",
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("<|channel>", "thought\n", "so", "\n<channel|>", "yes"), ("so\n", "yes")),
+        (("<|channel>thou", "ght\nso"), ("so", "")),
+        (("<|channel>thou",), ("thou", "")),
+        (("<|channel>", "though", " I think", "<channel|>yes"), ("though I think", "yes")),
+        (("<|channel>\n<channel|>yes",), ("\n", "yes")),
+    ],
+)
+def test_the_name_of_a_channel(parts: tuple[str, ...], expected: tuple[str, str]) -> None:
+    """Gemma 4 names the channel behind its tag; what only begins like the name is thinking."""
+    gemma = next(tags for tags in FAMILIES if tags.head)
+    assert answer(*parts, tags=gemma) == expected
+
+
+def test_which_tokens_are_tags_by_where_they_stand() -> None:
+    """A control token has no text to show, but where it begins or ends a thinking."""
+    text = AnswerText(tags=THINK)
+    assert not text.would_close(b"</think>")
+    text.feed(b"\n")
+    assert text.would_open(b"<think>\n")
+    text.feed(b"<think>")
+    assert not text.would_open(b"<think>")
+    assert text.would_close(b"</think>")
+    text.feed(b"</think>")
+    assert not text.would_close(b"</think>")
+    text.feed(b"yes")
+    assert not text.would_open(b"<think>")
+
+
 def test_a_model_that_does_not_think() -> None:
     """For other models the tags are text like any other."""
-    assert answer("<think>so</think> yes", thinks=False) == ("", "<think>so</think> yes")
+    assert answer("<think>so</think> yes", tags=None) == ("", "<think>so</think> yes")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +225,7 @@ def test_a_model_that_does_not_think() -> None:
 )
 def test_stop_strings(parts: tuple[str, ...], stop: tuple[str, ...], expected: str) -> None:
     """A stop string ends the text in front of it, as soon as it is complete, and never shows."""
-    assert answer(*parts, stop=stop, thinks=False) == ("", expected)
+    assert answer(*parts, stop=stop, tags=None) == ("", expected)
 
 
 def test_stop_strings_in_the_thinking() -> None:
@@ -209,7 +256,7 @@ def test_after_the_stop() -> None:
 
 def test_thinking_is_told() -> None:
     """The state of the thinking follows the tags, for the budget to go by."""
-    text = AnswerText(thinks=True)
+    text = AnswerText(tags=THINK)
     text.feed(b"<thi")
     assert not text.thinking
     text.feed(b"nk>")
@@ -222,6 +269,6 @@ def test_thinking_is_told() -> None:
 
 def test_broken_characters() -> None:
     """Bytes that are no UTF-8 become replacement characters; one that the end cuts off is dropped."""
-    text, pieces = run([b"a\xff", b"\xf0\x9f", b"\x99"], (), thinks=False, thinking=False)
+    text, pieces = run([b"a\xff", b"\xf0\x9f", b"\x99"], (), tags=None, thinking=False)
     assert text.text == "a\ufffd"
     assert "".join(piece for _, piece in pieces) == text.text

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scripted import ASSISTANT, BEGIN, PLAIN, SPECIALS, SYSTEM, THINKING, USER, ByteVocabulary
 
 from edged.core.question import Message
+from edged.core.thinking import FAMILIES, THINK, Tags
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate, Span, opens_thinking, to_tokens, turns_of
 from edged.errors import ModelError, Refusal
@@ -161,15 +162,36 @@ def test_begin_token() -> None:
 def test_thinking(source: str, thinks: bool, opens: bool) -> None:  # noqa: FBT001 - a table
     """A template tells whether its model thinks, and whether the answer starts inside the thinking."""
     template = ChatTemplate(source)
-    assert template.thinks is thinks
-    assert opens_thinking(template.render(talk("a"))) is opens
+    assert (template.tags is not None) is thinks
+    assert opens_thinking(template.render(talk("a")), template.tags) is opens
+
+
+@pytest.mark.parametrize("tags", FAMILIES, ids=lambda tags: tags.open)
+def test_thinking_in_other_tags(tags: Tags) -> None:
+    """The template tells the family; an earlier answer comes without its thinking, in `inline`'s tags too."""
+    template = ChatTemplate(PLAIN + "{{ '" + tags.open + "' }}")
+    assert template.tags is tags
+    assert opens_thinking(template.render(talk("a")), template.tags)
+    for said in (f"{tags.open}hm{tags.close}b", "<think>hm</think>b"):
+        assert "hm" not in "".join(span.text for span in template.render(talk("a", said, "c")))
+
+
+def test_thinking_is_asked_for() -> None:
+    """A template that has a way to leave the thinking out is told; one whose tags we do not know is, too."""
+    switch = PLAIN + "{{ 'deep' if enable_thinking else 'quick' }}"
+    known = ChatTemplate(switch + "{# <think> #}")
+    assert known.render(talk("a"))[-1].text.endswith("deep")
+    assert known.render(talk("a"), thinks=False)[-1].text.endswith("quick")
+    assert ChatTemplate(switch).render(talk("a"))[-1].text.endswith("quick")
+    opened = ChatTemplate(THINKING + "{% if not enable_thinking %}{{ '</think>' }}{% endif %}")
+    assert opened.render(talk("a"), thinks=False)[-1].text.endswith("<think>\n"), "what closes it is ours"
 
 
 def test_users_do_not_open_the_thinking() -> None:
     """A tag in a user's text opens nothing, at the end of the prompt neither."""
     template = ChatTemplate("{{ messages[-1].content }}")
-    assert not opens_thinking(template.render(talk("<think>")))
-    assert not opens_thinking([])
+    assert not opens_thinking(template.render(talk("<think>")), THINK)
+    assert not opens_thinking([], THINK)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from r1model import (
 )
 
 from edged.core.question import Message
+from edged.core.thinking import THINK
 from edged.engine import llama
 from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens
 from edged.engine.messages import Submit
@@ -118,8 +119,8 @@ def test_a_prompt_is_what_the_real_template_writes(model: llama.Model, template:
     assert render(model, template, Message("user", "Is 85 C hot?")) == [
         *[BEGIN, USER, *hot, ASSISTANT, OPEN, NEWLINE]
     ]
-    assert template.thinks
-    assert opens_thinking(template.render([Message("user", "hi")]))
+    assert template.tags is THINK
+    assert opens_thinking(template.render([Message("user", "hi")]), THINK)
 
 
 @pytest.mark.parametrize("tag", TAGS)

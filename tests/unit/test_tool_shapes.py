@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edged.core.answer_text import AnswerText
 from edged.core.parsing import Bounds, Envelope, Misread, parse
 from edged.core.question import Message, Question
+from edged.core.thinking import THINK
 from edged.core.tools import Call, Tool, offer
 from edged.core.topics import Topics
 from edged.engine.calls import OURS, CallForm
@@ -202,7 +203,7 @@ def test_a_call_on_a_line_of_its_own() -> None:
     """Where a template ends a line before a call, as Bielik's does, one that comes first thing is one too."""
     form = ChatTemplate(OWN.replace("<|call|>[", "{{ '\\n' }}<|call|>[")).form
     assert form == ChatTemplate(OWN).own_form
-    answer = AnswerText(thinks=True, thinking=True, trigger=form.trigger)
+    answer = AnswerText(tags=THINK, thinking=True, trigger=form.trigger)
     answer.feed(b"hm</think>\n\n\n" + form.write([Call("", "lamp", "{}")]).encode())
     assert (answer.calling, answer.text) == (True, "")
     assert [call.name for call in form.read(answer.call)] == ["lamp"]
