@@ -21,6 +21,7 @@ from .. import __version__
 from ..errors import NotNowError, SettingsError
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EX_NO_READER = 141  # 128 + SIGPIPE
 OVER_MQTT, ON_THE_BOARD = "Over MQTT, from anywhere", "On the board"
 """Under which words the help lists the commands."""
 
@@ -72,21 +73,22 @@ def _mend_streams() -> None:
     """Let no command die of its streams.
 
     Closed ones, as some schedulers have them, lead to nowhere; a character that the terminal's encoding lacks
-    becomes a question mark.
+    becomes a question mark; and each line is written at once, so that a pipe that nobody reads any more is known to
+    the command, and not only to Python as it ends.
     """
     sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as we run
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream.errors == "strict" else None, line_buffering=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
     Exit codes: 0 done, 2 wrong usage, 75 not now, 78 wrong configuration (the error's lines stand on standard
-    error), 130 interrupted; commands may have others of their own.
+    error), 130 interrupted, 141 nobody reads on; commands may have others of their own.
     """
     given = sys.argv[1:] if arguments is None else arguments
     _mend_streams()
@@ -102,4 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
+    except SystemExit as ended:
+        if isinstance(
+            ended.__context__, BrokenPipeError
+        ):  # rich and typer end with 1, which means other things
+            sys.exit(EX_NO_READER)
+        raise
     sys.exit(0)

@@ -26,11 +26,10 @@ from ..core.answer_text import Kind
 from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
 from ..core.transcript import Transcript
 from ..errors import DECODE_ERRORS
-from . import EX_INTERRUPTED, OVER_MQTT, app, broker
+from . import EX_INTERRUPTED, EX_NO_READER, OVER_MQTT, app, broker
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
-EX_NO_READER = 141  # 128 + SIGPIPE, as shells count
 CANCEL_S = 5.0
 
 

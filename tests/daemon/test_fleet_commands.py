@@ -375,6 +375,44 @@ def test_a_reader_that_goes_takes_the_question_back(broker: Mosquitto, node: Dae
     node.wait_log("job_cancelled")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["nodes"], ["nodes", "--json"], ["ask", "tokens=2"]],
+    ids=" ".join,
+)
+def test_nobody_reads_what_is_printed(arguments: list[str], broker: Mosquitto, node: DaemonProcess) -> None:
+    """One exit code for all: 1 would be a refusal, or a warning of the doctor; and no word of Python's."""
+    del node
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        command(*arguments),
+        env=told | {"EDGED_MQTT__PORT": str(broker.port)},
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=WAIT_S,
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_interrupted_while_it_is_being_loaded(tmp_path: Path) -> None:
+    """A second or two on a small board, in which Ctrl-C printed a traceback."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
+    ended = subprocess.run(
+        command("nodes"),
+        env=environment() | {"PYTHONPATH": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
 def test_what_was_lost_on_the_way_is_printed_at_the_end(broker: Mosquitto, node: DaemonProcess) -> None:
     """Deltas of a time without a connection never come: what stood there looked whole, and was half an answer."""
     proxy = Proxy(broker.port)
