@@ -54,7 +54,7 @@ def read(path: Path) -> ModelFile:
         raise ModelError.unread(path, error) from error
     except gguf.GgufError as error:
         raise ModelError(
-            f"{path}: {error}; copy the file again, or set model.path to a model in GGUF"
+            f"{path}: {error}; set model.path to a whole model in GGUF, or copy this one again"
         ) from error
     missing = max(0, header.file_bytes_needed - status.st_size)
     return ModelFile(path, status.st_size, shape, missing)

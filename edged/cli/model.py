@@ -19,6 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
@@ -160,8 +161,8 @@ def _table(models: list[Model]) -> Table:
         shape = each.shape
         table.add_row(
             "[green]*[/]" if each.in_use else "",
-            each.name,
-            "[red]damaged[/]" if shape is None or each.fault else shape.quantisation,
+            Text(printable(each.name)),
+            "[red]unusable[/]" if shape is None or each.fault else Text(printable(shape.quantisation)),
             f"{each.bytes / 1e6:.0f} MB",
             "" if shape is None else f"{shape.parameters / 1e6:.0f} M",
             (each.sha256 or "unknown")[:10],
