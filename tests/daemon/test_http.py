@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import threading
@@ -191,6 +192,21 @@ def test_sizes(served: Served) -> None:
         reply = served.http.post("/v1/chat/completions", content=body)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request"), body[:9]
     assert served.http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_what_a_request_may_look_like(served: Served) -> None:
+    """What is packed, or asked by another method, is told what to change; HTTP/2 is not spoken, in silence."""
+    packed = served.http.post(
+        "/v1/chat/completions", content=gzip.compress(b"{}"), headers={"content-encoding": "gzip"}
+    )
+    assert packed.status_code == 415
+    assert "send it without Content-Encoding" in packed.json()["error"]["message"]
+    strange = served.http.get("/v1/chat/completions")
+    assert (strange.status_code, strange.headers["allow"]) == (405, "POST")
+    wishes = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAA"}
+    assert served.http.get("/v1/models", headers=wishes).status_code == 200
+    assert served.chat("tokens=1").choices[0].message.content, "nothing that was logged came behind this"
+    assert not served.node.log("library_message"), "two lines of each request of Java's client"
 
 
 def test_a_full_queue(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:

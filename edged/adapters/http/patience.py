@@ -85,6 +85,13 @@ class Connection(H11Protocol):
         elif self._due is None:
             self._watch()
 
+    def _should_upgrade(self) -> bool:
+        """Never: who would rather speak HTTP/2, as Java's client says at first, is answered in what he speaks.
+
+        uvicorn would write two warnings of it, one on libraries for WebSockets.
+        """
+        return False
+
     def pause_writing(self) -> None:
         """The kernel takes no more: wait for the client to read."""
         super().pause_writing()

@@ -127,6 +127,11 @@ class Routes:
     # reading --------------------------------------------------------------------------------------------
 
     async def _body(self, request: Request) -> dict[str, Any]:
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":  # inflated it could have any size
+            raise HttpError(
+                415, "unsupported", f"a body in {coding[:80]!a} is not read; send it without Content-Encoding"
+            )
         most = BODY_FACTOR * self._node.payload_bytes_max + BODY_SLACK_BYTES
         data = bytearray()
         try:
@@ -274,7 +279,11 @@ def _hashed(text: str) -> bytes:
 
 async def _unknown(request: Request, raised: Exception) -> Response:
     """A path or method that is not here."""
-    status = raised.status_code if isinstance(raised, HTTPException) else 500
+    status, headers = (
+        (raised.status_code, raised.headers) if isinstance(raised, HTTPException) else (500, None)
+    )
     error = HttpError(status, "not_found", f"there is no {request.method} {request.url.path[:80]} here")
     shape = ollama_shapes if request.url.path.startswith("/api/") else openai_shapes
-    return JSONResponse(shape.error_body(error), status)
+    return JSONResponse(
+        shape.error_body(error), status, headers=headers
+    )  # of a 405: Allow (RFC 9110, 15.5.6)
