@@ -11,14 +11,21 @@ daemon is imported: a device needs paho-mqtt and msgspec and no more.
 from edged.client.answer import Answer, AnswerError, AnswerTimeoutError, ClientError, UnreachableError
 from edged.client.client import Client
 from edged.client.fleet import Happened, NodeView
+from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, ReasoningDelta
 
 __all__ = [
+    "Accepted",
     "Answer",
     "AnswerError",
     "AnswerTimeoutError",
+    "Cancelled",
     "Client",
     "ClientError",
+    "Delta",
+    "Done",
+    "Failed",
     "Happened",
     "NodeView",
+    "ReasoningDelta",
     "UnreachableError",
 ]

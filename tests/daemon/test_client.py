@@ -17,9 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edged.client import AnswerError, AnswerTimeoutError, Client, ClientError, UnreachableError
+from edged.client import (
+    Accepted,
+    AnswerError,
+    AnswerTimeoutError,
+    Cancelled,
+    Client,
+    ClientError,
+    Delta,
+    Done,
+    Failed,
+    UnreachableError,
+)
 from edged.client.order import GAP_S, Order
-from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, Timings, Usage
+from edged.core.reply import Timings, Usage
 from edged.demo.processes import until
 
 if TYPE_CHECKING:
