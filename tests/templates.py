@@ -122,8 +122,8 @@ STYLES = {
         "{% endfor %}{% if add_generation_prompt %}{{ '<|turn>model\n' }}"
         "{% if not enable_thinking %}{{ '<|channel>thought\n<channel|>' }}{% endif %}{% endif %}",
         ("<|turn>", "<turn|>", "<|think|>", "<|channel>", "<channel|>"),
-        "<bos><|turn>system\nS<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\nA<turn|>\n"
-        "<|turn>user\nV<turn|>\n<|turn>model\n<|channel>thought\n<channel|>",
+        "<bos><|turn>system\n<|think|>\nS<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\nA<turn|>\n"
+        "<|turn>user\nV<turn|>\n<|turn>model\n",
     ),
     "system left out": Style(
         TURNS + "{% if m.role != 'system' %}" + CHATML_TURN + "{% endif %}{% endfor %}" + CHATML_GO,

@@ -38,6 +38,21 @@ def test_conversation(name: str) -> None:
     assert sorted(plain.replace("\n", "")) == ["A", "S", "U", "V"]
 
 
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("gemma4", "<|turn>model\n<|channel>thought\n<channel|>"),
+        ("qwen3", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("chatml", "<|im_start|>assistant\n"),
+    ],
+)
+def test_without_thinking(name: str, end: str) -> None:
+    """A model is asked for an answer at once in the words that it knows for it."""
+    text = joined(TEMPLATES[name].render(TALK, thinks=False))
+    assert text.endswith(end)
+    assert "<|think|>" not in text
+
+
 @pytest.mark.parametrize("name", STYLES)
 def test_without_a_system_message(name: str) -> None:
     """None is made up by us, and nothing is refused."""
