@@ -18,6 +18,10 @@ LEFT_OVER_MIN = 2
 ROWS_MAX = 32
 """Beyond it a group is a small share of the pass; and from 64 rows on llama.cpp attends in blocks and rounds
 otherwise, which shall not hang on how fast passes were (`ggml_fa_tile_config`, ggml-cpu/common.h)."""
+ALIKE_ABOVE = 16
+"""Above it what is left over beyond the groups decides, in however many: the rest of a prompt rarely has the same
+length ten times, and each pass of a trial that goes the wrong way makes a device wait: 1.16 times as long of 18
+tokens behind 600 on one x86 machine (SmolLM2, `tests/bench/padding.py --depth 600`)."""
 TRIALS = 5
 """Passes of each kind before it is decided. They take turns, so that heat and neighbours meet both."""
 GAIN_MIN = 0.05
@@ -28,7 +32,7 @@ AGAIN_AFTER = 2_000
 
 @dataclass(slots=True)
 class Trial:
-    """What is known of passes of one number of rows."""
+    """What is known of passes of one number of rows, or of numbers that are tried together: seconds a group."""
 
     plain_s: list[float] = field(default_factory=list)
     padded_s: list[float] = field(default_factory=list)
@@ -50,17 +54,23 @@ class Padding:
 
     def pays(self, rows: int, threads: int) -> bool:
         """Whether to give the next pass of `rows` by `threads` idle ones."""
-        trial = self._trials.setdefault((rows, threads), Trial())
+        trial = self._trials.setdefault(_kind(rows, threads), Trial())
         return trial.pays if trial.pays is not None else len(trial.padded_s) < len(trial.plain_s)
 
     def passed(self, rows: int, threads: int, *, padded: bool, seconds: float) -> None:
         """Count a pass about which `pays` was asked."""
-        trial = self._trials[rows, threads]
+        kind = _kind(rows, threads)
+        trial = self._trials[kind]
         trial.passes += 1
         if trial.pays is None:
-            (trial.padded_s if padded else trial.plain_s).append(seconds)
+            (trial.padded_s if padded else trial.plain_s).append(seconds / -(-rows // GROUP))
             if len(trial.plain_s) >= TRIALS <= len(trial.padded_s):
                 plain, with_idle = statistics.median(trial.plain_s), statistics.median(trial.padded_s)
                 trial.pays = with_idle < (1 - GAIN_MIN) * plain
         elif trial.passes >= AGAIN_AFTER:
-            self._trials[rows, threads] = Trial()
+            self._trials[kind] = Trial()
+
+
+def _kind(rows: int, threads: int) -> tuple[int, int]:
+    """What passes of so many rows are tried under; ALIKE_ABOVE and more stands for all that leave as many over."""
+    return (rows if rows <= ALIKE_ABOVE else ALIKE_ABOVE + rows % GROUP, threads)

@@ -69,6 +69,18 @@ def test_each_number_of_rows_and_of_threads_is_its_own() -> None:
     assert not padding.pays(3, 4)
 
 
+def test_rests_of_longer_prompts_are_tried_together() -> None:
+    """By what is left over beyond the groups, whatever their number; the time is a group's."""
+    padding = Padding()
+    for rows in (18, 26, 22, 22, 30, 18, 18, 22, 26, 30):
+        padded = padding.pays(rows, 2)
+        padding.passed(rows, 2, padded=padded, seconds=(rows + 2) * (0.01 if padded else 0.012))
+    assert all(padding.pays(rows, 2) for rows in (18, 22, 26, 30))
+    assert not padding.pays(19, 2), "three are left over of these"
+    assert not padding.pays(14, 2), "shorter ones have their own"
+    assert not padding.pays(18, 4)
+
+
 def placed(rows: list[Row], ends: list[int]) -> list[list[tuple[int, int]]]:
     """Where idle rows come: sequence and position of those before, and of those after."""
     count = missing(len(rows))
