@@ -105,9 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
     except SystemExit as ended:
-        if isinstance(
-            ended.__context__, BrokenPipeError
-        ):  # rich and typer end with 1, which means other things
+        # rich and typer end with 1 there, which means other things.
+        if isinstance(ended.__context__, BrokenPipeError):
             sys.exit(EX_NO_READER)
         raise
     sys.exit(0)

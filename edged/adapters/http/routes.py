@@ -279,11 +279,9 @@ def _hashed(text: str) -> bytes:
 
 async def _unknown(request: Request, raised: Exception) -> Response:
     """A path or method that is not here."""
-    status, headers = (
-        (raised.status_code, raised.headers) if isinstance(raised, HTTPException) else (500, None)
-    )
+    status, headers = 500, None
+    if isinstance(raised, HTTPException):
+        status, headers = raised.status_code, raised.headers  # of a 405: Allow (RFC 9110, 15.5.6)
     error = HttpError(status, "not_found", f"there is no {request.method} {request.url.path[:80]} here")
     shape = ollama_shapes if request.url.path.startswith("/api/") else openai_shapes
-    return JSONResponse(
-        shape.error_body(error), status, headers=headers
-    )  # of a 405: Allow (RFC 9110, 15.5.6)
+    return JSONResponse(shape.error_body(error), status, headers=headers)
