@@ -31,7 +31,7 @@ LOOK_S = 0.4
 WANTED_S = 0.12
 """So long a thread must have wanted to run to tell anything, in however many short answers."""
 RESTS = 0.02
-"""Share of the time that a thread wants to run at rest: pulses and messages, which tell nothing of passes."""
+"""Share of the time that a thread wants to run which computes nothing: it takes in messages, or writes to disk."""
 OTHERS = 0.5
 """Cores that others keep busy: from there on a thread is not tried again."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
@@ -91,12 +91,18 @@ class Crowd:
         self._retry_s = RETRY_S
         self._spared = 0
 
-    def spare(self, threads: int) -> int:
-        """How many of so many threads had better not compute now; never all. Looks at most each `LOOK_S`."""
+    def spare(self, threads: int, *, computed: bool) -> int:
+        """How many of so many threads had better not compute now; never all. Looks at most each `LOOK_S`.
+
+        Args:
+            threads: that would compute.
+            computed: whether there was a pass since the last call. Beside busy programs pulses wait as well, and
+                every few seconds of rest a thread was given up, which the next prompt was then read without.
+        """
         self._spared = min(self._spared, threads - 1)
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
-            self._judge(self._waiting(now), threads, now)
+            self._judge(self._waiting(now, computed=computed), threads, now)
         return self._spared
 
     def _judge(self, share: float, threads: int, now: float) -> None:
@@ -117,12 +123,14 @@ class Crowd:
             self._spared -= 1
             self._changed_at = now
 
-    def _waiting(self, now: float) -> float:
+    def _waiting(self, now: float, *, computed: bool) -> float:
         """Share of its time that the worst of our threads waited; 0.0 as long as none wanted enough of it."""
         elapsed_s, before, busy_s = now - self._looked_at, self._times, self._busy_s
         self._looked_at, self._times, self._busy_s = now, self._read(), self._busy()
         ours_s = sum(ran - before.get(task, (ran, 0.0))[0] for task, (ran, _) in self._times.items())
         self._others = (self._busy_s - busy_s - ours_s) / elapsed_s
+        if not computed:
+            return 0.0
         for task, (ran, waited) in self._times.items():
             ran_before, waited_before = before.get(task, (ran, waited))
             if ran - ran_before + waited - waited_before > RESTS * elapsed_s:

@@ -78,6 +78,7 @@ class Loop:
         self._prefixes = prefixes
         self._channel = channel
         self._pulsed_at = 0.0
+        self._computed = False  # since the last pulse
         self._rests_since = time.monotonic()
         self._rows_max, self._pass_s = passes.batch_tokens, PASS_SHARE * hang_s
         self._rows_min = min(self._rows_max, max(CHUNK_MIN, scheduler.limits.slots_max + 1))
@@ -93,6 +94,7 @@ class Loop:
             self._drain(0.0 if busy else min(PULSE_S, scheduler.rest_s or PULSE_S))
             self._bound_pass()
             busy = scheduler.step()
+            self._computed |= busy
             self._pulse(busy=busy)
             if scheduler.running or scheduler.waiting:
                 self._rests_since = time.monotonic()
@@ -146,7 +148,8 @@ class Loop:
         self._pulsed_at = now
         scheduler, prefixes = self._scheduler, self._prefixes
         cores = self._cores.left(scheduler.limits.threads_max)
-        scheduler.confine(cores, spared=self._crowd.spare(cores))
+        scheduler.confine(cores, spared=self._crowd.spare(cores, computed=self._computed))
+        self._computed = False
         counters, limits = scheduler.counters, scheduler.limits
         self._channel.send(
             Pulse(
