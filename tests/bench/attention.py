@@ -50,7 +50,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, (rows, reading) in trials.items():
                 for kind, cache in caches.items():
-                    found[name][kind].append(cache.run(rows, reading=reading))
+                    found[name][kind].append(cache.run(rows, reading=True) if reading else cache.write(rows))
                     cache.cut(depth)
         show(f"{path.name}, {options.threads} threads, flash attention, {depth} tokens before", "rows", found)
     result: dict[str, Any] = {"machine": rig.machine(), "model": path.name, "milliseconds": tables}
