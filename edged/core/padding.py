@@ -25,8 +25,8 @@ tokens behind 600 on one x86 machine (SmolLM2, `tests/bench/padding.py --depth 6
 TRIALS = 5
 """Passes of each kind before it is decided. They take turns, so that heat and neighbours meet both."""
 TRIALS_MIN, PLAINLY = 3, 1.15
-"""So many are enough where the slowest of one kind is faster by that factor than the fastest of the other: two
-answers behind 600 tokens took 1.57 times as long with idle rows (SmolLM2, as above), and each trial is waited for."""
+"""So many are enough where the slowest of one kind is faster by that factor than the fastest of the other. Two
+answers behind 600 tokens took 1.57 times as long with idle rows (SmolLM2, as above); each trial is waited for."""
 GAIN_MIN = 0.05
 """Share of a pass that idle rows must save."""
 AGAIN_AFTER = 2_000
