@@ -6,6 +6,7 @@ threads of its own; what an order means is decided in the dispatcher thread.
 
 from __future__ import annotations
 
+import errno
 import queue
 import socket
 import threading
@@ -24,6 +25,7 @@ CONNECTIONS_MAX = 8
 PAUSE_S = 1.0
 """Out of file descriptors nobody can be taken in, and accept(2) says so at once each time."""
 MODE = 0o660
+NO_SOCKET = "what lies there is no socket and stays; name another place (admin.socket)"
 
 log = structlog.get_logger()
 
@@ -36,7 +38,7 @@ class LocalSocket:
     """The socket.
 
     Args:
-        path: where; its folder must exist. What lies there is replaced.
+        path: where; its folder must exist. A socket that lies there is replaced, and nothing else.
         emit: takes each order.
     """
 
@@ -51,13 +53,15 @@ class LocalSocket:
         """Listen; a socket that cannot be made is told in the log, for questions are answered without it."""
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._path.unlink(missing_ok=True)
+            if self._path.is_socket():  # of a daemon that was killed
+                self._path.unlink()
             listening.bind(str(self._path))
             self._path.chmod(MODE)
             listening.listen(CONNECTIONS_MAX)
         except OSError as error:
             listening.close()
-            log.warning("local_socket_failed", path=str(self._path), reason=str(error))
+            reason = NO_SOCKET if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+            log.warning("local_socket_failed", path=str(self._path), reason=reason)
             return
         self._listening = listening
         self._thread.start()

@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.adapters.local_socket import LocalSocket
+import pytest
+from structlog.testing import capture_logs
+
+from edged.adapters.local_socket import NO_SOCKET, LocalSocket
 
 
 def test_out_of_files(tmp_path: Path) -> None:
@@ -35,6 +38,40 @@ def test_out_of_files(tmp_path: Path) -> None:
         for answer in [answers.get(timeout=30) for _ in range(2)]:
             answer(b"ok")
         assert [asking.recv(100) for asking in (first, second)] == [b"ok\n"] * 2
+    local.stop()
+
+
+@pytest.mark.parametrize("kind", ["file", "device", "folder", "link"])
+def test_what_is_no_socket_stays(kind: str, tmp_path: Path) -> None:
+    """Root's daemon took /dev/null off the machine, named as the place to have no socket."""
+    place = tmp_path / "place"
+    if kind == "file":
+        place.write_text("of somebody")
+    elif kind == "device":
+        os.mkfifo(place)  # a node as any other, and nobody's but ours
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("nowhere")
+    before = place.lstat()
+    local = LocalSocket(place, lambda _payload, _answer: None)
+    with capture_logs() as told:
+        local.start()
+    local.stop()
+    assert os.path.samestat(place.lstat(), before)
+    assert [(one["event"], one["reason"]) for one in told] == [("local_socket_failed", NO_SOCKET)]
+
+
+def test_the_socket_of_a_daemon_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    """It lies there, and nobody listens."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "s"))
+    local = LocalSocket(tmp_path / "s", lambda _payload, answer: answer(b"ok"))
+    local.start()
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(tmp_path / "s"))
+        asking.sendall(b"status\n")
+        assert asking.recv(100) == b"ok\n"
     local.stop()
 
 
