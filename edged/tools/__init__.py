@@ -30,8 +30,8 @@ class LocalTool:
         description: for the model: what it does and when to use it.
         parameters: JSON schema of its arguments, of type object; the model is held to it. Without
             `additionalProperties` it counts as closed, as a device's does.
-        run: takes the arguments and the surroundings; returns text, or what JSON can hold. What it raises is told
-            to the model, with the error's text.
+        run: takes the arguments and the surroundings; returns text, or what JSON can hold. What it raises, or
+            ends with (`sys.exit`), is told to the model, with the error's text.
     """
 
     description: str

@@ -5,6 +5,7 @@ Ends with the daemon, and is the first to go when memory runs out.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -31,16 +32,20 @@ def main() -> int:
     channel: Channel[Frame, Ask] = Channel(socket.socket(fileno=int(sys.argv[1])), Ask)
     try:
         tools = {name: _load(name) for name in sys.argv[2:]}
-        told = [
+        offered = [
             described(name, tool.description, dict(tool.parameters), f"parameters of {name}")
             for name, tool in tools.items()
         ]
-        channel.send(Loaded(tuple(told)))
-    except Exception as error:  # noqa: BLE001 - whatever a plug-in does at its import, the operator is told
+        channel.send(Loaded(tuple(offered)))
+    except BaseException as error:  # noqa: BLE001 - whatever a plug-in does at its import, the operator is told
         channel.send(Loaded(problem=f"{type(error).__name__}: {error}"))
         return 0
+    own = os.getpid()
     for asked in channel.receive():
-        channel.send(run(tools[asked.name], asked))
+        told = run(tools[asked.name], asked)
+        if os.getpid() != own:
+            return 0  # a process that the tool has forked came back too: a call has one result
+        channel.send(told)
     return 0
 
 
@@ -57,10 +62,13 @@ def _load(name: str) -> LocalTool:
 
 def run(tool: LocalTool, asked: Ask) -> Told:
     """Run one tool once."""
+    own = os.getpid()
     try:
         result = tool.run(msgspec.json.decode(asked.arguments), Surroundings(asked.node, asked.vitals))
         text = _utf8(result) if isinstance(result, str) else msgspec.json.encode(cast("Any", result)).decode()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the model is told and the node goes on
+    except BaseException as error:  # whatever it is, sys.exit too, the model is told and the node goes on
+        if os.getpid() != own:
+            raise  # in a process that the tool has forked: that ends as it would elsewhere
         return Told(_utf8(f"{type(error).__name__}: {error}")[:500], failed=True)
     if len(text.encode()) > RESULT_BYTES_MAX:
         return Told(f"the result has more than {RESULT_BYTES_MAX} bytes; ask for less", failed=True)

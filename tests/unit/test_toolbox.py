@@ -35,10 +35,21 @@ def spawn(arguments, surroundings):
 def hello(arguments, surroundings):
     return "hello"
 
-HANG, SPAWN, HELLO = (LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello))
+def quit(arguments, surroundings):
+    sys.exit("no such sensor")
+
+def fork(arguments, surroundings):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return "of the parent" if child else "of the child"
+
+HANG, SPAWN, HELLO, QUIT, FORK = (
+    LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello, quit, fork)
+)
 LIST = LocalTool("For tests.", {"type": "array"}, hello)
 """
-NAMES = ("hang", "spawn", "hello")
+NAMES = ("hang", "spawn", "hello", "quit", "fork")
 
 
 @pytest.fixture
@@ -53,10 +64,12 @@ def toolbox(
 ) -> Iterator[Toolbox]:
     """Tools that an installed package brings."""
     (tmp_path / "trial_tools.py").write_text(PLUGIN)
+    (tmp_path / "trial_exit.py").write_text("raise SystemExit('no licence')")
     info = tmp_path / "trial_tools-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trial-tools\nVersion: 1.0\n")
     entries = "".join(f"{name} = trial_tools:{name.upper()}\n" for name in (*NAMES, "list"))
+    entries += "exit = trial_exit:EXIT\n"
     (info / "entry_points.txt").write_text(f"[edged.tools]\n{entries}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TRIAL_PID", str(tmp_path / "pid"))
@@ -76,6 +89,13 @@ def test_a_tool_s_schema_is_read_as_a_device_s(toolbox: Toolbox, ran: queue.Simp
     assert json.loads(toolbox.tools["hello"].parameters) == {"type": "object", "additionalProperties": False}
     with pytest.raises(SettingsError, match="parameters of list must be a JSON schema of type object"):
         Toolbox(("list",), LIMIT_S, ran.put).start()
+
+
+def test_a_tool_that_exits_as_it_is_imported(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """The operator hears which words it had, not that it took too long."""
+    del toolbox
+    with pytest.raises(SettingsError, match="SystemExit: no licence"):
+        Toolbox(("exit",), LIMIT_S, ran.put).start()
 
 
 def test_calls_that_nobody_waits_for_are_not_made(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
@@ -101,6 +121,18 @@ def test_what_a_tool_has_started_ends_with_it(
     while is_running(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not is_running(pid)
+
+
+def test_a_call_has_one_result(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """Of a tool that forks the parent's alone: the child's was taken for the next call's, and so on for ever."""
+    order(toolbox, 1, "fork", "hello")
+    assert ran.get(timeout=60).results == ("of the parent", "hello")
+
+
+def test_a_tool_that_exits(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """As a program does that is called in the same process: its words are told, as of any other error."""
+    order(toolbox, 1, "quit", "hello")
+    assert ran.get(timeout=60).results == ("error: SystemExit: no such sensor", "hello")
 
 
 def is_running(pid: int) -> bool:
