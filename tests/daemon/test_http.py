@@ -385,6 +385,13 @@ def test_loopback_without_a_key(daemon: MakeDaemon, broker: Mosquitto) -> None:
     assert httpx.get(url, headers={"host": "evil.example"}).status_code == 403
     assert httpx.get(url, headers={"origin": "https://evil.example"}).status_code == 403
     assert httpx.get(url, headers={"origin": "http://localhost:3000"}).status_code == 200
+    for host in ("localhost", "LocalHost:80", f"127.0.0.1:{port}", "[::1]", f"[::1]:{port}"):
+        assert httpx.get(url, headers={"host": host}).status_code == 200, host
+        assert httpx.get(url, headers={"origin": f"http://{host}"}).status_code == 200, host
+    for host in ("::1", "[::1", "[::2]", "localhost.evil.example", "127.0.0.1.evil.example:80"):
+        assert httpx.get(url, headers={"host": host}).status_code == 403, host
+        assert httpx.get(url, headers={"origin": f"http://{host}"}).status_code == 403, host
+    assert httpx.get(url, headers={"origin": "null"}).status_code == 403
     node.terminate()
 
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -30,7 +31,7 @@ BODY_S = 30.0
 BODY_FACTOR, BODY_SLACK_BYTES = 4, 16 * 1024
 """A body may escape what the question holds in fewer bytes; the question itself is measured by the node."""
 KEY_CHARACTERS_MAX = 256
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ALIAS = "edged"
 """Names the node's own model whatever it is, for settings that outlive a change of model."""
 
@@ -113,11 +114,10 @@ class Routes:
     def _refuse_browsers(self, request: Request) -> None:
         if self._key is not None:
             return
-        names = [request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")]
-        origin = request.headers.get("origin")
-        if origin is not None:
-            names.append(origin.partition("://")[2].split("/")[0].split(":")[0])
-        if any(name not in LOOPBACK for name in names):
+        addresses = [f"//{request.headers.get('host', '')}"]
+        if (origin := request.headers.get("origin")) is not None:
+            addresses.append(origin)
+        if any(_host_of(address) not in LOOPBACK for address in addresses):
             raise HttpError(
                 403,
                 "forbidden",
@@ -271,6 +271,14 @@ def _card(name: str) -> dict[str, Any]:
 
 def _request_id() -> str:
     return secrets.token_hex(12)
+
+
+def _host_of(address: str) -> str | None:
+    """The name or number in an address, without port and brackets; None where there is none."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _hashed(text: str) -> bytes:
