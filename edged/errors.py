@@ -97,4 +97,4 @@ class EngineError(EdgedError):
 
 
 class OutgrownError(EdgedError):
-    """An answer cannot go on: what its schema allows has become too large to compute. The text says what."""
+    """An answer cannot go on: what its schema allows is nothing, or too large to compute. The text says what."""

@@ -39,6 +39,10 @@ LIMITS = LLParserLimits(
 counts for none of it: that is bounded by `edged.core.schema_cost`."""
 REASON_MAX = 200
 """Characters of its words that a device gets."""
+STATE = "<state>"
+"""What follows in its words is its own state, and the whole grammar."""
+NOTHING_FITS = ("", "NoExtensionBias")
+"""Its words where nothing may come next, as in a schema that refers to itself and to nothing else."""
 
 
 class Constraint:
@@ -164,5 +168,7 @@ def _refusal(error: object) -> Refusal:
 
 def _one_line(error: object) -> str:
     """Its first words and its last ones: of a pattern the pattern, and what is wrong with it."""
-    text = " ".join(str(error).split()) or "no value fits it"
+    text = " ".join(str(error).partition(STATE)[0].split())
+    if text in NOTHING_FITS:
+        return "no value fits it"
     return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX // 2]} ... {text[-REASON_MAX // 2 :]}"

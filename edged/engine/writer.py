@@ -48,7 +48,7 @@ class Writer:
             self._write(sequence, row, now)
         except OutgrownError as error:
             self._over(sequence)
-            message = f"the schema became too complex in the midst of the answer ({error}); simplify it"
+            message = f"the answer cannot go on as the schema wants it ({error}); simplify the schema"
             self._reports.append(Refused(sequence.number, "bad_request", message, {}))
 
     def _write(self, sequence: Sequence, row: int, now: float) -> None:

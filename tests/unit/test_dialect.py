@@ -16,11 +16,14 @@ from edged.core.schema import schema_text
 from edged.core.tools import TOOLS_MAX, offer
 from edged.engine.calls import OURS
 from edged.engine.constraint import Constraint, Constraints
-from edged.errors import Refusal
+from edged.errors import OutgrownError, Refusal
 
 BYTES = Constraints(LLTokenizer("byte"))
 """Every byte is a token of its own number."""
 TEXT = {"type": "string"}
+DEFINED = {"$defs": {"a": {"$ref": "#/$defs/a"}}}
+ITSELF = {"$ref": "#/$defs/a", **DEFINED}
+"""Says no more than that it is itself."""
 
 
 def compiled(schema: dict[str, Any]) -> Constraint:
@@ -72,6 +75,7 @@ def test_what_asks_for_nothing_refuses_nothing(schema: dict[str, Any], value: ob
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, "propertyNames"),
         ({"type": "string", "pattern": "^(?=.*x).*$"}, r"\(\?=\.\*x\).* look-ahead"),
         ({"type": "string", "pattern": "((((" + "a" * 400}, r"\(\(\(\(a.* unclosed group"),
+        (ITSELF, "used: no value fits it$"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
@@ -80,6 +84,15 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: s
         compiled(schema)
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 400
+
+
+def test_an_answer_that_cannot_go_on() -> None:
+    """The reason is in words too, without the compiler's state."""
+    constraint = compiled({"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, **DEFINED})
+    for byte in b'{"a":':
+        assert constraint.take(byte)
+    with pytest.raises(OutgrownError, match=r"^no value fits it$"):
+        constraint.mask()
 
 
 @pytest.mark.parametrize(
