@@ -174,16 +174,21 @@ def _request(url: str, part: Path, origin: Path, progress: Progress, spare_bytes
 
 def _pour(source: IO[bytes], out: IO[bytes], total: int | None, progress: Progress, spare_bytes: int) -> None:
     folder = Path(str(out.name)).parent
-    _need(folder, 0 if total is None else total - out.tell(), spare_bytes)
+    need(folder, 0 if total is None else total - out.tell(), spare_bytes)
     progress(out.tell(), total)
     while chunk := source.read(CHUNK_BYTES):
         if total is None:
-            _need(folder, len(chunk), spare_bytes)
+            need(folder, len(chunk), spare_bytes)
         out.write(chunk)
         progress(out.tell(), total)
 
 
-def _need(folder: Path, size_bytes: int, spare_bytes: int) -> None:
+def need(folder: Path, size_bytes: int, spare_bytes: int = SPARE_BYTES) -> None:
+    """See that so many bytes can be written and `spare_bytes` stay free.
+
+    Raises:
+        ModelError: they cannot.
+    """
     free = shutil.disk_usage(folder).free
     if size_bytes + spare_bytes > free:
         raise ModelError(

@@ -17,12 +17,14 @@ from edged import whole_file
 from edged.adapters import model_file
 from edged.core import gguf
 from edged.errors import ModelError
-from edged.models.fetch import PAUSE_S, Progress, discard, fetch
+from edged.models.fetch import PAUSE_S, Progress, discard, fetch, need
 from edged.models.quantising import quantise
 from edged.small_file import mark
 
 CURRENT = "current.gguf"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,126}\.gguf")
+MADE_BYTES_MAX = 6.5625 / 8
+"""Of a parameter, in a file made into Q4_0: the largest tensor of it that llama.cpp makes is of Q6_K."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -105,9 +107,10 @@ class Shelf:
                 if sha256 is not None and digest != sha256:
                     discard(part)
                     raise ModelError(f"{source}: its SHA-256 is {digest}, {sha256} was asked for: not kept")
-                _check_whole(source, part)
+                shape = _check_whole(source, part)
                 finished = part
                 if to_q4_0:  # beside the part: an interruption from here on must find that as it was brought
+                    need(self.folder, int(shape.parameters * MADE_BYTES_MAX))
                     finished, digest = _quantise(part)
                 _sync(finished)
                 # The hash first: a model without its own beside it would look unverified.
@@ -232,15 +235,18 @@ def _name(name: str) -> str:
     return name
 
 
-def _check_whole(source: str, part: Path) -> None:
+def _check_whole(source: str, part: Path) -> gguf.Shape:
     try:
-        missing = model_file.read(part).missing_bytes
+        found = model_file.read(part)
     except ModelError as error:
         discard(part)
         raise ModelError(f"{source} is no model in GGUF: {str(error).removeprefix(f'{part}: ')}") from error
-    if missing:
+    if found.missing_bytes:
         discard(part)
-        raise ModelError(f"{source}: {missing} bytes are missing at its end; it was cut where it comes from")
+        raise ModelError(
+            f"{source}: {found.missing_bytes} bytes are missing at its end; it was cut where it comes from"
+        )
+    return found.shape
 
 
 def _quantise(part: Path) -> tuple[Path, str]:

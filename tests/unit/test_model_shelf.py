@@ -8,12 +8,14 @@ import http.server
 import json
 import os
 import select
+import shutil
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -359,6 +361,24 @@ def test_a_larger_model_is_quantised(small_model: Path, shelf: Shelf) -> None:
     assert added.shape is not None
     assert added.shape.quantisation == "Q4_0"
     assert shelf.verify("made.gguf")
+
+
+def test_the_disk_is_not_filled_by_quantising(
+    small_model: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for what is brought, and not for what would be made of it: that is said, and it is kept."""
+    size = small_model.stat().st_size
+    disk = SPARE_BYTES + size + 1_000_000
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=disk - sum(path.stat().st_size for path in folder.glob(".*.part")))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(ModelError, match=r"MiB are free and .* MiB needed"):
+        shelf.add(str(small_model), quiet, name="made.gguf", to_q4_0=True)
+    assert (shelf.folder / ".made.gguf.part").stat().st_size == size
+    disk += size + 100_000_000
+    assert shelf.add(str(small_model), quiet, name="made.gguf", to_q4_0=True).fault is None
 
 
 def test_quantising_that_is_interrupted_begins_with_what_was_brought(small_model: Path, shelf: Shelf) -> None:
