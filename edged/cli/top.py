@@ -4,6 +4,8 @@ Keys: arrows choose a node, enter looks closer, s sorts otherwise, d drains it, 
 goes through the node's admin topics, which are off unless its settings switch them on.
 """
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -163,6 +165,14 @@ def watch(client: Client) -> None:
     """
     state = Watching()
     client.fleet()
+    while _watch_on(client, state):
+        os.kill(
+            0, signal.SIGTSTP
+        )  # to all of the job, as a terminal does; here it goes on after the shell's fg
+
+
+def _watch_on(client: Client, state: Watching) -> bool:
+    """Draw until a key ends it; whether it is to go on later, for the key was Ctrl-Z."""
     with single_keys(), Live(screen=True, auto_refresh=False) as live:
         while client.alive():
             views = ordered(client.fleet(settle=False), state.by)
@@ -179,8 +189,8 @@ def watch(client: Client) -> None:
 
             draw()
             key = key_within(REDRAW_S)
-            if key == "q":
-                return
+            if key in {"q", "suspend"}:
+                return key == "suspend"
             if key is not None and (op := state.press(key, views)) is not None:
                 node = state.selected or ""
                 state.word = f"{node}: {op} is asked for"

@@ -155,49 +155,81 @@ def test_events_are_followed(broker: Mosquitto, node: DaemonProcess) -> None:
     assert json.loads(out)["event"].startswith("engine_")
 
 
-def test_top_is_a_screen_with_keys(broker: Mosquitto, node: DaemonProcess) -> None:
-    """On a terminal it draws the fleet, looks closer, tells why it cannot drain, and ends with q."""
-    assert node.running
-    ours, theirs = pty.openpty()
-    seen = bytearray()
-    top = subprocess.Popen(
-        command("top", "--port", str(broker.port)), env=environment(), cwd=ROOT, stdin=theirs, stdout=theirs
-    )
-    os.close(theirs)
+class Terminal:
+    """A terminal on which one command runs, as its controlling one; what stands there is kept."""
 
-    def read() -> None:
+    def __init__(self, *command: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self._seen = bytearray()
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *command], env=environment(), cwd=ROOT, stdin=theirs, stdout=theirs
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def type(self, keys: bytes) -> None:
+        """Press these."""
+        os.write(self._ours, keys)
+
+    def wait_for(self, words: bytes, since: int = 0) -> int:
+        """Until these stand there; returns where they end."""
+        end = time.monotonic() + WAIT_S
+        while (at := self._seen.find(words, since)) < 0:
+            assert time.monotonic() < end, bytes(self._seen[-3000:]).decode(errors="replace")
+            time.sleep(0.05)
+        return at + len(words)
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)  # the kernel hangs up on who is left
+        self._reader.join(5)
+
+    def _read(self) -> None:
         while True:
             try:
-                data = os.read(ours, 65_536)
+                data = os.read(self._ours, 65_536)
             except OSError:
                 return  # the other end is closed
             if not data:
                 return
-            seen.extend(data)
+            self._seen.extend(data)
 
-    reader = threading.Thread(target=read)
-    reader.start()
 
-    def wait_for(words: bytes) -> None:
-        end = time.monotonic() + WAIT_S
-        while words not in seen:
-            assert time.monotonic() < end, bytes(seen[-3000:]).decode(errors="replace")
-            time.sleep(0.05)
-
+def test_top_is_a_screen_with_keys(broker: Mosquitto, node: DaemonProcess) -> None:
+    """On a terminal it draws the fleet, looks closer, tells why it cannot drain, and ends with q."""
+    assert node.running
+    terminal = Terminal(*command("top", "--port", str(broker.port)))
     try:
-        wait_for(b"attic")
-        os.write(ours, b"d")
-        wait_for(b"choose a node first")
-        os.write(ours, b"\x1b[B")
-        os.write(ours, b"\r")
-        wait_for(b"accepted")
-        os.write(ours, b"q")
-        assert top.wait(WAIT_S) == 0
+        terminal.wait_for(b"attic")
+        terminal.type(b"d")
+        terminal.wait_for(b"choose a node first")
+        terminal.type(b"\x1b[B")
+        terminal.type(b"\r")
+        terminal.wait_for(b"accepted")
+        terminal.type(b"q")
+        assert terminal.process.wait(WAIT_S) == 0
     finally:
-        top.kill()
-        top.wait()
-        reader.join(5)
-        os.close(ours)
+        terminal.close()
+
+
+def test_top_gives_the_terminal_to_the_shell_with_ctrl_z(broker: Mosquitto, node: DaemonProcess) -> None:
+    """It left its screen there, without a cursor; and after fg no key came in before a whole line."""
+    assert node.running
+    shell = '"$@"; stty -a; fg; echo "ended: $?"'
+    terminal = Terminal("bash", "--norc", "-ic", shell, "bash", *command("top", "--port", str(broker.port)))
+    try:
+        drawn = terminal.wait_for(b"attic")
+        terminal.type(b"\x1a")
+        left = terminal.wait_for(b"\x1b[?1049l", drawn)
+        back = terminal.wait_for(b"\x1b[?1049h", terminal.wait_for(b" icanon", left))
+        terminal.wait_for(b"attic", back)
+        terminal.type(b"q")
+        terminal.wait_for(b"ended: 0", back)
+    finally:
+        terminal.close()
 
 
 def test_an_order_that_was_told_to_have_failed_is_not_carried_out(
