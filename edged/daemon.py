@@ -164,7 +164,17 @@ def run(  # noqa: C901, PLR0915 - one line a part
         return node.load(client_jobs)  # the node that is made just below
 
     meter = Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile))
-    face = parts.face(settings, key, topics, exchange, bulletin, meter, inbox, away)
+    face = parts.face(
+        settings,
+        key,
+        topics,
+        exchange,
+        bulletin,
+        meter,
+        inbox,
+        away,
+        payload_bytes_max=lambda: intake.bounds.payload_bytes,  # of the intake that is made just below
+    )
     controls = Controls(desk, journal)
     intake = Intake(
         desk,

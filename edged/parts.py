@@ -63,6 +63,8 @@ def face(  # noqa: PLR0917 - the parts that it touches
     meter: Meter,
     inbox: queue.SimpleQueue[Event],
     away: Away | None,
+    *,
+    payload_bytes_max: Callable[[], int],
 ) -> Server | None:
     """The HTTP face, bound but not started; None where it is off."""
     http = settings.http
@@ -91,7 +93,7 @@ def face(  # noqa: PLR0917 - the parts that it touches
         info=lambda: bulletin.info,
         health=lambda: bulletin.health,
         metrics=meter.read,
-        payload_bytes_max=settings.limits.payload_bytes,
+        payload_bytes_max=payload_bytes_max,
         version=__version__,
         larger=() if away is None else away.policy.names(),
     )

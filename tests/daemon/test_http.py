@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import socket
 import ssl
 import threading
@@ -192,6 +194,20 @@ def test_sizes(served: Served) -> None:
         reply = served.http.post("/v1/chat/completions", content=body)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request"), body[:9]
     assert served.http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_a_reload_changes_how_much_is_read(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
+    """The body was held to the size at the start: too large for it were questions that the limit now lets in."""
+    one = serve(daemon, broker, tmp_path, sections={"limits": {"payload_bytes": 1024}})
+    with pytest.raises(openai.APIStatusError) as refused:
+        one.chat("x" * 30_000)
+    assert refused.value.status_code == 413
+    text = one.node.config.read_text()
+    one.node.config.write_text(text.replace("payload_bytes = 1024", "payload_bytes = 65536"))
+    os.kill(one.node.pid, signal.SIGHUP)
+    assert one.node.wait_log("reloaded")["changed"] == {"limits.payload_bytes": 65536}
+    assert one.chat("x" * 30_000).choices[0].message.content
+    one.close()
 
 
 def test_what_a_request_may_look_like(served: Served) -> None:

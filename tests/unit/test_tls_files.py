@@ -65,7 +65,7 @@ def test_to_the_broker(pipe: Path, pem: Path) -> None:
 def test_of_the_http_face(pipe: Path, pem: Path) -> None:
     """The same of its two."""
     line = Line()
-    node = Node(TOPICS, Exchange(line, TOPICS.is_inside, ignore), ignore, dict, dict, str, 1, "0")
+    node = Node(TOPICS, Exchange(line, TOPICS.is_inside, ignore), ignore, dict, dict, str, lambda: 1, "0")
     for key, cert_and_key in {"cert": (pipe, pem), "key": (pem, pipe)}.items():
         with pytest.raises(
             SettingsError, match=rf"^http\.tls\.{key}: {pipe}: no regular file; accepted: PEM"

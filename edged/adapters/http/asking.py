@@ -47,7 +47,7 @@ class Node:
         emit: the node's inbox.
         info, health: what was last published on these topics; empty before.
         metrics: text for Prometheus.
-        payload_bytes_max: largest question.
+        payload_bytes_max: largest question; a reload may change it.
         larger: names of models that a larger server has.
         open: questions whose replies are being read, by reply topic, as their readers put them. The loop's alone.
     """
@@ -58,7 +58,7 @@ class Node:
     info: Callable[[], Mapping[str, Any]]
     health: Callable[[], Mapping[str, Any]]
     metrics: Callable[[], str]
-    payload_bytes_max: int
+    payload_bytes_max: Callable[[], int]
     version: str
     larger: tuple[str, ...] = ()
     open: dict[str, list[bytes]] = field(default_factory=dict)

@@ -132,7 +132,7 @@ class Routes:
             raise HttpError(
                 415, "unsupported", f"a body in {coding[:80]!a} is not read; send it without Content-Encoding"
             )
-        most = BODY_FACTOR * self._node.payload_bytes_max + BODY_SLACK_BYTES
+        most = BODY_FACTOR * self._node.payload_bytes_max() + BODY_SLACK_BYTES
         data = bytearray()
         try:
             async with asyncio.timeout(BODY_S):
