@@ -6,7 +6,7 @@ once, so a change needs a restart.
 
 from __future__ import annotations
 
-WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca"
+WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca and restart edged"
 MQTT_5 = "nodes need a broker of MQTT 5, such as Mosquitto from 1.6 on; devices may speak 3.1.1"
 NEEDS: dict[str, str] = {
     "Unsupported protocol version": MQTT_5,
@@ -26,7 +26,7 @@ SILENT = (
     "mqtt.host and mqtt.port"
 )
 NOT_LISTENING = "nothing listens there; start the broker or correct mqtt.host and mqtt.port"
-OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key"
+OWN_CERTIFICATE = "put a valid one into mqtt.tls.cert and mqtt.tls.key and restart edged"
 
 BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (
     ("has expired", "renew it at the broker, or set this board's clock if that is wrong"),
@@ -43,12 +43,12 @@ BROKER_CERTIFICATE: tuple[tuple[str, str], ...] = (
 ALERTS: tuple[tuple[str, str], ...] = (
     (
         "CERTIFICATE_REQUIRED",
-        "the broker wants a certificate of this board: set mqtt.tls.cert and mqtt.tls.key",
+        "the broker wants a certificate of this board; set mqtt.tls.cert and mqtt.tls.key",
     ),
-    ("CERTIFICATE_REVOKED", f"the broker has this board's certificate as revoked: {OWN_CERTIFICATE}"),
-    ("CERTIFICATE_EXPIRED", f"this board's certificate has expired: {OWN_CERTIFICATE}"),
-    ("UNKNOWN_CA", f"the broker does not know who signed this board's certificate: {OWN_CERTIFICATE}"),
-    ("ALERT", "the broker refuses TLS with us: see its log, and mqtt.tls"),
+    ("CERTIFICATE_REVOKED", f"the broker has this board's certificate as revoked; {OWN_CERTIFICATE}"),
+    ("CERTIFICATE_EXPIRED", f"this board's certificate has expired; {OWN_CERTIFICATE}"),
+    ("UNKNOWN_CA", f"the broker does not know who signed this board's certificate; {OWN_CERTIFICATE}"),
+    ("ALERT", "the broker refuses TLS with us; see its log, and mqtt.tls"),
 )
 """Parts of the names of TLS alerts (RFC 8446, 6.2) as Python shows them; the first that fits counts."""
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edged.adapters import machine, model_file
 from edged.adapters.model_file import ModelFile
@@ -39,6 +40,9 @@ from edged.settings import Settings
 from edged.settings.http import is_loopback
 
 STATUS_S = 5.0
+BACK_S, LOOK_S = 5.0, 0.5
+"""A node is back within so long of its broker: one that is not does not get there by itself, and is no longer
+disturbed by somebody who logs in as it."""
 Tell = Callable[[str], None]
 """Called with what is being looked at."""
 
@@ -74,13 +78,14 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
         folder = machine.folder(settings.paths.state)
         yield from _model(settings, found, choice, folder, running=running, quick=quick, tell=tell)
         tell("the broker")
-        yield from _network(settings, may_log_in=not running and not unsure)
+        missed = running and not settings.http_alone and _missed(settings)
+        yield from _network(settings, may_log_in=missed or (not running and not unsure), missed=missed)
         yield node_checks.daemon(pid, unsure)
     yield node_checks.clock(machine.clock_synchronised(), time.time())
     if settings is not None:
-        failing = _failing(settings)
+        failing = _told(settings).get("disk")
         if failing is not None:
-            yield node_checks.unwritable(folder, failing)
+            yield node_checks.unwritable(folder, str(failing))
         else:
             yield node_checks.disk(folder, settings.journal.max_bytes)
         if folder.in_memory:
@@ -88,17 +93,26 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     yield from node_checks.service(unit, gpu=settings is not None and settings.engine.gpu_layers > 0)
 
 
-def _failing(settings: Settings) -> str | None:
-    """What the daemon says of its disk, where one runs and we may ask."""
+def _told(settings: Settings) -> Mapping[str, Any]:
+    """What the daemon says of itself, where one runs and we may ask; else nothing."""
     for place in (settings.control_socket(), usual()):
         try:
             told = order(place, "status", timeout_s=STATUS_S).data
         except NoDaemonError:
             continue
         if told.get("node") == settings.node.id:
-            failing = told.get("disk")
-            return None if failing is None else str(failing)
-    return None
+            return told
+    return {}
+
+
+def _missed(settings: Settings) -> bool:
+    """Whether the daemon says that it has no connection to its broker, for longer than it takes to come back."""
+    end = time.monotonic() + BACK_S
+    while _told(settings).get("connected") is False:
+        if time.monotonic() > end:
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def _choice(reader: VitalsReader, settings: Settings | None) -> tuple[Choice | None, str]:
@@ -218,7 +232,7 @@ def _hash(model: ModelFile, tell: Tell) -> str | None:
         return None  # it went away meanwhile; the next look finds that
 
 
-def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
+def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[Verdict]:
     mqtt = settings.mqtt
     try:
         password = mqtt.password()
@@ -239,7 +253,8 @@ def _network(settings: Settings, *, may_log_in: bool) -> Iterator[Verdict]:
         ),
         log_in=may_log_in,
     )
-    yield node_checks.broker(f"{mqtt.host}:{mqtt.port}", answer, mqtt.host, wanted=not settings.http_alone)
+    address, wanted = f"{mqtt.host}:{mqtt.port}", not settings.http_alone
+    yield node_checks.broker(address, answer, mqtt.host, wanted=wanted, missed=missed)
     if mqtt.tls is None:
         yield node_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
     else:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from boards import pi5, rk3588_mainline, set_temp_c, tree
 from broker import Mosquitto
+from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
 from secured import ShippedBroker
@@ -160,6 +161,64 @@ def test_a_wrong_password(shipped: ShippedBroker, daemon: MakeDaemon, tmp_path: 
     assert broker["state"] == "failure"
     assert "mosquitto_passwd" in broker["mend"]
     assert "not-the-word" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "mend"),
+    [
+        ("max_qos 0", "QoS not supported", "max_qos"),
+        ("retain_available false", "Retain not supported", "retain_available"),
+    ],
+)
+def test_a_broker_that_lacks_what_nodes_need(
+    daemon: MakeDaemon, tmp_path: Path, line: str, words: str, mend: str
+) -> None:
+    """It refuses the daemon for it, and took the doctor in, who has no last will."""
+    lacking = Mosquitto(tmp_path, f"{line}\n").start()
+    try:
+        found = checks("--quick", config=daemon(lacking).config)["broker"]
+    finally:
+        lacking.kill()
+    assert found["state"] == "failure"
+    assert words in found["words"]
+    assert mend in found["mend"]
+
+
+def test_a_certificate_that_the_broker_does_not_take(
+    shipped: ShippedBroker, daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """With TLS 1.3 it says so after the handshake: it was an "Unspecified error" of a broker to be started."""
+    section = shipped.mqtt_section("n1", by_certificate=True)
+    pair = Authority(tmp_path).client("n1")
+    section["mqtt.tls"] |= {"cert": str(pair.cert), "key": str(pair.key)}
+    found = checks("--quick", config=daemon(shipped, section).config)["broker"]
+    assert found["state"] == "failure"
+    assert "mqtt.tls.cert" in found["mend"]
+    assert "start the broker" not in found["mend"]
+
+
+def test_beside_a_daemon_that_is_not_taken_in(
+    shipped: ShippedBroker, daemon: MakeDaemon, small_model: Path, tmp_path: Path
+) -> None:
+    """Its broker was well while it could be reached: now why it refuses, and once mended, what is left to do."""
+    section = shipped.mqtt_section("n1") | {"model": {"path": str(small_model)}}
+    password = tmp_path / "password"
+    password.write_text("not-the-word\n")
+    right, section["mqtt"]["password_file"] = section["mqtt"]["password_file"], str(password)
+    node = daemon(shipped, section, scripted=True).launch()
+    node.wait_log("mqtt_failed")
+    found = checks("--quick", config=node.config)["broker"]
+    assert found["state"] == "failure"
+    assert "Not authorized" in found["words"]
+    password.write_text(Path(right).read_text())
+    found = checks("--quick", config=node.config)["broker"]
+    assert found["state"] == "failure"
+    assert "the running daemon is not connected" in found["words"]
+    assert "restart edged" in found["mend"]
+    assert node.log("mqtt_connected") == []
+    assert node.terminate() == 0
+    node.launch().wait_log("mqtt_connected")
+    assert "the running daemon uses" in checks("--quick", config=node.config)["broker"]["words"]
 
 
 def test_no_broker(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:

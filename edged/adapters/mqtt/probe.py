@@ -2,7 +2,7 @@
 
 A node's account is its session: brokers that take the user name for the client id (the shipped configuration does)
 close a running node's connection when its account logs in again, and a clean start would delete what waits for
-it. So nobody logs in while a node may be running; else we log in as the node does, keep its session, acknowledge
+it. So nobody logs in while a node may be connected; else we log in as the node does, keep its session, acknowledge
 nothing, subscribe to nothing, and let a session that was not there before end with us. Never raises for what the
 broker or the network does. Caller's thread, and one of paho's.
 """
@@ -14,24 +14,27 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edged import mqtt5
-from edged.core import certificate
+from edged.core import certificate, link_advice
 from edged.core.checks.node import BrokerAnswer, Certificate
 from edged.errors import SettingsError
 
 from .link import Tls, tls_context, words
+from .translation import LastWord
 
 TIMEOUT_S = 5.0
-REFUSED = 128
 CREDENTIAL_CODES = frozenset({134, 135, 140})
 """MQTT 5, 3.2.2.2: bad user name or password, not authorised, bad authentication method."""
+
+NEEDED = {"MaximumQoS": "QoS not supported", "RetainAvailable": "Retain not supported"}
+"""Properties of CONNACK that say 0 where a broker has not what nodes need, and its refusal of one for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ def _reach(asked: Asked, context: ssl.SSLContext | None, timeout_s: float) -> Ce
 def _log_in(
     asked: Asked, context: ssl.SSLContext | None, server: Certificate | None, timeout_s: float
 ) -> BrokerAnswer:
-    heard: queue.SimpleQueue[tuple[Any, bool]] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[tuple[str, str, bool]] = queue.SimpleQueue()
+    last, certified = LastWord(), asked.tls is not None and asked.tls.cert is not None
     client = mqtt5.Client(
         CallbackAPIVersion.VERSION2,
         client_id=asked.client_id,
@@ -89,8 +93,17 @@ def _log_in(
         reconnect_on_failure=False,
         manual_ack=True,
     )
-    client.on_connect = lambda _c, _u, flags, code, _p: heard.put((code, bool(flags.session_present)))
-    client.on_disconnect = lambda _c, _u, _flags, code, _p: heard.put((code, False))
+    client.enable_logger(last.logger)
+    client.on_connect = lambda _c, _u, flags, code, properties: heard.put(
+        (*_refusal(code, properties), bool(flags.session_present))
+    )
+    client.on_disconnect = lambda _c, _u, _flags, code, _p: heard.put(
+        (
+            link_advice.on_closing(last.take() or str(code), tls=context is not None, certificate=certified),
+            "network" if context is None else "tls",
+            False,
+        )
+    )
     if asked.username is not None:
         client.username_pw_set(asked.username, asked.password)
     if context is not None:
@@ -104,18 +117,30 @@ def _log_in(
     client.loop_start()
     known = True  # until we hear otherwise, a session may be the node's
     try:
-        code, known = heard.get(timeout=timeout_s)
+        reason, kind, known = heard.get(timeout=timeout_s)
     except queue.Empty:
         return BrokerAnswer(
             reached=True, reason="it does not speak MQTT 5 with us", kind="network", server=server
         )
     finally:
         _leave(client, keep=known)
-    if code.value >= REFUSED:
-        kind = "credentials" if code.value in CREDENTIAL_CODES else "network"
-        return BrokerAnswer(reached=True, reason=f"it refuses us: {code}", kind=kind, server=server)
+    if reason:
+        return BrokerAnswer(reached=True, reason=reason, kind=kind, server=server)
     trip_ms = 1000 * (time.monotonic() - begun)
     return BrokerAnswer(reached=True, logged_in=True, round_trip_ms=trip_ms, server=server)
+
+
+def _refusal(code: ReasonCode, properties: Properties | None) -> tuple[str, str]:
+    """Why this broker does not take a node in, and of which kind that is; empty where it does.
+
+    A node has a last will of QoS 1 that is retained, for which alone some refuse it; we have none.
+    """
+    if code.value in CREDENTIAL_CODES:
+        return f"it refuses us: {code}", "credentials"
+    lacks = next((need for name, need in NEEDED.items() if getattr(properties, name, 1) == 0), None)
+    if code.is_failure or lacks is not None:
+        return link_advice.on_refusal(lacks or str(code), None), "network"
+    return "", ""
 
 
 def _leave(client: paho.Client, *, keep: bool) -> None:

@@ -88,12 +88,26 @@ def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str
     return told or [ok("settings", f"{file or 'the environment'}: accepted")]
 
 
-def broker(address: str, answer: BrokerAnswer, host: str, *, wanted: bool = True) -> Verdict:
-    """Whether it is there and takes our credentials; `wanted`: the node does not do without one."""
+def broker(
+    address: str, answer: BrokerAnswer, host: str, *, wanted: bool = True, missed: bool = False
+) -> Verdict:
+    """Whether it is there and takes our credentials.
+
+    Args:
+        address: where it should be.
+        answer: what it said to us.
+        host: the part of the address that can be pinged.
+        wanted: the node does not do without one.
+        missed: a daemon runs, and says that it has no connection to it.
+    """
     if not wanted and answer.kind == "network":
         return unknown("broker", f"none at {address}, and none in the settings: asked over HTTP alone")
     if answer.reached and not answer.kind:
         took = f" in {answer.round_trip_ms:.1f} ms" if answer.round_trip_ms is not None else ""
+        if answer.logged_in and missed:
+            words = f"{address}: takes our credentials{took}, but the running daemon is not connected"
+            mend = "sudo systemctl restart edged (passwords and certificates are read at its start)"
+            return failure("broker", words, mend)
         if answer.logged_in:
             return ok("broker", f"{address}: takes our credentials, answers{took}")
         return ok("broker", f"{address}: can be reached{took}; the running daemon uses the credentials")
