@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.topology import choose, threads
 from ..errors import SettingsError
 from ..settings import Settings, load, toml_text
 from ..settings.http import is_loopback
@@ -40,11 +41,12 @@ def check(
 ) -> None:
     """Check FILE and the environment; exit code 78 where it is wrong."""
     settings = load(file)
+    told = [*warnings(settings), *_cores(settings)]
     if as_json:
-        print(json.dumps({"file": str(file), "ok": True, "warnings": list(warnings(settings))}))
+        print(json.dumps({"file": str(file), "ok": True, "warnings": told}))
         return
     print(f"{file}: ok")
-    for warning in warnings(settings):
+    for warning in told:
         print(f"{file}: warning: {warning}")
 
 
@@ -102,6 +104,19 @@ def warnings(settings: Settings) -> Iterator[str]:
         if name not in installed:
             yield f"tools.enabled: there is no tool {name}; installed are {', '.join(installed)}"
     yield from _in_clear(settings)
+
+
+def _cores(settings: Settings) -> Iterator[str]:
+    """Cores and threads that this machine does not have; the doctor tells of them beside the cores that it has."""
+    from ..adapters.vitals import VitalsReader  # noqa: PLC0415 - the other commands here read no board
+
+    engine = settings.engine
+    try:
+        topology = VitalsReader(settings.paths.sys, settings.paths.proc).topology()
+        choice = choose(topology, frozenset(os.sched_getaffinity(0)), engine.core_set())
+        threads(choice, engine.decode_threads, engine.prefill_threads)
+    except ValueError as error:
+        yield f"engine: {error}"
 
 
 def _in_clear(settings: Settings) -> Iterator[str]:

@@ -129,6 +129,25 @@ def test_check_tells_of_certificates_with_which_the_daemon_ends(tmp_path: Path) 
     assert "http.tls: not set: the key and all questions travel" in edged("config", "check", str(file)).stdout
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('cores = "4000"', "engine: "),
+        ("decode_threads = 256", "engine: decode_threads is 256, but the engine is pinned to "),
+        ("prefill_threads = 256", "engine: prefill_threads is 256, but "),
+    ],
+)
+def test_check_tells_of_cores_with_which_the_daemon_ends(tmp_path: Path, line: str, told: str) -> None:
+    """Those of another board are well-formed, and no daemon starts with them here."""
+    file = tmp_path / "edged.toml"
+    file.write_text(f'[model]\npath = "{file}"\n[engine]\n{line}\n[paths]\nstate = "{tmp_path / "state"}"\n')
+    first, warning = edged("config", "check", str(file)).stdout.splitlines()
+    assert first == f"{file}: ok"
+    assert warning.startswith(f"{file}: warning: {told}")
+    ended = edged("run", "--config", str(file))
+    assert (ended.returncode, f"{file}: warning: {ended.stderr}") == (78, f"{warning}\n")
+
+
 def test_show(tmp_path: Path) -> None:
     """What is in effect is shown as TOML or JSON: defaults, file, environment, and never a password."""
     file = tmp_path / "edged.toml"
