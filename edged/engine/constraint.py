@@ -39,6 +39,8 @@ LIMITS = LLParserLimits(
 counts for none of it: that is bounded by `edged.core.schema_cost`."""
 REASON_MAX = 200
 """Characters of its words that a device gets."""
+ONE_OF = "oneOf constraints are not supported"
+"""Its words for branches that it cannot tell from each other."""
 STATE = "<state>"
 """What follows in its words is its own state, and the whole grammar."""
 NOTHING_FITS = ("", "NoExtensionBias")
@@ -117,20 +119,22 @@ class Constraints:
     def __init__(self, tables: LLTokenizer) -> None:
         self._tables = tables
 
-    def compile(self, schema: str) -> Constraint:
+    def compile(self, schema: str, where: str = "response_format", *, unique: bool = True) -> Constraint:
         """A constraint for one answer.
 
         Args:
             schema: JSON text, bounded by `edged.core.schema`.
+            where: it stands, for complaints.
+            unique: as for `adapted`.
 
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
         try:
-            told = json.dumps(adapted(json.loads(schema)))
-            return self._constraint(LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS))
+            told = json.dumps(adapted(json.loads(schema), unique=unique))
+            return self._constraint(LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS), where)
         except ValueError as error:
-            raise _refusal(error) from error
+            raise _refusal(error, where) from error
 
     def compile_calls(
         self,
@@ -148,22 +152,28 @@ class Constraints:
             Refusal: `bad_request` with llguidance's reason.
         """
         text = grammar(form, tools, mode, literal=literal, parallel=parallel, schema=schema, options=OPTIONS)
-        return self._constraint(LLMatcher.grammar_from_lark(text))
+        try:
+            return self._constraint(LLMatcher.grammar_from_lark(text), "response_format or tools")
+        except Refusal:
+            # That names a line of our grammar: a device is to hear which of its schemas it is, and why.
+            if schema is not None:
+                self.compile(schema)
+            for tool in tools:
+                self.compile(tool.parameters, f"tool {tool.name}", unique=False)
+            raise
 
-    def _constraint(self, text: str) -> Constraint:
+    def _constraint(self, text: str, where: str) -> Constraint:
         matcher = LLMatcher(self._tables, text, log_level=0, limits=LIMITS)
         if not matcher.is_error():
             # A schema that contains itself without an end fails only here: no value of it is finite.
             matcher.compute_bitmask()
         if matcher.is_error():
-            raise _refusal(matcher.get_error())
+            raise _refusal(matcher.get_error(), where)
         return Constraint(matcher)
 
 
-def _refusal(error: object) -> Refusal:
-    return Refusal(
-        "bad_request", f"the schema of response_format or tools cannot be used: {_one_line(error)}"
-    )
+def _refusal(error: object, where: str) -> Refusal:
+    return Refusal("bad_request", f"the schema of {where} cannot be used: {_one_line(error)}")
 
 
 def _one_line(error: object) -> str:
@@ -171,4 +181,6 @@ def _one_line(error: object) -> str:
     text = " ".join(str(error).partition(STATE)[0].split())
     if text in NOTHING_FITS:
         return "no value fits it"
+    if text.startswith(ONE_OF):  # what it says to switch on there would break the promise
+        return "two branches of a oneOf may hold for one value; use anyOf"
     return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX // 2]} ... {text[-REASON_MAX // 2 :]}"

@@ -13,7 +13,7 @@ from llguidance import LLTokenizer
 
 from edged.core.dialect import adapted
 from edged.core.schema import schema_text
-from edged.core.tools import TOOLS_MAX, offer
+from edged.core.tools import TOOLS_MAX, Mode, offer
 from edged.engine.calls import OURS
 from edged.engine.constraint import Constraint, Constraints
 from edged.errors import OutgrownError, Refusal
@@ -31,6 +31,16 @@ def compiled(schema: dict[str, Any]) -> Constraint:
     text = schema_text({"type": "json_schema", "json_schema": {"schema": schema}})
     assert text is not None
     return BYTES.compile(text)
+
+
+def calls(tools: list[Any], mode: Mode, schema: dict[str, Any] | None = None) -> Constraint:
+    """What an answer is held to that may call tools."""
+    offered = offer(tools, mode, parallel=True)
+    assert offered is not None
+    text = None if schema is None else json.dumps(schema)
+    return BYTES.compile_calls(
+        OURS, offered.tools, mode, literal=lambda text: [text], parallel=True, schema=text
+    )
 
 
 def allows(schema: dict[str, Any], value: object) -> bool:
@@ -76,6 +86,7 @@ def test_what_asks_for_nothing_refuses_nothing(schema: dict[str, Any], value: ob
         ({"type": "string", "pattern": "^(?=.*x).*$"}, r"\(\?=\.\*x\).* look-ahead"),
         ({"type": "string", "pattern": "((((" + "a" * 400}, r"\(\(\(\(a.* unclosed group"),
         (ITSELF, "used: no value fits it$"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "used: two branches of a oneOf .* use anyOf$"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
@@ -84,6 +95,27 @@ def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: s
         compiled(schema)
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"not": TEXT}, r'Unimplemented keys: \["not"\]'),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "two branches of a oneOf .* use anyOf"),
+        ({**TEXT, "pattern": "(?=a)b"}, "regex parse error: .* look-behind, is not supported"),
+    ],
+)
+def test_which_schema_cannot_be_kept(bad: dict[str, Any], reason: str) -> None:
+    """Of many tools the one is named, and nothing is told of our own grammar around it."""
+    tools = [
+        {"type": "function", "function": {"name": name, "parameters": {"properties": {"a": one}}}}
+        for name, one in {"first": TEXT, "second": bad}.items()
+    ]
+    for mode in ("auto", "required"):
+        with pytest.raises(Refusal, match=f"the schema of tool second cannot be used: {reason}$"):
+            calls(tools, mode)
+    with pytest.raises(Refusal, match=f"the schema of response_format cannot be used: {reason}$"):
+        calls(tools[:1], "auto", bad)
 
 
 def test_an_answer_that_cannot_go_on() -> None:
@@ -146,10 +178,8 @@ def test_the_tools_of_a_home() -> None:
         {"type": "function", "function": {"name": f"script_{at}", "parameters": about}}
         for at in range(TOOLS_MAX // 2)
     ]
+    for mode in ("auto", "required"):
+        calls(tools, mode)
     offered = offer(tools, "auto", parallel=True)
     assert offered is not None
-    for mode in ("auto", "required"):
-        BYTES.compile_calls(
-            OURS, offered.tools, mode, literal=lambda text: [text], parallel=True, schema=None
-        )
     assert '"uniqueItems":true' in offered.tools[0].parameters  # the model is told all of it
