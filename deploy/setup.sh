@@ -30,13 +30,17 @@ quietly() {
     rm -f "$log"
 }
 
-# Caches need a home. cron, containers and CI jobs may have none, or one that cannot be written.
+# Caches need a home. cron, containers and CI jobs may have none, or one that cannot be written; of an earlier run with
+# sudo the folders in it may be root's.
 find_home() {
+    local cache
     if [ -z "${HOME:-}" ]; then
         HOME="$(getent passwd "$(id -u)" | cut -d: -f6)" || true
         export HOME="${HOME:-/nonexistent}"
     fi
-    if ! mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}/edged" 2>/dev/null; then
+    cache="${XDG_CACHE_HOME:-$HOME/.cache}/edged"
+    mkdir -p "$cache/wheels" "$cache/models" 2>/dev/null || true
+    if ! [ -w "$cache/wheels" ] || ! [ -w "$cache/models" ]; then
         export XDG_CACHE_HOME="$root/.cache"
         mkdir -p "$XDG_CACHE_HOME/edged" || fail "no place for a cache: neither HOME nor $root can be written"
     fi

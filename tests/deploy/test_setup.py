@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 20.0
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+"""setpriv(1): takes root's right to write everything from a program."""
 FOREIGN = "#!/bin/sh\nexit 0\n"
 
 
@@ -23,6 +25,25 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("closed", ["", ".cache/edged", ".cache/edged/wheels", ".cache/edged/models"])
+def test_a_home_that_cannot_be_written(closed: str, tmp_path: Path) -> None:
+    """The cache is the checkout's then: with root's folders of an earlier run in a home no model could be kept."""
+    home, root = tmp_path / "home", tmp_path / "checkout"
+    (home / closed).mkdir(parents=True)
+    found = [
+        "bash",
+        "-euc",
+        '. "$1/deploy/setup.sh"; find_home; echo "${XDG_CACHE_HOME:-home}"',
+        "bash",
+        str(ROOT),
+    ]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "root": str(root)}
+    for mode, place in ((0o555, root / ".cache"), (0o755, "home")):
+        (home / closed).chmod(mode)
+        told = subprocess.check_output([*WITHOUT_PRIVILEGE, *found], env=environment, text=True)
+        assert told == f"{place}\n"
 
 
 class Machine:
