@@ -5,6 +5,7 @@ file of the command that was asked for, so `edged ask` does not wait for what `e
 imports all. No command lives here.
 """
 
+import errno
 import inspect
 import os
 import pkgutil
@@ -22,6 +23,7 @@ from ..errors import NotNowError, SettingsError
 
 EX_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EX_NO_READER = 141  # 128 + SIGPIPE
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 OVER_MQTT, ON_THE_BOARD = "Over MQTT, from anywhere", "On the board"
 """Under which words the help lists the commands."""
 
@@ -87,8 +89,9 @@ def _mend_streams() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
-    Exit codes: 0 done, 2 wrong usage, 75 not now, 78 wrong configuration (the error's lines stand on standard
-    error), 130 interrupted, 141 nobody reads on; commands may have others of their own.
+    Exit codes: 0 done, 2 wrong usage, 74 what it prints cannot be written, 75 not now, 78 wrong configuration (the
+    error's lines stand on standard error), 130 interrupted, 141 nobody reads on; commands may have others of their
+    own.
     """
     given = sys.argv[1:] if arguments is None else arguments
     _mend_streams()
@@ -104,6 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
+    except OSError as error:
+        # Of a file it would name the file: there is no room for what we print.
+        if error.filename is not None or error.errno not in NO_ROOM:
+            raise
+        print(f"edged: what it prints cannot be written: {error.strerror}; make room there", file=sys.stderr)
+        sys.exit(os.EX_IOERR)
     except SystemExit as ended:
         # rich and typer end with 1 there, which means other things.
         if isinstance(ended.__context__, BrokenPipeError):

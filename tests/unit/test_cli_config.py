@@ -226,6 +226,26 @@ def test_closed_streams_end_in_no_traceback(closed: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["config schema", "doctor --quick", "doctor --quick --json", "ask --help"]
+)
+def test_a_full_disk_is_told_in_one_line(command: str) -> None:
+    """It was a traceback, and of the doctor the exit code of warnings."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "edged", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (ended.returncode, ended.stderr) == (
+        74,
+        "edged: what it prints cannot be written: No space left on device; make room there\n",
+    )
+
+
 def test_a_terminal_without_a_character_is_no_failure(tmp_path: Path) -> None:
     """What a Latin-1 terminal cannot show becomes a question mark, and the exit code stays what it was."""
     file = tmp_path / "\u8607.toml"
