@@ -75,9 +75,12 @@ def _mend_streams() -> None:
     """Let no command die of its streams.
 
     Closed ones, as some schedulers have them, lead to nowhere; a character that the terminal's encoding lacks
-    becomes a question mark; and each line is written at once, so that a pipe that nobody reads any more is known to
-    the command, and not only to Python as it ends.
+    becomes a question mark; each line is written at once, so that a pipe that nobody reads any more is known to the
+    command, and not only to Python as it ends; and where COLUMNS says that there are none the width is unknown, for
+    rich prints nothing there.
     """
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]
     sys.stdin = sys.stdin or Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for as long as we run
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same

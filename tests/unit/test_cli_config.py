@@ -246,6 +246,11 @@ def test_a_full_disk_is_told_in_one_line(command: str) -> None:
     )
 
 
+def test_no_columns_are_no_reason_to_print_nothing() -> None:
+    """With COLUMNS=0 the doctor's screen, tables and answers were empty."""
+    assert edged("doctor", "--quick", COLUMNS="0").stdout == edged("doctor", "--quick").stdout != ""
+
+
 def test_a_terminal_without_a_character_is_no_failure(tmp_path: Path) -> None:
     """What a Latin-1 terminal cannot show becomes a question mark, and the exit code stays what it was."""
     file = tmp_path / "\u8607.toml"
