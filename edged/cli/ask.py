@@ -31,6 +31,8 @@ from . import EX_INTERRUPTED, EX_NO_READER, OVER_MQTT, app, broker
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
 CANCEL_S = 5.0
+TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Classes of the characters that set the direction of others (Unicode Standard Annex 9)."""
 
 
 @app.command(rich_help_panel=OVER_MQTT)
@@ -193,7 +195,7 @@ def complain(who: str, error: Exception) -> int:
         temporary = error.code in TEMPORARY
         if error.retry_after_ms is not None:
             text += f" (ask again in {error.retry_after_ms / 1000:.1f} s)"
-    print(f"{who}: {printable(' '.join(text.split()))}", file=sys.stderr)
+    print(f"{who}: {one_line(' '.join(text.split()))}", file=sys.stderr)
     return os.EX_TEMPFAIL if temporary else 1
 
 
@@ -205,6 +207,15 @@ def note(line: str) -> None:
 def printable(text: str) -> str:
     """Text without control characters but newline and tab: a model's words must not steer a terminal."""
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def one_line(text: str) -> str:
+    """Text without control characters on one line, in its own place: a name must not look like another node's line.
+
+    Nothing in it turns the writing direction, and with it what stands beside.
+    """
+    kept = (c for c in text if unicodedata.bidirectional(c) not in TURNING)
+    return printable("".join(" " if c.isspace() else c for c in kept))
 
 
 class _Column:

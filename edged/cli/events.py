@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..client import ClientError, Happened
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
-from .ask import complain, note, printable
+from .ask import complain, note, one_line
 
 ALARMING = ("critical", "hot", "failed", "gone", "under_voltage", "set_aside", "slow")
 """Words in an event or its level that a person should see at once."""
@@ -65,9 +65,9 @@ def line(event: Happened, clock: str) -> Text:
     alarming = any(word in f"{event.event} {event.fields.get('level', '')}" for word in ALARMING)
     return Text.assemble(
         (f"{clock} ", "dim"),
-        (f"{printable(event.node):<12} ", "bold"),
-        (printable(_short(event.event)), "red" if alarming else "green"),
-        f"  {printable(fields)}" if fields else "",
+        (f"{one_line(event.node):<12} ", "bold"),
+        (one_line(_short(event.event)), "red" if alarming else "green"),
+        f"  {one_line(fields)}" if fields else "",
     )
 
 

@@ -11,7 +11,7 @@ from ..client import NodeView
 from ..core.news import Health, Info, Membership
 from ..core.topology import format_cores
 from ..core.vitals import LEVELS
-from .ask import printable
+from .ask import one_line
 
 STYLES = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold white on red"}
 STALE_S = 60.0
@@ -95,7 +95,7 @@ def shortened(name: str, width: int) -> str:
 
 def _cells(view: NodeView, name_width: int) -> list[Text]:
     health = view.health
-    cells = [Text(shortened(printable(view.name), name_width), "bold"), standing(view)]
+    cells = [Text(shortened(one_line(view.name), name_width), "bold"), standing(view)]
     if health is None or view.status != "online":
         return cells + [Text("")] * 6
     old = "dim" if (view.health_age_s or 0.0) > STALE_S else ""
@@ -117,7 +117,7 @@ def standing(view: NodeView) -> Text:
         return Text("draining", "yellow")
     if view.status == "unknown" and view.info is not None:
         return Text("starting", "yellow")  # who it is it says first, `online` once its model is loaded
-    return Text(printable(view.status), "" if view.status == "online" else "red")
+    return Text(one_line(view.status), "" if view.status == "online" else "red")
 
 
 def _model(view: NodeView) -> Text:
@@ -125,11 +125,11 @@ def _model(view: NodeView) -> Text:
     if info is not None and info.model is None and view.status != "offline":
         return Text(info.engine, "yellow")
     name = "" if info is None or info.model is None else info.model.name
-    return Text(printable(name), no_wrap=True, overflow="ellipsis")
+    return Text(one_line(name), no_wrap=True, overflow="ellipsis")
 
 
 def _version(view: NodeView) -> Text:
-    return Text("" if view.info is None else printable(view.info.version), "dim")
+    return Text("" if view.info is None else one_line(view.info.version), "dim")
 
 
 def temperature(view: NodeView) -> str:
@@ -154,36 +154,36 @@ def closer(view: NodeView) -> RenderableType:
         _add_info(grid, view.info, membership)
     if view.health is not None:
         _add_health(grid, view.health)
-    return Group(Text(f"\n{printable(view.name)}", "bold"), grid)
+    return Group(Text(f"\n{one_line(view.name)}", "bold"), grid)
 
 
 def _pools(pools: Sequence[str], membership: Membership | None) -> Text:
-    names = printable(", ".join(pools))
+    names = one_line(", ".join(pools))
     if membership is None or not membership.out:
         return Text(names)
-    return Text(f"{names} (out of them: {printable(', '.join(membership.reasons)) or 'leaving'})", "yellow")
+    return Text(f"{names} (out of them: {one_line(', '.join(membership.reasons)) or 'leaving'})", "yellow")
 
 
 def _add_info(grid: Table, info: Info, membership: Membership | None) -> None:
-    grid.add_row("board", Text(printable(info.board or "unknown")))
+    grid.add_row("board", Text(one_line(info.board or "unknown")))
     if info.model is not None:
-        grid.add_row("model", Text(printable(f"{info.model.name}, {info.model.quantisation}")))
+        grid.add_row("model", Text(one_line(f"{info.model.name}, {info.model.quantisation}")))
     if info.cores is not None:
         engine, daemon = format_cores(info.cores.engine), format_cores(info.cores.daemon)
         grid.add_row("cores", f"engine {engine}, daemon {daemon}")
     if info.pools:
         grid.add_row("pools", _pools(info.pools, membership))
     if info.reason:
-        grid.add_row("engine", Text(printable(info.reason), "yellow"))
+        grid.add_row("engine", Text(one_line(info.reason), "yellow"))
 
 
 def _add_health(grid: Table, health: Health) -> None:
     if health.reason:
-        grid.add_row("heat", Text(printable(health.reason)))
+        grid.add_row("heat", Text(one_line(health.reason)))
     for name, zone in health.board.zones.items():
         trips = ", ".join(f"{trip.kind} {trip.temp_c:.0f}" for trip in zone.trips)
         now = "no reading" if zone.temp_c is None else f"{zone.temp_c:.1f} C"
-        grid.add_row("zone", Text(printable(f"{name}: {now}" + (f" ({trips})" if trips else ""))))
+        grid.add_row("zone", Text(one_line(f"{name}: {now}" + (f" ({trips})" if trips else ""))))
     for clock in health.board.clocks:
         now_hz, top_hz = clock.now_hz, clock.hardware_max_hz
         if now_hz is not None and top_hz is not None:

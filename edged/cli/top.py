@@ -20,7 +20,7 @@ from rich.text import Text
 from ..client import Client, ClientError, NodeView
 from ..client.answer import CROWDED
 from . import OVER_MQTT, app, broker
-from .ask import complain, printable
+from .ask import complain, one_line
 from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
 from .keys import key_within, single_keys
 
@@ -115,7 +115,7 @@ class Watching:
                 Text("the broker is away: this is how it was; it is tried again and again", "yellow")
             )
         if self.word:
-            notes.append(Text(printable(self.word), "yellow"))
+            notes.append(Text(one_line(self.word), "yellow"))
         chosen = next((view for view in views if view.name == self.selected), None)
         if self.near and chosen is not None:
             notes.append(closer(chosen))

@@ -13,7 +13,7 @@ from edged.cli.ask import note
 from edged.cli.events import line
 from edged.cli.fleet_table import UNCUT, FleetTable, closer, ordered, paper, temperature
 from edged.cli.top import Watching
-from edged.client.fleet import NodeView, happened, views
+from edged.client.fleet import Happened, NodeView, happened, views
 from edged.core.news import Board, Health, Trip, Zone
 
 INFO = {
@@ -252,6 +252,19 @@ def test_a_hostile_name_cannot_steer_the_terminal() -> None:
     shown = text(FleetTable(views("edged", latest, {}, 0.0)))
     assert "\x1b" not in shown
     assert "\x1b" not in text(Watching(word="a refuses drain: \x1b[2J").draw([view("a")], "12:00:00"))
+
+
+def test_what_a_node_says_stays_in_its_line() -> None:
+    """A line end in a model's name made a line of another node, and a turned direction moved the columns beside."""
+    odd = "R1\n\u202eb online"
+    info = {**INFO, "version": odd, "board": odd, "pools": [odd], "model": {**MODEL, "name": odd}}
+    [one] = views("edged", said("a", status=odd.encode(), info=info), {}, 0.0)
+    table = text(FleetTable([one]))
+    assert len(table.splitlines()) == 2
+    assert "R1 b online" in table
+    assert len(text(closer(one)).strip().splitlines()) == 4
+    assert "\u202e" not in text(closer(one)) + table
+    assert "\u202e" not in line(Happened("a", "x", {"why": "\u202ey"}), "12:00:00").plain
 
 
 def test_a_hostile_answer_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
