@@ -61,6 +61,10 @@ def fetch(
     try:
         if not is_url(source) and not Path(source).is_file():
             raise ModelError(f"{source}: no such file; give a path, or an address with http:// or https://")
+        if is_url(source) and "@" in source.partition("://")[2].partition("/")[0]:
+            raise ModelError(
+                "an address with a name and password in it is not asked; fetch the file with curl, and add that"
+            )
         if part.is_symlink() or not (part.exists() and _origin(origin)[0] == source):
             part.unlink(missing_ok=True)
             _remember(origin, source, "")

@@ -7,6 +7,7 @@ process that asks; touches nothing but the file and the environment.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,6 +45,8 @@ SECRETS = frozenset(
 
 FILE_BYTES_MAX = 1024 * 1024
 _SHOWN_CHARACTERS = 60
+_ACCOUNT = re.compile(r"(['\"](?:\w+://)?)[^'\"\s]*@")
+"""Where addresses have a name and a password (RFC 3986, 3.2.1), which are accepted in none here."""
 _WORDLESS = frozenset({"string_pattern_mismatch", "string_too_short", "string_too_long", "path_type"})
 """pydantic's complaints that speak of patterns and classes: our words are plainer."""
 
@@ -186,11 +189,12 @@ def reason(problem: ErrorDetails, leaf: Leaf) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a complaint: short."""
+    """A value as it may stand in a complaint, which the log and the broker get: short, and nothing before an @."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number with more digits than Python prints, or too many brackets
         return "the value"
+    text = _ACCOUNT.sub(r"\1***@", text)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 

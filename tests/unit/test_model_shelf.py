@@ -148,6 +148,15 @@ def test_a_model_comes_whole_and_is_known_by_its_hash(server: Server, shelf: She
         shelf.add(server.url, quiet)
 
 
+def test_an_address_with_a_password(server: Server, shelf: Shelf) -> None:
+    """It was taken for a host's name that nobody knows, and the password was shown, and kept beside the models."""
+    with pytest.raises(ModelError) as refused:
+        shelf.add(server.url.replace("//", "//me:hunter2@"), quiet)
+    assert "with curl" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    assert not list(shelf.folder.glob(".*.from"))
+
+
 def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, shelf: Shelf) -> None:
     """Each try asks for what is missing, and the file is right in the end."""
     server.cut = len(server.content) // 3 + 1

@@ -233,6 +233,20 @@ def test_unknown_key_may_hold_a_secret(file: Path) -> None:
     assert "hunter2" not in complaint(written(file, f'mqtt.password = "hunter2"\n{LEAST}'))
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('upstream.url = "http://me:hunter2@gpu/"', "'http://***@gpu/'"),
+        ('mqtt.host = "mqtt://me:hunter/2@broker"', "'mqtt://***@broker'"),
+        ('mqtt.host = "me:hunter2@broker"', "'***@broker'"),
+    ],
+)
+def test_an_address_may_hold_a_secret(file: Path, line: str, shown: str) -> None:
+    """What is refused at a reload stands in the log, and in an event for all who may hear those."""
+    said = complaint(written(file, f"{line}\n{LEAST}"))
+    assert said.startswith(f"{file}: {line.partition(' ')[0]}: {shown} is not accepted")
+
+
 def test_all_mistakes_at_once(file: Path) -> None:
     """Each mistake has a line of its own that stands alone."""
     text = "[mqtt]\nprot = 1\nport = 0\n[engine]\nslots = 0\n"
