@@ -370,6 +370,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     text = str(error)[:200]
+    if text.startswith("Expected `str | null`, got `array`") and text.endswith(".content`"):
+        where = text.rpartition("$.")[2].rstrip("`")
+        return f"{where} must be one text, no list of parts: this node reads no images"
     for end, words in _WORDS.items():
         if text.startswith("Invalid enum value") and text.endswith(f"{end}`"):
             return f"{text}; use one of {', '.join(words)}"

@@ -356,7 +356,10 @@ def test_too_large() -> None:
         ({"messages": [{"content": "a"}]}, "role"),
         ({"messages": [{"role": "robot", "content": "a"}]}, "$.messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0]: content is missing"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "$.messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content must be one text",
+        ),
         ({"messages": [{"role": "user", "content": "a", "x": 1}]}, "`x`"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "last message must be the user's"),
         ({"messages": [{"role": "system", "content": "a"}]}, "last message must be the user's"),
