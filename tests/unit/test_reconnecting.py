@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
+from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
 
 from edged.adapters.mqtt import Link, Mqtt
 from edged.adapters.mqtt.opening import TIMEOUT_S
@@ -105,6 +105,34 @@ def test_a_broker_that_cuts_who_may_not_use_a_topic(forbidden: int, told: str) -
             pass
         assert mqtt.stop(10)
     assert told in reason
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (None, "the broker closed the connection without a reason"),
+        (bytes([DISCONNECT << 4, 1, 0x80]), "Unspecified error"),
+        (bytes([DISCONNECT << 4, 1, 0x8B]), "Server shutting down"),
+    ],
+)
+def test_the_reason_of_an_end(end: bytes | None, told: str) -> None:
+    """Of a connection that just ended, as when its broker is stopped, paho says what a broker may say itself."""
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    ends = [end]
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        if kind == SUBSCRIBE:
+            return ends.pop() if ends else suback(body, GRANTED)
+        return b""
+
+    with fake(CONNACK, answer) as port:
+        mqtt = Mqtt(Link("127.0.0.1", port, "n", 60, 60, 9, 9999, "will", b"", ("ask/+",)), events.put)
+        mqtt.start()
+        told_of = []
+        while not isinstance(event := events.get(timeout=60), Subscribed):
+            told_of += [event.reason] if isinstance(event, Disconnected) else []
+        assert mqtt.stop(10)
+    assert told_of == [told]
 
 
 def test_the_end_of_one_that_is_being_opened() -> None:

@@ -299,10 +299,10 @@ class Mqtt:
         self,
         _client: paho.Client,
         _userdata: Any,  # noqa: ANN401 - paho's signature
-        _flags: paho.DisconnectFlags,
+        flags: paho.DisconnectFlags,
         reason: ReasonCode,
         _properties: PahoProperties | None,
     ) -> None:
         if not self._stopping.is_set():
-            self._lost(self._log.take() or str(reason))
+            self._lost(self._log.take(flags, reason))
         self.connected = False

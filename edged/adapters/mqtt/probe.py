@@ -97,9 +97,9 @@ def _log_in(
     client.on_connect = lambda _c, _u, flags, code, properties: heard.put(
         (*_refusal(code, properties), bool(flags.session_present))
     )
-    client.on_disconnect = lambda _c, _u, _flags, code, _p: heard.put(
+    client.on_disconnect = lambda _c, _u, flags, code, _p: heard.put(
         (
-            link_advice.on_closing(last.take() or str(code), tls=context is not None, certificate=certified),
+            link_advice.on_closing(last.take(flags, code), tls=context is not None, certificate=certified),
             "network" if context is None else "tls",
             False,
         )

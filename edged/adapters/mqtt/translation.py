@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 
+from paho.mqtt.client import DisconnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.core.link import Outgoing
 from edged.core.question import Properties
+
+UNSPECIFIED = 0x80
+"""A reason of DISCONNECT: "Unspecified error"."""
 
 
 def publish_properties(message: Outgoing) -> PahoProperties | None:
@@ -51,7 +56,11 @@ class LastWord(logging.Handler):
         """Keep it."""
         self._text = record.getMessage()
 
-    def take(self) -> str:
-        """The last error, once."""
+    def take(self, flags: DisconnectFlags, reason: ReasonCode) -> str:
+        """Why a connection is gone: the last error, once, else what paho makes of its end."""
         text, self._text = self._text, ""
-        return text.removeprefix("failed to receive on socket: ")
+        if text:
+            return text.removeprefix("failed to receive on socket: ")
+        # "Unspecified error" of a broker is its word (MQTT 5, 3.14.2.1); of paho, that the connection ended.
+        unsaid = reason.value == UNSPECIFIED and not flags.is_disconnect_packet_from_server
+        return "the broker closed the connection without a reason" if unsaid else str(reason)
