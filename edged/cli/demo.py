@@ -121,7 +121,7 @@ def _ask(console: Console, client: Client, question: str, *, shown: bool = False
         flow.end()
         if isinstance(answer.terminal, Failed):
             raise AnswerError(answer.terminal)
-    except ClientError as error:
+    except (ClientError, ValueError) as error:  # of this question: a line that is no UTF-8
         flow.end()
         console.print(Text(f"  {printable(str(error))}", style="red"))
         return

@@ -136,6 +136,19 @@ def test_ends_everything(start: Start, tmp_path: Path, how: signal.Signals) -> N
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("small_model")
+def test_a_line_that_is_no_utf_8(start: Start) -> None:
+    """It is told, and the next one asked: a character pasted in Latin-1 ended the demo with a traceback."""
+    demo = start(PYTHONIOENCODING="utf-8:strict")
+    read_until(demo, "daemon's log")
+    assert isinstance(demo.stdin, io.TextIOWrapper)
+    demo.stdin.buffer.write(b"Is caf\xe9 warm?\nIs water wet?\n")
+    out, err = demo.communicate(timeout=60)
+    assert demo.returncode == 0, err
+    assert "the question is not UTF-8: see its character 7" in out
+    assert out.count("tokens/s") == 1
+
+
 def test_model_cannot_be_had(start: Start) -> None:
     """Without a model the demo ends with one line and exit code 1."""
     demo = start("--once", "Hello?", XDG_CACHE_HOME="/proc/nowhere")

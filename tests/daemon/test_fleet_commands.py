@@ -325,6 +325,17 @@ def test_a_question_that_cannot_be_sent_leaves_the_chat_open(broker: Mosquitto, 
     assert talked.returncode == 0, talked.stderr
     assert talked.stdout.splitlines() == ["w0 w1 "]
     assert "the broker takes 524288 at most" in talked.stderr
+    mixed = subprocess.run(
+        command("chat", "--port", str(broker.port)),
+        env=environment() | {"PYTHONIOENCODING": "utf-8:strict"},  # as where the locale's language is set
+        cwd=ROOT,
+        input=b"caf\xe9\ntokens=2\n",
+        capture_output=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert (mixed.returncode, mixed.stdout.splitlines()) == (0, [b"w0 w1 "])
+    assert b"the question is not UTF-8: see its character 4" in mixed.stderr
 
 
 def test_answers_for_asyncio(broker: Mosquitto, node: DaemonProcess) -> None:
