@@ -68,6 +68,7 @@ class Submit(Frame, frozen=True, tag="submit"):
         sampled: tokens of earlier answers, by the place of their message in `messages`.
         session: the conversation goes on: `Ended.said` is wanted.
         tools: what the model may call, how it may, and the one that it must call, if any.
+        spent: tokens of `max_tokens` that rounds before this one wrote, of which it is what they left.
     """
 
     number: int
@@ -92,6 +93,7 @@ class Submit(Frame, frozen=True, tag="submit"):
     tool_mode: Mode = "auto"
     tool_named: str | None = None
     tools_parallel: bool = True
+    spent: int = 0
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):

@@ -171,19 +171,22 @@ class Writer:
     def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
         """Half a JSON value is of no use to a device: say what would make it whole."""
         self._over(sequence)
-        most = sequence.order.max_tokens
+        most, spent = sequence.order.max_tokens, sequence.order.spent
         bound = most is not None and sequence.prompt_tokens + most <= sequence.context
         mend = {
             "length": "allow more max_tokens" if bound else "the context holds no more: shorten the prompt",
             "deadline": "allow a longer deadline_ms",
         }.get(outcome, "leave out stop")
         details: dict[str, Any] = {
-            "completion_tokens": sequence.written,
+            "completion_tokens": spent + sequence.written,
             "prompt_tokens": sequence.prompt_tokens,
             "context": sequence.context,
         }
-        if outcome == "length" and bound:
-            details["max_tokens"] = most
+        tokens = spent + sequence.written
+        if outcome == "length":
+            tokens += sequence.room  # what is forced at once may need more than that
+        if outcome == "length" and most is not None and bound:
+            details["max_tokens"] = spent + most
         elif outcome == "stop":
             details["stop"] = list(sequence.order.stop)
         self._reports.append(
@@ -191,7 +194,7 @@ class Writer:
                 sequence.number,
                 "expired" if outcome == "deadline" else "too_long",
                 f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
-                f"{sequence.written} tokens; {mend}, or ask for a smaller schema",
+                f"{tokens} tokens; {mend}, or ask for a smaller schema",
                 details,
             )
         )

@@ -42,6 +42,7 @@ def order(job: Job, conversation: Conversation, offered: dict[str, Any], *, shar
         schema=question.schema,
         sampled=conversation.sampled,
         session=question.session is not None,
+        spent=job.progress.usage.completion_tokens,
         **offered,
     )
 

@@ -681,10 +681,20 @@ def test_schema_cut_short(max_tokens: int) -> None:
     one.run()
     [refused] = [report for report in one.reports if isinstance(report, Refused)]
     assert refused.code == "too_long"
-    assert "allow more max_tokens" in refused.message
+    assert f"after {max_tokens} tokens; allow more max_tokens" in refused.message
     assert refused.details["max_tokens"] == max_tokens
     assert not any(isinstance(report, Ended) for report in one.reports)
     one.check_idle()
+
+
+def test_schema_cut_short_in_a_later_round() -> None:
+    """The numbers are those of the question: what the calls before took counts too."""
+    one = rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 9, max_tokens=4, spent=16)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert "after 20 tokens; allow more max_tokens" in refused.message
+    assert (refused.details["max_tokens"], refused.details["completion_tokens"]) == (20, 20)
 
 
 @pytest.mark.parametrize("asked", [{}, {"max_tokens": 300}])

@@ -14,7 +14,7 @@ from desk_rig import Rig, ended
 from desk_rig import Toolbox as Written
 
 from edged.core.tools import Call, Offer
-from edged.engine.messages import Started
+from edged.engine.messages import Started, Submit
 from edged.errors import SettingsError
 from edged.tools.client import Toolbox, ToolsRan
 
@@ -165,6 +165,15 @@ def calling() -> tuple[Rig, Listening]:
     calls = (Call("c", "t", "{}"),)
     rig.desk.hearing.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
     return rig, toolbox
+
+
+def test_the_next_round_hears_what_was_spent() -> None:
+    """Of `max_tokens`: where they do not suffice its device is told of all that it allowed, not of the rest."""
+    rig, _ = calling()
+    spent = ended(1, "").usage.completion_tokens
+    rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
+    assert [order.spent for order in rig.engine.orders if isinstance(order, Submit)] == [0, spent]
+    assert spent > 0
 
 
 def test_a_question_that_is_taken_back_as_a_round_ends() -> None:
