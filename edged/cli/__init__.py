@@ -85,9 +85,7 @@ def _mend_streams() -> None:
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - the same
     if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(
-            errors="surrogateescape"
-        )  # a line that is no UTF-8 is told of where it is asked
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is told where it is asked
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace" if stream.errors == "strict" else None, line_buffering=True)
