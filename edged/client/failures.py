@@ -7,12 +7,20 @@ import socket
 import ssl
 
 MEND = "start the broker, or correct host and port"
+WRONG_CA = "give the CA that signed it"
+CERTIFICATE = {
+    "has expired": "renew it at the broker, or set this machine's clock if that is wrong",
+    "not yet valid": "set this machine's clock if that is wrong",
+    "mismatch": "give the host by a name that stands in it",
+}
+"""Parts of OpenSSL's words on a broker's certificate (X509_verify_cert_error_string) and what helps."""
 
 
 def mend(error: Exception) -> str:
     """What to change, so that it does not fail again."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "give the CA that signed it, and the host by a name that stands in it"
+        verdict = error.verify_message
+        return next((advice for part, advice in CERTIFICATE.items() if part in verdict), WRONG_CA)
     if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
         return "does that port speak TLS?"
     if isinstance(error, socket.gaierror):
@@ -26,7 +34,7 @@ def words(error: Exception) -> str:
     """What went wrong."""
     match error:
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not accepted: {error.verify_message}"
+            return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
         case socket.gaierror():
             waits = error.errno == socket.EAI_AGAIN
             return "no name server answers" if waits else "the host name cannot be resolved"

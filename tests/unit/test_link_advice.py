@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_certificates(verdict: str, advice: str) -> None:
     told = on_certificate(verdict)
     assert verdict.rstrip(".") in told
     assert advice in told.partition(verdict.rstrip("."))[2]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "advice"),
+    [
+        ("certificate has expired", "renew it at the broker, or set this machine's clock"),
+        ("certificate is not yet valid", "set this machine's clock"),
+        ("self-signed certificate in certificate chain", "give the CA that signed it"),
+        ("Hostname mismatch, certificate is not valid for 'x'.", "give the host by a name that stands in it"),
+        ("something that OpenSSL says in ten years", "give the CA that signed it"),
+    ],
+)
+def test_certificates_of_a_clients_broker(verdict: str, advice: str) -> None:
+    """A device's program is told what helps there, and nothing beside."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = verdict
+    assert failures.words(error).endswith(verdict.rstrip("."))
+    assert failures.mend(error).startswith(advice)
 
 
 def test_an_alert_is_better_than_a_guess() -> None:
