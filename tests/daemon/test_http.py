@@ -225,6 +225,32 @@ def test_what_a_request_may_look_like(served: Served) -> None:
     assert not served.node.log("library_message"), "two lines of each request of Java's client"
 
 
+def test_an_empty_line_behind_a_body(served: Served) -> None:
+    """As sketches send it that `println` a body: it is no request, and was answered with 400 and the end."""
+    body = b'{"model": "edged", "prompt": "tokens=3 x"}'
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    with socket.create_connection(("127.0.0.1", httpx.URL(served.url).port or 0)) as sock:
+        sock.settimeout(WAIT_S)
+        got = b""
+        # The first with the body, the second alone and in two pieces, the third before a connection's end.
+        for sent in (
+            request + b"\r\n",
+            request,
+            b"\r",
+            b"\n" + request.replace(b"host:", b"connection: close\r\nhost:"),
+        ):
+            done = got.count(b"w0 w1 w2 ") + sent.count(b"POST")
+            sock.sendall(sent)
+            while got.count(b"w0 w1 w2 ") < done:
+                more = sock.recv(65536)
+                assert more, got
+                got += more
+        while data := sock.recv(65536):
+            got += data
+    assert got.count(b"HTTP/1.1 200") == got.count(b"HTTP/1.1") == 3
+
+
 def test_a_full_queue(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     """429 with the time after which to come again."""
     sections = {"limits": {"queue_jobs": 2, "client_jobs": 1}}

@@ -15,8 +15,10 @@ import termios
 import weakref
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+HEAD_BYTES_MAX = 16 * 1024
 HEAD_S = 15.0
 """A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
 READ_S = 30.0
@@ -84,6 +86,19 @@ class Connection(H11Protocol):
             self._stop_watching()  # from the answer's end on uvicorn waits, until more comes
         elif self._due is None:
             self._watch()
+
+    def handle_events(self) -> None:
+        """Read what has come, but for empty lines before a request (RFC 9112, 2.2).
+
+        Programs of a few lines end a body with one; to h11 it is a request that cannot be read.
+        """
+        if self.conn.their_state is h11.IDLE:
+            come, _ = self.conn.trailing_data
+            if come.startswith((b"\r", b"\n")):
+                self.conn = h11.Connection(h11.SERVER, HEAD_BYTES_MAX)
+                if rest := come.lstrip(b"\r\n"):
+                    self.conn.receive_data(rest)
+        super().handle_events()
 
     def _should_upgrade(self) -> bool:
         """Never: who would rather speak HTTP/2, as Java's client says at first, is answered in what he speaks.

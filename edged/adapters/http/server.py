@@ -24,10 +24,9 @@ from edged.core.link import ThreadDied
 from edged.errors import NotNowError, SettingsError
 
 from .asking import Node
-from .patience import HEAD_S, Connection, Door, Loop
+from .patience import HEAD_BYTES_MAX, HEAD_S, Connection, Door, Loop
 from .routes import Routes
 
-HEAD_BYTES_MAX = 16 * 1024
 IP_FREEBIND = 15
 """ip(7): bind to an address that the machine does not have yet, as after a boot without network."""
 BACKLOG = 64
