@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from edged.adapters.http import Server
     from edged.adapters.upstream import Upstream
 
-PACKET_SLACK_BYTES = 64 * 1024
-"""The packet limit told to the broker is the payload limit and this much: a question a little too large then
-reaches us and gets its `too_large`; the broker's own limit should lie between the two."""
+PACKET_FACTOR, PACKET_BYTES_MIN, PACKET_SLACK_BYTES = 16, 1024 * 1024, 64 * 1024
+"""The packet limit told to the broker is so many times the payload limit: a question that is too large then reaches
+us and gets its `too_large`, where the broker would drop it in silence; its own limit should lie between the two. At
+least as much as the largest payload limit, for a reload may raise that, and the broker is told once."""
 RECEIVE_SLACK = 32
 """Deliveries beyond the queue's places, so that control messages come through when it is full."""
 
@@ -177,7 +178,8 @@ def link(settings: Settings, topics: Topics, password: str | None) -> Link:
         keepalive_s=mqtt.keepalive_s,
         session_expiry_s=mqtt.session_expiry_s,
         receive_max=min(65_535, settings.limits.queue_jobs + RECEIVE_SLACK),
-        packet_bytes_max=16 * settings.limits.payload_bytes + PACKET_SLACK_BYTES,
+        packet_bytes_max=max(PACKET_BYTES_MIN, PACKET_FACTOR * settings.limits.payload_bytes)
+        + PACKET_SLACK_BYTES,
         will_topic=topics.status,
         will=b"offline",
         subscriptions=(

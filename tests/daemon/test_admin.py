@@ -329,6 +329,17 @@ class Systemd:
         self._socket.close()
 
 
+def test_a_reload_lets_larger_questions_in(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """The broker is told once how large a packet may be, and drops larger ones in silence."""
+    node = daemon(broker, {"limits": {"payload_bytes": 1024}}, scripted=True).start()
+    asking = device(broker, "large")
+    node.config.write_text(node.config.read_text().replace("payload_bytes = 1024", "payload_bytes = 1048576"))
+    os.kill(node.pid, signal.SIGHUP)
+    assert node.wait_log("reloaded")["changed"] == {"limits.payload_bytes": 1_048_576}
+    question = asking.ask("tokens=2 " + "x" * 90_000)
+    assert asking.answer(question).check().last["type"] == "done"
+
+
 def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path) -> None:
     """SIGHUP: what can change does, what needs a restart is named, a wrong file changes nothing."""
     systemd = Systemd(tmp_path / "notify")
