@@ -162,7 +162,7 @@ def test_with_a_schema(rig: RealRig) -> None:
 def test_bad_schema_of_a_tool(rig: RealRig) -> None:
     """A tool whose schema cannot be kept is refused before anything runs."""
     bad = Tool("x", "", '{"type":"object","properties":{"a":{"not":{"type":"string"}}}}')
-    with pytest.raises(Refusal, match="tools"):
+    with pytest.raises(Refusal, match="the schema of tool x"):
         rig.submit(ask(1, "a", tools=(bad,)))
 
 
