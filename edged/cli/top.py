@@ -166,9 +166,8 @@ def watch(client: Client) -> None:
     state = Watching()
     client.fleet()
     while _watch_on(client, state):
-        os.kill(
-            0, signal.SIGTSTP
-        )  # to all of the job, as a terminal does; here it goes on after the shell's fg
+        # To all of the job, as a terminal does; here it goes on after the shell's fg.
+        os.kill(0, signal.SIGTSTP)
 
 
 def _watch_on(client: Client, state: Watching) -> bool:

@@ -172,19 +172,18 @@ class Writer:
         """Half a JSON value is of no use to a device: say what would make it whole."""
         self._over(sequence)
         most, spent = sequence.order.max_tokens, sequence.order.spent
+        written = spent + sequence.written
+        left = sequence.room if outcome == "length" else 0  # what is forced at once may need more than that
         bound = most is not None and sequence.prompt_tokens + most <= sequence.context
         mend = {
             "length": "allow more max_tokens" if bound else "the context holds no more: shorten the prompt",
             "deadline": "allow a longer deadline_ms",
         }.get(outcome, "leave out stop")
         details: dict[str, Any] = {
-            "completion_tokens": spent + sequence.written,
+            "completion_tokens": written,
             "prompt_tokens": sequence.prompt_tokens,
             "context": sequence.context,
         }
-        tokens = spent + sequence.written
-        if outcome == "length":
-            tokens += sequence.room  # what is forced at once may need more than that
         if outcome == "length" and most is not None and bound:
             details["max_tokens"] = spent + most
         elif outcome == "stop":
@@ -194,7 +193,7 @@ class Writer:
                 sequence.number,
                 "expired" if outcome == "deadline" else "too_long",
                 f"the {'tool call' if sequence.text.calling else 'answer'} was not complete after "
-                f"{tokens} tokens; {mend}, or ask for a smaller schema",
+                f"{written + left} tokens; {mend}, or ask for a smaller schema",
                 details,
             )
         )
