@@ -31,9 +31,8 @@ def _query(query: Query, letter: str, kind: str) -> prometheus.Dataquery:
     )
     if kind == "table":
         return built.instant().format(PromQueryFormat.TABLE)
-    if (
-        kind == "number"
-    ):  # over a range Grafana shows the last value there was: a dead node would stay `ready`
+    if kind == "number":
+        # Over a range Grafana shows the last value there was: a dead node would stay `ready`.
         return built.instant()
     return built.range()
 

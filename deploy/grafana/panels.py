@@ -43,16 +43,22 @@ def _rate(metric: str, more: str = "") -> str:
     return f'rate({metric}{{instance=~"$instance"{more}}}[$__rate_interval])'
 
 
-def _quantile(share: float, metric: str, by: str) -> str:
-    return f"histogram_quantile({share}, sum by ({by}, le) ({_rate(metric + '_bucket')}))"
+def _quantile(share: float, metric: str) -> str:
+    return f"histogram_quantile({share}, sum by (instance, le) ({_rate(metric + '_bucket')}))"
 
 
 def _latency(title: str, metric: str, says: str) -> Panel:
     queries = tuple(
-        Query(_quantile(share, metric, "instance"), f"{{{{instance}}}} p{round(100 * share)}")
+        Query(_quantile(share, metric), f"{{{{instance}}}} p{round(100 * share)}")
         for share in (0.5, 0.95, 0.99)
     )
     return Panel(title, says, queries, unit="s")
+
+
+def _number(
+    title: str, says: str, query: Query, unit: str = "short", words: dict[str, tuple[str, str]] | None = None
+) -> Panel:
+    return Panel(title, says, (query,), unit, "number", width=4, height=4, words=words)
 
 
 WORK = (
@@ -225,112 +231,62 @@ HOUSE = (
 )
 
 NUMBERS = (
-    Panel(
+    _number(
         "Engine",
         "Whether it answers.",
-        (Query('edged_engine_phase{instance=~"$instance", phase="ready"}'),),
-        kind="number",
-        width=4,
-        height=4,
+        Query('edged_engine_phase{instance=~"$instance", phase="ready"}'),
         words=PHASE,
     ),
-    Panel(
+    _number(
         "Level",
         "How hot the board is.",
-        (Query('instance:edged_heat_level:index{instance=~"$instance"}'),),
-        kind="number",
-        width=4,
-        height=4,
+        Query('instance:edged_heat_level:index{instance=~"$instance"}'),
         words=LEVELS,
     ),
-    Panel(
+    _number(
         "Hottest zone",
         "Of all zones.",
-        (Query(f"max by (instance) (edged_temperature_celsius{NODE})"),),
+        Query(f"max by (instance) (edged_temperature_celsius{NODE})"),
         unit="celsius",
-        kind="number",
-        width=4,
-        height=4,
     ),
-    Panel(
+    _number(
         "Throttled",
         "Whether a clock is held below the hardware's maximum.",
-        (Query(f"edged_throttled{NODE}"),),
-        kind="number",
-        width=4,
-        height=4,
+        Query(f"edged_throttled{NODE}"),
         words=NO_YES,
     ),
-    Panel(
-        "Writing",
-        "Tokens a second, lately.",
-        (Query(f"edged_decode_tokens_per_second{NODE}"),),
-        unit="tokens/s",
-        kind="number",
-        width=4,
-        height=4,
+    _number(
+        "Writing", "Tokens a second, lately.", Query(f"edged_decode_tokens_per_second{NODE}"), unit="tokens/s"
     ),
-    Panel(
-        "Up for",
-        "Since the daemon's start.",
-        (Query(f"edged_uptime_seconds{NODE}"),),
-        unit="s",
-        kind="number",
-        width=4,
-        height=4,
-    ),
+    _number("Up for", "Since the daemon's start.", Query(f"edged_uptime_seconds{NODE}"), unit="s"),
 )
 
 FLEET = (
-    Panel(
-        "Nodes that answer",
-        "Engines that are ready.",
-        (Query(READY, "ready"),),
-        kind="number",
-        width=4,
-        height=4,
-    ),
-    Panel(
+    _number("Nodes that answer", "Engines that are ready.", Query(READY, "ready")),
+    _number(
         "Nodes that do not",
         "Seen within a day, and without an engine that is ready just now: loading, broken, or the node is gone.",
-        (Query(f"count (present_over_time(edged_uptime_seconds{NODE}[1d])) - ({READY})", "not ready"),),
-        kind="number",
-        width=4,
-        height=4,
+        Query(f"count (present_over_time(edged_uptime_seconds{NODE}[1d])) - ({READY})", "not ready"),
     ),
-    Panel(
+    _number(
         "Hot or critical",
         "Nodes that shed work for heat.",
-        (Query('sum (edged_heat_level{instance=~"$instance", level=~"hot|critical"})', "hot"),),
-        kind="number",
-        width=4,
-        height=4,
+        Query('sum (edged_heat_level{instance=~"$instance", level=~"hot|critical"})', "hot"),
     ),
-    Panel(
-        "Waiting",
-        "Questions, all nodes together.",
-        (Query(f"sum (edged_questions_waiting{NODE})", "waiting"),),
-        kind="number",
-        width=4,
-        height=4,
+    _number(
+        "Waiting", "Questions, all nodes together.", Query(f"sum (edged_questions_waiting{NODE})", "waiting")
     ),
-    Panel(
+    _number(
         "Answers a second",
         "All nodes together.",
-        (Query(f"sum ({_rate('edged_questions_ended_total', DONE)})", "answers"),),
+        Query(f"sum ({_rate('edged_questions_ended_total', DONE)})", "answers"),
         unit="reqps",
-        kind="number",
-        width=4,
-        height=4,
     ),
-    Panel(
+    _number(
         "Writing",
         "Tokens a second, all nodes together.",
-        (Query(f"sum ({_rate('edged_answer_tokens_total')})", "tokens"),),
+        Query(f"sum ({_rate('edged_answer_tokens_total')})", "tokens"),
         unit="tokens/s",
-        kind="number",
-        width=4,
-        height=4,
     ),
     Panel(
         "Who they are",
@@ -358,7 +314,7 @@ FLEET = (
     Panel(
         "Time to the first token, 95 %",
         "",
-        (Query(_quantile(0.95, "edged_first_token_seconds", "instance")),),
+        (Query(_quantile(0.95, "edged_first_token_seconds")),),
         unit="s",
     ),
     Panel(
