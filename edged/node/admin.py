@@ -283,9 +283,8 @@ class Admin:
             boot_id, _, rest = self.restarted.read().partition(" ")
             at, _, transaction = rest.partition(" ")
             now = self.now()
-            if (boot_id, transaction) == (now.boot_id, order.transaction) and now.monotonic_s - float(
-                at
-            ) < REPEAT_S:
+            same = (boot_id, transaction) == (now.boot_id, order.transaction)
+            if same and now.monotonic_s - float(at) < REPEAT_S:
                 return admin.ok(order, restarted=True)
         return None
 

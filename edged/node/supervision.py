@@ -168,15 +168,11 @@ class Supervision:
             return
         self._fallback, self.setup, self.reverted = self.setup, setup, ""
         log.info("engine_replaced", before=self._fallback.model_path, model=setup.model_path)
-        self._end_for_another()
-
-    def _end_for_another(self) -> None:
-        self.replacing = True
+        self.replacing = self._alive
         if self._alive:
             self.process.kill()
         else:
             self.phase, self._next_start = "starting", self.clock()
-            self.replacing = False
 
     def _revert(self, reason: str) -> bool:
         """Go back to the set-up that worked, where one was left for another."""
@@ -230,12 +226,8 @@ class Supervision:
         now = self.clock()
         if self.replacing:
             self.replacing = False
-            self.phase, self.reason, self._next_start, self._crashes = (
-                "starting",
-                "another model loads",
-                now,
-                0,
-            )
+            self.phase, self.reason = "starting", "another model loads"
+            self._next_start, self._crashes = now, 0
             return
         if self.phase == "failed":
             self._next_start = now + LOOK_S

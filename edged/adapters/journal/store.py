@@ -198,11 +198,10 @@ class Store:
         """Forget a message that the broker has acknowledged, and the answer with it if it is to be forgotten."""
         self._count(outbox=-self._sql.execute("DELETE FROM outbox WHERE id = ?", (outbox_id,)).rowcount)
         number = outbox_id // PUBLISHES_MAX
-        first = number * PUBLISHES_MAX
         self._sql.execute(
             """UPDATE jobs SET terminal = NULL WHERE number = ? AND finished_s = ?
             AND NOT EXISTS (SELECT 1 FROM outbox WHERE id BETWEEN ? AND ?)""",
-            (number, _FORGOTTEN_S, first, first + PUBLISHES_MAX - 1),
+            (number, _FORGOTTEN_S, *_outbox_ids(number)),
         )
 
     def status(self, ticket: object, client: str, job_id: str) -> StatusFound:
@@ -233,12 +232,11 @@ class Store:
             (client, name),
         ).fetchall()
         for (number,) in finished:
-            first = number * PUBLISHES_MAX
             known += self._sql.execute(
                 """UPDATE jobs SET finished_s = ?1, terminal = CASE WHEN EXISTS
                     (SELECT 1 FROM outbox WHERE id BETWEEN ?2 AND ?3) THEN terminal END
                 WHERE number = ?4 AND finished_s <> ?1""",
-                (_FORGOTTEN_S, first, first + PUBLISHES_MAX - 1, number),
+                (_FORGOTTEN_S, *_outbox_ids(number), number),
             ).rowcount
             self._sql.execute(
                 """DELETE FROM jobs WHERE number = ? AND finished_s = ? AND terminal IS NULL
@@ -295,9 +293,9 @@ class Store:
 
     def _entries(self, number: int) -> Outbox | None:
         publishes = self._terminal(number)
-        first = number * PUBLISHES_MAX
+        first, last = _outbox_ids(number)
         ids = self._sql.execute(
-            "SELECT id FROM outbox WHERE id BETWEEN ? AND ? ORDER BY id", (first, first + PUBLISHES_MAX - 1)
+            "SELECT id FROM outbox WHERE id BETWEEN ? AND ? ORDER BY id", (first, last)
         ).fetchall()
         if publishes is None or ids[-1][0] - first >= len(publishes):
             return None
@@ -326,17 +324,20 @@ class Store:
 
     def _empty(self, number: int) -> None:
         """Drop an answer that cannot be read; its row stays: a number, the newest perhaps, is given once."""
-        first = number * PUBLISHES_MAX
         self._sql.execute(
             "UPDATE jobs SET finished_s = ?, terminal = NULL WHERE number = ?", (_FORGOTTEN_S, number)
         )
-        removed = self._sql.execute(
-            "DELETE FROM outbox WHERE id BETWEEN ? AND ?", (first, first + PUBLISHES_MAX - 1)
-        )
+        removed = self._sql.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", _outbox_ids(number))
         self._count(outbox=-removed.rowcount)
 
     def _count(self, unfinished: int = 0, outbox: int = 0) -> None:
         self.counts = Counts(self.counts.unfinished + unfinished, self.counts.outbox + outbox)
+
+
+def _outbox_ids(number: int) -> tuple[int, int]:
+    """First and last id that a question's messages may have in the outbox."""
+    first = number * PUBLISHES_MAX
+    return first, first + PUBLISHES_MAX - 1
 
 
 def _row(  # noqa: PLR0917 - a row of the table, in the order of _SELECT_JOB
