@@ -13,8 +13,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edged.core.question import Message
-from edged.core.tools import Call, Tool, read_calls
+from edged.core.tools import Call
 
 SAID = "edged-said"
 NAMES = ("edged_first", "edged_second")
@@ -100,13 +99,13 @@ def learn(plain: str, one: str, two: str | None) -> CallForm | None:
     head, said, tail = plain.partition(SAID)
     if not said or not one.startswith(head) or not one.endswith(tail):
         return None
-    opening, middle, closing = _around(one[len(head) : len(one) - len(tail)], 0) or ("", "", "")
+    opening, middle, closing = _around(one[len(head) : len(one) - len(tail)]) or ("", "", "")
     parts = opening + middle + closing
     if not opening.strip() or not middle or any(name in parts for name in IDS):
         return None
     between = None
     if two is not None and two.startswith(head + opening) and two.endswith(closing + tail):
-        written = _written(0, two)
+        written = _written(two)
         _, _, rest = two.partition(written)
         between, second, _ = rest.partition(NAMES[1])
         if not (written and between and second) or any(name in between for name in IDS):
@@ -120,16 +119,16 @@ def arguments(index: int) -> dict[str, str]:
     return {"edged_key": VALUES[index]}
 
 
-def _written(index: int, text: str) -> str:
-    """The arguments as they stand in a text; empty where they do not."""
-    ways = (json.dumps(arguments(index)), json.dumps(arguments(index), separators=(",", ":")))
+def _written(text: str) -> str:
+    """The first call's arguments as they stand in a text; empty where they do not."""
+    ways = (json.dumps(arguments(0)), json.dumps(arguments(0), separators=(",", ":")))
     return next((way for way in ways if way in text), "")
 
 
-def _around(text: str, index: int) -> tuple[str, str, str] | None:
-    """What stands before the name, between name and arguments, and after them."""
-    opening, name, rest = text.partition(NAMES[index])
-    written = _written(index, rest)
+def _around(text: str) -> tuple[str, str, str] | None:
+    """What stands before the first call's name, between name and arguments, and after them."""
+    opening, name, rest = text.partition(NAMES[0])
+    written = _written(rest)
     if not name or not written:
         return None
     middle, _, closing = rest.partition(written)
@@ -139,56 +138,3 @@ def _around(text: str, index: int) -> tuple[str, str, str] | None:
 def new_id() -> str:
     """A name for a call."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(ID_CHARS))
-
-
-# a template without tools ---------------------------------------------------------------------------------
-
-PROMPT = """# Tools
-
-You may call functions to help with the question. These are their signatures:
-<tools>
-{tools}
-</tools>
-
-To call one, write a JSON object with its name and its arguments within <tool_call></tool_call>:
-<tool_call>
-{{"name": <name of the function>, "arguments": <JSON object of its arguments>}}
-</tool_call>"""
-"""What the system prompt ends with, where the template cannot say it."""
-
-
-def in_plain_turns(
-    messages: Sequence[Message], tools: Sequence[Tool]
-) -> tuple[list[Message], list[int | None]]:
-    """A conversation with tools as one without: for templates that know none.
-
-    Tools stand in the system prompt, calls in the assistant's text, results in a user's turn.
-
-    Returns:
-        The messages, and for each the place of the message that it is, where it is one of the given ones.
-    """
-    turns: list[Message] = []
-    origins: list[int | None] = []
-    for at, message in enumerate(messages):
-        turn, origin = message, at if message.role != "tool" and not message.tool_calls else None
-        if message.tool_calls:
-            said = [message.content] if message.content else []
-            calls = read_calls(message.tool_calls, "messages")
-            turn = Message("assistant", "\n".join([*said, OURS.write(calls)]))
-        elif message.role == "tool":
-            text = f"<tool_response>\n{message.content}\n</tool_response>"
-            if turns and at and messages[at - 1].role == "tool":
-                turns[-1] = Message("user", f"{turns[-1].content}\n{text}")
-                continue
-            turn = Message("user", text)
-        turns.append(turn)
-        origins.append(origin)
-    if tools:
-        listed = "\n".join(json.dumps(tool.shape(), ensure_ascii=False) for tool in tools)
-        told = PROMPT.format(tools=listed)
-        if turns and turns[0].role == "system":
-            turns[0], origins[0] = Message("system", f"{turns[0].content}\n\n{told}"), None
-        else:
-            turns.insert(0, Message("system", told))
-            origins.insert(0, None)
-    return turns, origins

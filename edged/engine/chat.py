@@ -1,18 +1,15 @@
 """Chat templates: from messages to tokens, with no way for a user's text to become a control token.
 
 A template comes out of a model file, so it runs in Jinja's immutable sandbox (CVE-2024-34359). It is rendered
-with every message's text between two marks; afterwards the text between marks is tokenized with specials off,
-and the template's own text with specials on.
+with every message's text between two marks (`edged.engine.marks`); afterwards the text between marks is tokenized
+with specials off, and the template's own text with specials on.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import re
-import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import jinja2
@@ -24,7 +21,9 @@ import jinja2.sandbox
 from edged.core.question import Message
 from edged.core.thinking import THINK, Tags, tags_of
 from edged.core.tools import Call, Tool
-from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, in_plain_turns, learn
+from edged.engine.calls import IDS, NAMES, OURS, SAID, CallForm, arguments, learn
+from edged.engine.marks import Marks, Span
+from edged.engine.plain_turns import without_system, without_tools
 from edged.engine.ports import Tokenize, Vocabulary
 from edged.errors import ModelError, Refusal
 
@@ -33,9 +32,6 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Used for a model file that brings no template."""
-_MARKS = "\ue000\ue001\ue002\ue003"
-_WORD = re.compile(r"[A-Za-z0-9_]*")
-"""Text that is no tag of any model."""
 _ASKED, _TOLD = "edged-asked", "edged-told"
 """Texts to look for in what a template makes of them."""
 _TEMPLATE_FAULTS = (
@@ -61,15 +57,6 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope(
             parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the rendered prompt; `special` where it may hold control tokens, else `message` is its place."""
-
-    text: str
-    special: bool
-    message: int | None = field(default=None, compare=False)
 
 
 class ChatTemplate:
@@ -104,10 +91,7 @@ class ChatTemplate:
             raise ModelError(f"the chat template cannot be read: {where}{error.message}") from error
         self._bos, self._eos = bos, eos
         self.tags = tags_of(source)
-        # A nonce that no device can know: private-use characters that bracket text from the wire.
-        nonce = secrets.token_hex(8)
-        self._begin, self._end = f"{_MARKS[0]}{nonce}.", f"{_MARKS[2]}{nonce}{_MARKS[3]}"
-        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]*){_MARKS[1]}")
+        self._marks = Marks()
         self._text_arguments = False
         self.own_form = self._learn_form()
         self.takes_system = self._learn_system()
@@ -134,17 +118,17 @@ class ChatTemplate:
         """
         origins: Sequence[int | None] = range(len(messages))
         if self.own_form is None:
-            messages, origins = in_plain_turns(messages, tools)
+            messages, origins = without_tools(messages, tools)
             tools = ()
         if not self.takes_system:
-            messages, origins = _without_system(messages, origins)
+            messages, origins = without_system(messages, origins)
         try:
             text = self._render(messages, tools, thinks=thinks or self._opens)
         except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
             ) from error
-        return self._split(text, origins)
+        return self._marks.split(text, origins)
 
     def _render(
         self,
@@ -156,7 +140,7 @@ class ChatTemplate:
     ) -> str:
         """The template's text, with marks."""
         turns = [self._turn(at, turn) for at, turn in enumerate(messages)]
-        listed = [self._guarded(tool.shape()) for tool in tools]
+        listed = [self._marks.mark_each(tool.shape()) for tool in tools]
         return self._template.render(
             messages=turns,
             add_generation_prompt=answer,
@@ -169,30 +153,16 @@ class ChatTemplate:
 
     def _turn(self, at: int, turn: Message) -> dict[str, Any]:
         text = self._without_thinking(turn)
-        told: dict[str, Any] = {"role": turn.role, "content": self._mark(text, at) if text else ""}
+        told: dict[str, Any] = {"role": turn.role, "content": self._marks.mark(text, at) if text else ""}
         if turn.tool_calls:
             calls = [dict(call, function=dict(call["function"])) for call in turn.tool_calls]
             if not self._text_arguments:
                 for call in calls:
                     call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-            told["tool_calls"] = self._guarded(calls)
+            told["tool_calls"] = self._marks.mark_each(calls)
         if turn.role == "tool":
-            told |= {"tool_call_id": turn.tool_call_id, "name": self._guarded(turn.name or "")}
+            told |= {"tool_call_id": turn.tool_call_id, "name": self._marks.mark_each(turn.name or "")}
         return told
-
-    def _mark(self, text: str, at: int | None = None) -> str:
-        """A text of the wire between marks; `at` is the place of the message that it is, where it is one."""
-        return f"{self._begin}{'' if at is None else at}{_MARKS[1]}{text}{self._end}"
-
-    def _guarded(self, value: Any) -> Any:  # noqa: ANN401 - a JSON value
-        """The value with each text of the wire between marks; words that can be no control token stay bare."""
-        if isinstance(value, dict):
-            return {self._guarded(key): self._guarded(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return [self._guarded(one) for one in value]
-        if isinstance(value, str) and not _WORD.fullmatch(value):
-            return self._mark(value)
-        return value
 
     def _tojson(  # the filter that templates are written for
         self,
@@ -206,10 +176,7 @@ class ChatTemplate:
         text = json.dumps(
             value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
         )
-        return self._mark(self._unmarked(text))
-
-    def _unmarked(self, text: str) -> str:
-        return self._opening.sub("", text).replace(self._end, "")
+        return self._marks.mark(self._marks.unmark(text))
 
     def _without_thinking(self, turn: Message) -> str:
         """A turn's text, of an earlier answer without its thinking.
@@ -218,29 +185,10 @@ class ChatTemplate:
         """
         text = turn.content or ""
         if self.tags is not None and turn.role == "assistant":
-            for close in (
-                THINK.close,
-                self.tags.close,
-            ):  # our `inline` has the first, whatever the model writes
+            # Our `inline` has the first, whatever the model writes.
+            for close in (THINK.close, self.tags.close):
                 text = text.rpartition(close)[2]
         return text
-
-    def _split(self, text: str, origins: Sequence[int | None]) -> list[Span]:
-        own, *marked = self._opening.split(text)
-        spans = [Span(own, special=True)]
-        whole = True
-        for place, rest in zip(marked[::2], marked[1::2], strict=True):
-            # Between its marks a text may be another now: SmolLM3's template takes `/no_think` out of the system's.
-            user, end, own = rest.partition(self._end)
-            whole = whole and bool(end)
-            message = origins[int(place)] if place else None
-            spans += [Span(user, special=False, message=message), Span(own, special=True)]
-        # Any trace of a mark outside a user's text means that some of that text stands there as well.
-        if not whole or any(mark in span.text for span in spans if span.special for mark in _MARKS):
-            raise Refusal(
-                "bad_request", "the model's chat template takes these messages apart; ask otherwise"
-            )
-        return [span for span in spans if span.text]
 
     def _learn_system(self) -> bool:
         """See whether a system message comes through; True as well for a template that refuses everything."""
@@ -271,32 +219,15 @@ class ChatTemplate:
             if form is not None:
                 return form
             if one is not None and repr("edged_key") not in one:
-                break  # a mapping is no Python to it: it writes one in a way of its own, and a text in another
+                break  # it writes a mapping in a way of its own: what it makes of a text is another
         self._text_arguments = False
         return None
 
     def _try(self, messages: Sequence[Message], tools: Sequence[Tool], *, answer: bool = False) -> str | None:
         try:
-            return self._unmarked(self._render(messages, tools, answer=answer))
+            return self._marks.unmark(self._render(messages, tools, answer=answer))
         except _TEMPLATE_FAULTS:
             return None
-
-
-def _without_system(
-    messages: Sequence[Message], origins: Sequence[int | None]
-) -> tuple[list[Message], list[int | None]]:
-    """A conversation whose first user's message begins with what the system message says, and its origins."""
-    if not messages or messages[0].role != "system":
-        return list(messages), list(origins)
-    told, turns, places = messages[0].content or "", list(messages[1:]), list(origins[1:])
-    if not told:
-        return turns, places
-    if turns and turns[0].role == "user":
-        turns[0], places[0] = Message("user", f"{told}\n\n{turns[0].content or ''}"), None
-    else:
-        turns.insert(0, Message("user", told))
-        places.insert(0, None)
-    return turns, places
 
 
 def _calling(count: int) -> list[Message]:

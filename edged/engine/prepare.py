@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from edged.core.answer_text import AnswerText
 from edged.core.chunker import Chunker
 from edged.core.question import Message
-from edged.engine.chat import ChatTemplate, Span, opens_thinking, to_tokens, turns_of
+from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens, turns_of
+from edged.engine.marks import Span
 from edged.engine.messages import Submit
 from edged.engine.ports import Vocabulary
 from edged.engine.sequence import Sequence as Measured

@@ -15,7 +15,8 @@ from scripted import ASSISTANT, BEGIN, PLAIN, SPECIALS, SYSTEM, THINKING, USER, 
 from edged.core.question import Message
 from edged.core.thinking import FAMILIES, THINK, Tags
 from edged.engine import llama
-from edged.engine.chat import CHATML, ChatTemplate, Span, opens_thinking, to_tokens, turns_of
+from edged.engine.chat import CHATML, ChatTemplate, opens_thinking, to_tokens, turns_of
+from edged.engine.marks import Span
 from edged.errors import ModelError, Refusal
 
 R1_SHAPED = (

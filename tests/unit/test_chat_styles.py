@@ -12,7 +12,8 @@ from templates import STYLES
 from edged.core.question import Message
 from edged.core.tools import Tool
 from edged.engine.calls import OURS
-from edged.engine.chat import ChatTemplate, Span
+from edged.engine.chat import ChatTemplate
+from edged.engine.marks import Span
 
 TEMPLATES = {name: ChatTemplate(style.source, bos="<bos>", eos="<eos>") for name, style in STYLES.items()}
 CONTROLS = sorted({control for style in STYLES.values() for control in style.controls} | {"<bos>", "<eos>"})

@@ -25,7 +25,8 @@ from scripted import (
 
 from edged.core.question import Message
 from edged.core.tools import Tool
-from edged.engine.chat import ChatTemplate, Span
+from edged.engine.chat import ChatTemplate
+from edged.engine.marks import Span
 from edged.engine.prepare import ANSWER_TOKENS_MIN
 from edged.engine.sequence import NO_SLOT, Sequence
 from edged.errors import Refusal

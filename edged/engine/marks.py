@@ -1,0 +1,84 @@
+"""Marks around each text from the wire, which tell it from a chat template's own text once the template has run.
+
+A template may change, move or repeat what it is given. A text whose marks stand in the result as they were given is
+tokenized as text; where a mark is damaged, the whole is refused. Belongs to the engine; pure but for its nonce.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged.errors import Refusal
+
+_CHARACTERS = "\ue000\ue001\ue002\ue003"
+"""For private use (Unicode): no text and no template has them for a reason."""
+_WORD = re.compile(r"[A-Za-z0-9_]*")
+"""Text that is no tag of any model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the rendered prompt; `special` where it may hold control tokens, else `message` is its place."""
+
+    text: str
+    special: bool
+    message: int | None = field(default=None, compare=False)
+
+
+class Marks:
+    """A pair of marks that no device can know, for it holds a nonce."""
+
+    def __init__(self) -> None:
+        nonce = secrets.token_hex(8)
+        self._begin, self._end = f"{_CHARACTERS[0]}{nonce}.", f"{_CHARACTERS[2]}{nonce}{_CHARACTERS[3]}"
+        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]*){_CHARACTERS[1]}")
+
+    def mark(self, text: str, at: int | None = None) -> str:
+        """The text between marks; `at` is the place of the message that it is, where it is one."""
+        return f"{self._begin}{'' if at is None else at}{_CHARACTERS[1]}{text}{self._end}"
+
+    def mark_each(self, value: Any) -> Any:  # noqa: ANN401 - a JSON value
+        """The value with each of its texts between marks; words that can be no control token stay bare."""
+        if isinstance(value, dict):
+            return {self.mark_each(key): self.mark_each(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self.mark_each(one) for one in value]
+        if isinstance(value, str) and not _WORD.fullmatch(value):
+            return self.mark(value)
+        return value
+
+    def unmark(self, text: str) -> str:
+        """The text without marks."""
+        return self._opening.sub("", text).replace(self._end, "")
+
+    def split(self, text: str, origins: Sequence[int | None]) -> list[Span]:
+        """Spans of a rendered text, none of them empty.
+
+        Args:
+            text: with marks.
+            origins: for each message that the template was given, its place in the conversation as it was asked;
+                None where it has none.
+
+        Raises:
+            Refusal: a mark is damaged, so that some text from the wire could be taken for the template's
+                (`bad_request`).
+        """
+        own, *marked = self._opening.split(text)
+        spans = [Span(own, special=True)]
+        whole = True
+        for place, rest in zip(marked[::2], marked[1::2], strict=True):
+            # Between its marks a text may be another now: SmolLM3's template takes `/no_think` out of the system's.
+            user, end, own = rest.partition(self._end)
+            whole = whole and bool(end)
+            message = origins[int(place)] if place else None
+            spans += [Span(user, special=False, message=message), Span(own, special=True)]
+        # Any trace of a mark outside a user's text means that some of that text stands there as well.
+        if not whole or any(mark in span.text for span in spans if span.special for mark in _CHARACTERS):
+            raise Refusal(
+                "bad_request", "the model's chat template takes these messages apart; ask otherwise"
+            )
+        return [span for span in spans if span.text]
