@@ -1,6 +1,6 @@
 """The model's file as a file: its head, its size, its hash. llama.cpp is not asked.
 
-Runs in the command line's process. What the head means is `edged.core.gguf`.
+Runs in the command line's process. What the head says of the model is `edged.core.model_shape`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.core import gguf
+from edged.core import gguf, model_shape
 from edged.errors import ModelError
 
 HEAD_BYTES = (1 << 20, 1 << 24, 1 << 27)
@@ -32,7 +32,7 @@ class ModelFile:
 
     path: Path
     bytes: int
-    shape: gguf.Shape
+    shape: model_shape.Shape
     missing_bytes: int
 
 
@@ -49,7 +49,7 @@ def read(path: Path) -> ModelFile:
             if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"{path}: this is no regular file; set model.path to a model in GGUF")
             header = _header(lambda size: (file.seek(0), file.read(size))[1])
-        shape = gguf.shape(header)
+        shape = model_shape.shape(header)
     except OSError as error:
         raise ModelError.unread(path, error) from error
     except gguf.GgufError as error:

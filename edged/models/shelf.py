@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edged import whole_file
 from edged.adapters import model_file
-from edged.core import gguf
+from edged.core.model_shape import Shape
 from edged.errors import ModelError
 from edged.models.fetch import PAUSE_S, Progress, discard, fetch, need
 from edged.models.quantising import quantise
@@ -41,7 +41,7 @@ class Model:
     name: str
     bytes: int
     sha256: str | None
-    shape: gguf.Shape | None
+    shape: Shape | None
     fault: str | None
     in_use: bool
 
@@ -235,7 +235,7 @@ def _name(name: str) -> str:
     return name
 
 
-def _check_whole(source: str, part: Path) -> gguf.Shape:
+def _check_whole(source: str, part: Path) -> Shape:
     try:
         found = model_file.read(part)
     except ModelError as error:

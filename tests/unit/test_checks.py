@@ -39,9 +39,9 @@ from edged.core.checks.board import Library
 from edged.core.checks.model import Room
 from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
 from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
-from edged.core.gguf import Shape
 from edged.core.heat.margins import Margins, with_known_trips
 from edged.core.huge_pages import Measured, parse
+from edged.core.model_shape import Shape
 from edged.core.topology import Choice, big_cores
 from edged.core.vitals import Vitals
 from edged.doctor import screen

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from edged.adapters import model_file
 from edged.core import gguf
-from edged.core.gguf import GgufError, TooShortError, parse, shape
+from edged.core.gguf import GgufError, TooShortError, parse
+from edged.core.model_shape import shape, why_unfit
 from edged.errors import ModelError
 
 
@@ -169,8 +170,8 @@ def test_no_language_model(tmp_path: Path) -> None:
 )
 def test_files_that_answer_nothing_by_themselves(told: dict[str, str | int], words: str) -> None:
     """Each is a whole GGUF file, and llama.cpp loads some of them; values as read here and as it tells them."""
-    assert gguf.why_unfit({"general.architecture": "qwen3", **told}).startswith(words)
-    assert bool(gguf.why_unfit({"general.architecture": "qwen3", **told})) == bool(words)
+    assert why_unfit({"general.architecture": "qwen3", **told}).startswith(words)
+    assert bool(why_unfit({"general.architecture": "qwen3", **told})) == bool(words)
 
 
 def key(name: str, kind: int, value: bytes) -> bytes:

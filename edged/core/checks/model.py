@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edged.core.calibration import Calibration
 from edged.core.checks.verdict import Verdict, failure, ok, unknown, warning
-from edged.core.gguf import Shape
+from edged.core.model_shape import Shape
 
 BILLION = 10**9
 BEYOND_BYTES = 205_000_000

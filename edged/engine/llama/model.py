@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.core.gguf import why_unfit
+from edged.core.model_shape import why_unfit
 from edged.errors import ModelError
 
 from .bindings import C
