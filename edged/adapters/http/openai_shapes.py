@@ -277,11 +277,8 @@ class ChatShape:
 
     def end(self, done: Mapping[str, Any]) -> bytes:
         """The last chunks."""
-        usage = {"edged": extras_of(done)}
-        tail = b""
-        if self.with_usage:
-            tail = event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage_of(done)})
-        return self._chunk({}, finish_of(done), **usage) + tail + b"data: [DONE]\n\n"
+        last = self._chunk({}, finish_of(done), edged=extras_of(done))
+        return last + self._stream_end("chat.completion.chunk", done)
 
     def silence(self) -> bytes:
         """A comment, so that nobody on the way takes the connection for dead."""
@@ -310,6 +307,10 @@ class ChatShape:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": f"chatcmpl-{self.id}", "object": kind, "created": self._created, "model": self.model}
 
+    def _stream_end(self, kind: str, done: Mapping[str, Any]) -> bytes:
+        usage = {**self._head(kind), "choices": [], "usage": usage_of(done)}
+        return (event(usage) if self.with_usage else b"") + b"data: [DONE]\n\n"
+
     def _chunk(self, delta: Mapping[str, Any], finish: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return event({**self._head("chat.completion.chunk"), "choices": [choice], **more})
@@ -328,10 +329,7 @@ class CompletionShape(ChatShape):
 
     def end(self, done: Mapping[str, Any]) -> bytes:
         """The last chunks."""
-        tail = b""
-        if self.with_usage:
-            tail = event({**self._head("text_completion"), "choices": [], "usage": usage_of(done)})
-        return self._text("", finish_of(done)) + tail + b"data: [DONE]\n\n"
+        return self._text("", finish_of(done)) + self._stream_end("text_completion", done)
 
     def whole(self, done: Mapping[str, Any], calls: list[Any]) -> dict[str, Any]:
         """The answer in one piece."""
