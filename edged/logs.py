@@ -3,8 +3,8 @@
 `configure` is called once at the start of each process; after it, `structlog.get_logger()` and the standard
 library's loggers (paho's, asyncio's) end in the same pipeline. Any thread may log: a line is written whole,
 under a lock. An event is a snake_case name with fields, never a sentence. The severity of a line is its field
-`severity`, because `level` is the board's heat. Neither what is worth a line is decided
-here nor is the configuration read: the caller brings level and format.
+`severity`, because `level` is the board's heat. What is worth a line is not decided here, and the configuration is
+not read here: the caller brings level and format.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if sys.modules["rich"] is None:
     del sys.modules["rich"]
 
 from edged import journald  # noqa: E402 - likewise
+from edged.log_fields import tidy  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -47,24 +48,9 @@ LEVELS: Mapping[str, int] = {
 PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Severity to the kernel's levels that journald takes from a line's start, sd-daemon(3)."""
 
-TEXT_CHARACTERS_MAX = 4096
-"""Longest text in a field; journald splits lines above 48 KiB (LineMax=, journald.conf(5))."""
-
 STDERR = 2
 
-_DEPTH_MAX = 4
-_ITEMS_MAX = 100
 _COLOURS: Mapping[str, str] = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
-_LINED = frozenset({"exception", "stack"})  # the only fields whose line ends mean something
-_MASK = "***"
-_SECRET_WORDS = frozenset(
-    {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "authorization"}
-)
-_SECRET_ENDS = ("key", "token")
-# everything that moves a cursor, ends a line somewhere, turns the writing direction or is no character at all
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb]"
-)
 
 
 class Stream:
@@ -75,7 +61,7 @@ class Stream:
         self._lock = threading.Lock()
 
     def write(self, line: bytes) -> None:
-        """Writes one event, which ends in a newline; silently nothing when the file is closed or full."""
+        """Write one event, which ends in a newline; nothing happens where the file is closed or full."""
         if not line:
             return  # the journal has it
         with self._lock, suppress(OSError, ValueError):
@@ -90,7 +76,7 @@ class Bridge(logging.Handler):
     """Brings what libraries log through the standard library into our pipeline: event `library_message`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Logs `record` again; runs in whichever thread the library logged."""
+        """Log `record` again, in whichever thread the library logged it."""
         severity = next((name for name, number in LEVELS.items() if record.levelno <= number), "critical")
         try:
             text = record.getMessage()
@@ -109,7 +95,7 @@ def configure(
     file: IO[bytes] | None = None,
     journal_socket: Path = journald.SOCKET,
 ) -> None:
-    """Sets the log up for this process; a second call replaces the first.
+    """Set the log up for this process; a second call replaces the first.
 
     Args:
         level: least severity written, for our events and the libraries'.
@@ -159,54 +145,9 @@ def under_journal(environment: Mapping[str, str], descriptor: int) -> bool:
 
 
 def add_severity(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Adds `severity` from the method that was called; `level` stays free for the board's heat."""
+    """Add `severity` from the method that was called; `level` stays free for the board's heat."""
     event["severity"] = {"exception": "error", "warn": "warning", "fatal": "critical"}.get(method, method)
     return event
-
-
-def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Makes every field fit for a line: secrets masked, floats short, no control characters, plain types."""
-    return {_clean(str(name)): plain(value, str(name)) for name, value in event.items()}
-
-
-def plain(value: object, name: str = "", depth: int = 0) -> object:
-    """A value as JSON can hold it, safe on a line; `name` is the field it stands in."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return _number(value)
-    if secret(name, value):
-        return _MASK
-    if name in _LINED and isinstance(value, str):
-        return "\n".join(_clean(line) for line in value.split("\n"))
-    if depth < _DEPTH_MAX and isinstance(value, dict):
-        pairs = list(value.items())[:_ITEMS_MAX]
-        return {_clean(str(key)): plain(inner, str(key), depth + 1) for key, inner in pairs}
-    if depth < _DEPTH_MAX and isinstance(value, (list, tuple, set, frozenset)):
-        left_out = [f"… ({len(value)} items)"] if len(value) > _ITEMS_MAX else []
-        return [plain(inner, "", depth + 1) for inner in list(value)[:_ITEMS_MAX]] + left_out
-    return _clean(str(value))
-
-
-def _number(value: float | None) -> float | str | None:
-    """Three decimals or three digits are all that a measurement here is good for."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else hex(value)
-    return round(value, 3) if abs(value) >= 1 else float(f"{value:.3g}")
-
-
-def secret(name: str, value: object) -> bool:
-    """Whether a field's name says that its text must not be written.
-
-    Numbers are no secrets here (`token=151643` is a token of the model), and neither are the names of files
-    that hold one (`password_file`).
-    """
-    if isinstance(value, (int, float)):
-        return False
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("-", "_").split("_")
-    if words[-1] in {"file", "path"}:
-        return False
-    return words[-1] in _SECRET_ENDS or not _SECRET_WORDS.isdisjoint(words)
 
 
 class Json:
@@ -304,13 +245,3 @@ def _word(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[^\s=\"']+", value):
         return value
     return msgspec.json.encode(value).decode()
-
-
-def _clean(text: str) -> str:
-    if len(text) > TEXT_CHARACTERS_MAX:
-        text = f"{text[:TEXT_CHARACTERS_MAX]}… ({len(text)} characters)"
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -88,7 +88,8 @@ MAY_IMPORT = {
     "settings/": ("core", "errors", "small_file", "settings"),
     "client/": ("core", "errors", "mqtt5", "client"),
     "models/": ("core", "errors", "small_file", "whole_file", "adapters.model_file", "models"),
-    "logs.py": ("core", "errors", "journald"),
+    "logs.py": ("core", "errors", "journald", "log_fields"),
+    "log_fields.py": (),
     "journald.py": (),
     "demo_model.py": ("core", "errors", "models.quantising"),
 }
