@@ -23,46 +23,46 @@ class Breaker:
         failures: in a row.
         until: monotonic seconds when the pause ends; None while closed.
         pause_s: length of the pause.
-        probing: one is trying.
+        trying: number of the question that tries; None while none does.
     """
 
     failures: int = 0
     until: float | None = None
     pause_s: float = PAUSE_S
-    probing: bool = False
+    trying: int | None = None
 
     @property
     def state(self) -> State:
         """In one word, for health."""
         if self.until is None:
             return "closed"
-        return "probing" if self.probing else "open"
+        return "open" if self.trying is None else "probing"
 
     def allows(self, now: float) -> bool:
         """Whether somebody may pass now."""
-        return self.until is None or (now >= self.until and not self.probing)
+        return self.until is None or (now >= self.until and self.trying is None)
 
     def retry_after_s(self, now: float) -> float:
         """How long to wait before asking has a chance again."""
         return PAUSE_S if self.until is None else max(1.0, self.until - now)
 
-    def entered(self) -> Self:
-        """Somebody passes; only while `allows`."""
-        return self if self.until is None else replace(self, probing=True)
+    def entered(self, number: int) -> Self:
+        """A question passes; only while `allows`."""
+        return self if self.until is None else replace(self, trying=number)
 
-    def left(self) -> Self:
-        """Who passed learned nothing of the server, by a cancel or by its own fault."""
-        return replace(self, probing=False)
+    def left(self, number: int) -> Self:
+        """It learned nothing of the server, by a cancel or by its own fault."""
+        return replace(self, trying=None) if self.trying == number else self
 
     def succeeded(self) -> Self:
         """The server answered."""
         return type(self)()
 
-    def failed(self, now: float) -> Self:
-        """The server did not."""
+    def failed(self, number: int, now: float) -> Self:
+        """The server did not answer this question."""
         failures = self.failures + 1
         if self.until is not None:
-            if not self.probing:  # passed before it opened
+            if self.trying != number:  # passed before it opened
                 return self
             pause_s = min(PAUSE_MAX_S, 2 * self.pause_s)
             return type(self)(failures, now + pause_s, pause_s)

@@ -157,10 +157,10 @@ class Away:
     ) -> None:
         """Ask there."""
         now = self.clock()
-        self.breaker = self.breaker.entered()
+        self.breaker = self.breaker.entered(number)
         shaped = question.schema is not None
         if shaped:
-            self.shapes = self.shapes.entered()
+            self.shapes = self.shapes.entered(number)
         self.asked += 1
         self._runs[number] = Run(question, now)
         if self.system_prompt and messages[0].role != "system":
@@ -170,14 +170,14 @@ class Away:
 
     def cancel(self, number: int) -> str:
         """Give it up; returns the text so far."""
-        self.breaker = self.breaker.left()
+        self.breaker = self.breaker.left(number)
         self.server.cancel(number)
         self.cancelled += 1
         run = self._runs.pop(number, None)
         if run is None:
             return ""
         if run.question.schema is not None:
-            self.shapes = self.shapes.left()
+            self.shapes = self.shapes.left(number)
         return run.shown
 
     def told(self, event: Event) -> list[Started | Piece | Ended | Broke]:
@@ -263,12 +263,14 @@ class Away:
         return None if fault is None else Broke(number, fault, ours=True)
 
     def _broke(self, event: Broke) -> Broke:
-        now, run = self.clock(), self._runs.pop(event.number)
+        now, number = self.clock(), event.number
+        run = self._runs.pop(number)
         self.failed += 1
         self.reason = event.reason
-        self.breaker = self.breaker.left() if event.ours or event.cramped else self.breaker.failed(now)
+        own = event.ours or event.cramped
+        self.breaker = self.breaker.left(number) if own else self.breaker.failed(number, now)
         if run.question.schema is not None:
-            self.shapes = self.shapes.failed(now) if event.ours else self.shapes.left()
+            self.shapes = self.shapes.failed(number, now) if event.ours else self.shapes.left(number)
         log.warning(
             "upstream_failed",
             host=self.policy.host,

@@ -10,6 +10,7 @@ from desk_rig import Rig, Server
 from scripted import Clock
 
 from edged.adapters.judge import Judge
+from edged.core.breaker import FAILURES, PAUSE_S
 from edged.core.question import Message, Question, ReasoningMode
 from edged.core.reply import Usage
 from edged.core.upstream import Ask, Begun, Broke, Over, Policy, Said, Why
@@ -17,6 +18,7 @@ from edged.engine.messages import Refused
 from edged.node.away import Away
 
 ASKED = Question("c", "q", made_id=False, plain=False, messages=(Message("user", "x"),), reply_to="t")
+NUMBER = '{"type": "integer", "maximum": 150}'
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,29 @@ def test_who_is_to_blame(ours: bool, cramped: bool, state: str) -> None:  # noqa
         assert away.told(Broke(number, "why", ours=ours, cramped=cramped))
     assert away.breaker.state == state
     assert away.failed == 3
+
+
+@pytest.mark.parametrize("shaped", [False, True])
+@pytest.mark.parametrize("how", ["cancelled", "failed", "cramped"])
+def test_who_was_sent_before_it_opened_is_not_the_one_that_tries(how: str, shaped: bool) -> None:  # noqa: FBT001 - a table
+    """However that ends, a server that is being tried is not asked by a second one, nor left alone for longer."""
+    clock = Clock()
+    away = Away(Server(), Policy("h", "m", frozenset({"asked"})), clock, Judge())
+    question = msgspec.structs.replace(ASKED, schema=NUMBER) if shaped else ASKED
+    for number in range(FAILURES + 1):
+        away.send(number, question, question.messages, None)
+    for number in range(FAILURES):
+        away.told(Broke(number, "why", ours=shaped))
+    clock.advance(PAUSE_S)
+    away.send(9, question, question.messages, None)
+    if how == "cancelled":
+        away.cancel(FAILURES)
+    else:
+        away.told(Broke(FAILURES, "why", ours=shaped and how == "failed", cramped=how == "cramped"))
+    probing = away.shapes if shaped else away.breaker
+    assert (probing.state, away.takes("asked", question)) == ("probing", False)
+    away.cancel(9)
+    assert away.takes("asked", question)
 
 
 THOUGHT = (Begun(1), Said(1, "reasoning", "hm "), Said(1, "reasoning", "so"))
@@ -63,9 +88,6 @@ def test_how_its_thinking_is_shown(
     parts = ["".join(one["text"] for one in replies if one["type"] == kind) for kind in dict.fromkeys(kinds)]
     done = rig.journal.finished[1]
     assert (parts, done["text"], done.get("reasoning")) == (told, text, thought)
-
-
-NUMBER = '{"type": "integer", "maximum": 150}'
 
 
 @pytest.mark.parametrize(

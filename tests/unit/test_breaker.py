@@ -11,16 +11,16 @@ from edged.core.breaker import FAILURES, PAUSE_MAX_S, PAUSE_S, Breaker
 def broken(now: float = 0.0) -> Breaker:
     """A breaker that has just opened."""
     breaker = Breaker()
-    for _ in range(FAILURES):
-        breaker = breaker.entered().failed(now)
+    for number in range(FAILURES):
+        breaker = breaker.entered(number).failed(number, now)
     return breaker
 
 
 def test_it_opens_after_failures_in_a_row() -> None:
     """And an answer in between begins the count anew."""
-    breaker = Breaker().failed(0).failed(0).succeeded().failed(0).failed(0)
+    breaker = Breaker().failed(1, 0).failed(2, 0).succeeded().failed(3, 0).failed(4, 0)
     assert (breaker.state, breaker.allows(0)) == ("closed", True)
-    assert (breaker.failed(0).state, breaker.failed(0).allows(0)) == ("open", False)
+    assert (breaker.failed(5, 0).state, breaker.failed(5, 0).allows(0)) == ("open", False)
 
 
 def test_one_tries_after_the_pause() -> None:
@@ -29,34 +29,36 @@ def test_one_tries_after_the_pause() -> None:
     assert not breaker.allows(PAUSE_S - 0.1)
     assert breaker.retry_after_s(4.0) == PAUSE_S - 4
     assert breaker.allows(PAUSE_S)
-    trying = breaker.entered()
+    trying = breaker.entered(9)
     assert (trying.state, trying.allows(PAUSE_S + 1)) == ("probing", False)
     assert trying.succeeded() == Breaker()
-    again = trying.failed(PAUSE_S)
+    again = trying.failed(9, PAUSE_S)
     assert not again.allows(PAUSE_S + 2 * PAUSE_S - 0.1)
     assert again.allows(PAUSE_S + 2 * PAUSE_S)
-    assert trying.left().allows(PAUSE_S)
+    assert trying.left(9).allows(PAUSE_S)
 
 
 def test_those_who_passed_before_it_opened_change_nothing() -> None:
-    """Their failures come late and are no news."""
-    assert broken().failed(5.0) == broken()
+    """Their failures come late and are no news; nor do they end the try of another one."""
+    trying = broken().entered(9)
+    assert broken().failed(1, 5.0) == broken()
+    assert trying.failed(1, PAUSE_S) == trying.left(1) == trying
 
 
 @given(st.lists(st.tuples(st.sampled_from(["fail", "succeed", "leave"]), st.floats(0, 400)), max_size=40))
 def test_it_never_locks_for_ever(steps: list[tuple[str, float]]) -> None:
     """Whatever happened, after the longest pause somebody may try."""
     breaker, now = Breaker(), 0.0
-    for what, wait in steps:
+    for number, (what, wait) in enumerate(steps):
         now += wait
         if breaker.allows(now):
-            breaker = breaker.entered()
+            breaker = breaker.entered(number)
             match what:
                 case "fail":
-                    breaker = breaker.failed(now)
+                    breaker = breaker.failed(number, now)
                 case "succeed":
                     breaker = breaker.succeeded()
                 case _:
-                    breaker = breaker.left()
+                    breaker = breaker.left(number)
         assert breaker.allows(now + PAUSE_MAX_S)
         assert breaker.pause_s <= PAUSE_MAX_S
