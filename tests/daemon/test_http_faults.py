@@ -189,12 +189,20 @@ def test_what_is_no_http_leaves_no_lines(faced: Faced) -> None:
 
 
 def test_each_place_is_one(faced: Faced) -> None:
-    """As many connections as there are places are served; one more is told so, and takes no place from them."""
-    url = f"http://127.0.0.1:{faced.port}/health"
+    """As many connections as there are places are served; one more is told so, and takes no place from them.
+
+    It hears it in its own words, as of any other error, and when to come again.
+    """
+    face = f"http://127.0.0.1:{faced.port}"
+    url = f"{face}/health"
     placed = [httpx.Client(timeout=WAIT_S) for _ in range(PLACES)]
     assert [one.get(url).status_code for one in placed] == [200] * PLACES
     with socket.create_connection(("127.0.0.1", faced.port)):
         assert faced.get() == 503
+        full = httpx.post(f"{face}/v1/chat/completions", json={}), httpx.post(f"{face}/api/chat", json={})
+        assert [(one.status_code, one.headers["retry-after"]) for one in full] == [(503, "1")] * 2
+        assert full[0].json()["error"]["code"] == "busy"
+        assert "http.connections" in full[0].json()["error"]["message"] == full[1].json()["error"]
         assert [one.get(url).status_code for one in placed] == [200] * PLACES
     for one in placed:
         one.close()

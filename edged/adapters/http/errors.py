@@ -82,6 +82,13 @@ def of_reply(reply: Mapping[str, Any]) -> HttpError:
     )
 
 
+def crowded() -> HttpError:
+    """There is no place for one more connection; 503, for the node itself may have nothing to do."""
+    return HttpError(
+        503, "busy", "as many connections as http.connections are open; ask again soon", retry_after_ms=1000
+    )
+
+
 def diverged() -> HttpError:
     """The engine broke in mid-answer and its second answer is another one."""
     return HttpError(

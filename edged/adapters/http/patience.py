@@ -18,6 +18,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .routes import no_place
+
 HEAD_BYTES_MAX = 16 * 1024
 HEAD_S = 15.0
 """A connection must have sent a request's head by then, also between two requests, and before it shaken hands."""
@@ -61,8 +63,13 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class Connection(H11Protocol):
-    """One connection, on its way to a place or in one."""
+    """One connection, on its way to a place or in one.
 
+    Attributes:
+        placed: False for one that found none.
+    """
+
+    placed = True
     _due: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -73,8 +80,10 @@ class Connection(H11Protocol):
         if most is not None:
             # uvicorn counts the connection itself, and while one is too many turns away all that ask; here who
             # found a place keeps it, and only the others are told 503.
-            placed = sum(getattr(one, "limit_concurrency", 0) is None for one in self.connections)
-            self.limit_concurrency = None if placed < most else 0
+            self.limit_concurrency = None
+            self.placed = sum(getattr(one, "placed", False) for one in self.connections) <= most
+            if not self.placed:
+                self.app = no_place
         # Whatever the kernel has not taken is waited for, also what a connection that is being closed still owes.
         transport.set_write_buffer_limits(high=1, low=0)
         self._watch()

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from edged.core import exposition
 from edged.errors import DECODE_ERRORS, Refusal
@@ -24,7 +25,7 @@ from edged.errors import DECODE_ERRORS, Refusal
 from . import ollama_shapes, openai_shapes
 from .answering import Answering
 from .asking import Node, Wish
-from .errors import HttpError, of_refusal
+from .errors import HttpError, crowded, of_refusal
 
 BODY_S = 30.0
 """A body must have come by then."""
@@ -290,6 +291,21 @@ async def _unknown(request: Request, raised: Exception) -> Response:
     status, headers = 500, None
     if isinstance(raised, HTTPException):
         status, headers = raised.status_code, raised.headers  # of a 405: Allow (RFC 9110, 15.5.6)
-    error = HttpError(status, "not_found", f"there is no {request.method} {request.url.path[:80]} here")
-    shape = ollama_shapes if request.url.path.startswith("/api/") else openai_shapes
-    return JSONResponse(shape.error_body(error), status, headers=headers)
+    path = request.url.path
+    error = HttpError(status, "not_found", f"there is no {request.method} {path[:80]} here")
+    return JSONResponse(_error_body(path, error), status, headers=headers)
+
+
+async def no_place(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application of a connection that is one too many."""
+    error = crowded()
+    told = JSONResponse(
+        _error_body(scope["path"], error), error.status, headers={**error.headers, "connection": "close"}
+    )
+    await told(scope, receive, send)
+
+
+def _error_body(path: str, error: HttpError) -> Mapping[str, Any]:
+    if path.startswith("/api/"):
+        return ollama_shapes.error_body(error)
+    return openai_shapes.error_body(error)
