@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..core.topology import choose, threads
-from ..errors import SettingsError
+from ..errors import NotNowError, SettingsError
 from ..settings import Settings, load, toml_text
 from ..settings.http import is_loopback
 from ..tools import GROUP
@@ -89,6 +89,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         elif path is not None and not path.is_file():
             yield f"{key}: {str(path)!r}: no regular file"
     yield from _certificates(settings)
+    yield from _face(settings)
     secrets = [
         mqtt.password,
         *([http.key] if http.enabled else []),
@@ -131,23 +132,36 @@ def _in_clear(settings: Settings) -> Iterator[str]:
 
 
 def _certificates(settings: Settings) -> Iterator[str]:
-    """Files for TLS that are there and that OpenSSL does not take, and a face without its packages."""
-    mqtt, http = settings.mqtt.tls, settings.http
+    """Files for TLS towards the broker that are there and that OpenSSL does not take."""
+    tls = settings.mqtt.tls
     try:
-        if mqtt is not None and _there(mqtt.ca, mqtt.cert, mqtt.key):
+        if tls is not None and _there(tls.ca, tls.cert, tls.key):
             from ..adapters.mqtt.link import Tls, tls_context  # noqa: PLC0415 - brings paho
 
-            tls_context(Tls(mqtt.ca, mqtt.cert, mqtt.key))
+            tls_context(Tls(tls.ca, tls.cert, tls.key))
+    except SettingsError as error:
+        yield str(error)
+
+
+def _face(settings: Settings) -> Iterator[str]:
+    """What of the HTTP face `edged run` ends for: its packages, its files for TLS, where it is to listen."""
+    http = settings.http
+    if not http.enabled:
+        return
+    try:
+        from ..adapters.http.server import Listening, bind, tls_context  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        yield f"http.enabled: the package {error.name} is missing; install edged with its extra: edged[http]"
+        return
+    try:
+        if http.tls is not None and _there(http.tls.cert, http.tls.key):
+            tls_context(http.tls.cert, http.tls.key)
     except SettingsError as error:
         yield str(error)
     try:
-        if http.enabled:
-            from ..adapters.http.server import tls_context as of_face  # noqa: PLC0415 - an extra
-
-            if http.tls is not None and _there(http.tls.cert, http.tls.key):
-                of_face(http.tls.cert, http.tls.key)
-    except ModuleNotFoundError as error:
-        yield f"http.enabled: the package {error.name} is missing; install edged with its extra: edged[http]"
+        bind(Listening(http.host, http.port, http.connections)).close()
+    except NotNowError:
+        pass  # a daemon that runs has the port; one that starts waits for it
     except SettingsError as error:
         yield str(error)
 

@@ -42,6 +42,16 @@ Cores = Annotated[
     StringConstraints(pattern=r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$"),
     Accepts('core numbers and rising ranges, as in "4-7" or "0,2"'),
 ]
+
+
+def _resolvable(value: str) -> str:
+    try:
+        value.encode("idna")  # as `socket` does, which raises no OSError of it
+    except UnicodeError:
+        raise refuse("a host name with 1 to 63 characters between its dots is accepted") from None
+    return value
+
+
 Host = Annotated[
     str,
     # A colon stands in addresses of IPv6 alone, where there are two and more; behind % the interface's name.
@@ -49,6 +59,7 @@ Host = Annotated[
         pattern=r"^([^\s\x00-\x1f\x7f:/\[\]]{1,253}"
         r"|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,39}(%[^\s\x00-\x1f\x7f:/\[\]]{1,15})?)$"
     ),
+    AfterValidator(_resolvable),
     Accepts("host name or address alone: no mqtt://, port, brackets or spaces"),
 ]
 UserName = Annotated[

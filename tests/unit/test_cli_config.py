@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -146,6 +147,31 @@ def test_check_tells_of_cores_with_which_the_daemon_ends(tmp_path: Path, line: s
     assert warning.startswith(f"{file}: warning: {told}")
     ended = edged("run", "--config", str(file))
     assert (ended.returncode, f"{file}: warning: {ended.stderr}") == (78, f"{warning}\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "told"), [("fe80::1%none0", "http.host: fe80::1%none0:"), ("127.0.0.1", None)]
+)
+def test_check_tells_of_an_address_with_which_the_daemon_ends(
+    tmp_path: Path, host: str, told: str | None
+) -> None:
+    """One of an interface that is not there; of a port that a running daemon has it says nothing."""
+    file = tmp_path / "edged.toml"
+    (tmp_path / "key").write_text("0123456789abcdef")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        face = f'host = "{host}"\nport = {taken.getsockname()[1]}\nkey_file = "key"\n'
+        file.write_text(
+            f'[model]\npath = "{file}"\n[paths]\nstate = "{tmp_path}"\n[http]\nenabled = true\n{face}'
+        )
+        first, *warnings = edged("config", "check", str(file)).stdout.splitlines()
+    assert first == f"{file}: ok"
+    mistakes = [line for line in warnings if "unencrypted" not in line]
+    if told is None:
+        assert mistakes == []
+    else:
+        ended = edged("run", "--config", str(file))
+        assert (ended.returncode, mistakes) == (78, [f"{file}: warning: {ended.stderr.rstrip()}"])
+        assert ended.stderr.startswith(told)
 
 
 def test_show(tmp_path: Path) -> None:

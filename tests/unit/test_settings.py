@@ -127,6 +127,8 @@ def test_defaults(file: Path) -> None:
         ('[mqtt]\nhost = "broker.lan:8883"', "mqtt.host", "no mqtt://, port"),
         ('[mqtt]\nhost = "192.0.2.1:8883"', "mqtt.host", "no mqtt://, port"),
         ('[mqtt]\nhost = "[2001:db8::1]"', "mqtt.host", "brackets"),
+        ('[mqtt]\nhost = "broker..lan"', "mqtt.host", "1 to 63 characters between its dots"),
+        (f'[http]\nhost = "{64 * "a"}.lan"', "http.host", "1 to 63 characters between its dots"),
         ("[mqtt.tls]", "mqtt.tls.ca", "missing"),
         ("mqtt = 5", "mqtt", "a section, written [mqtt], is accepted"),
         ("[[mqtt]]\nport = 1", "mqtt", "a section, written [mqtt], is accepted"),

@@ -74,8 +74,9 @@ def bind(listening: Listening) -> socket.socket:
             raise
     except OSError as error:
         failure = NotNowError if error.errno in PASSES else SettingsError
+        key = "http.host" if isinstance(error, socket.gaierror) else "http.port"
         raise failure(
-            f"http.port: {listening.host}:{listening.port}: {error.strerror}; accepted: an address of this machine "
+            f"{key}: {listening.host}:{listening.port}: {error.strerror}; accepted: an address of this machine "
             "and a free port"
         ) from error
     return sock
