@@ -91,6 +91,11 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="replace" if stream.errors == "strict" else None, line_buffering=True)
 
 
+def is_no_room(error: OSError) -> bool:
+    """Whether there is no room for what we print: of a file it would name the file."""
+    return error.filename is None and error.errno in NO_ROOM
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
@@ -113,8 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
     except OSError as error:
-        # Of a file it would name the file: there is no room for what we print.
-        if error.filename is not None or error.errno not in NO_ROOM:
+        if not is_no_room(error):
             raise
         print(f"edged: what it prints cannot be written: {error.strerror}; make room there", file=sys.stderr)
         sys.exit(os.EX_IOERR)

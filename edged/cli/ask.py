@@ -26,7 +26,7 @@ from ..core.answer_text import Kind
 from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
 from ..core.transcript import Transcript
 from ..errors import DECODE_ERRORS
-from . import EX_INTERRUPTED, EX_NO_READER, OVER_MQTT, app, broker
+from . import EX_INTERRUPTED, EX_NO_READER, OVER_MQTT, app, broker, is_no_room
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
@@ -184,7 +184,13 @@ def closing(answer: Answer) -> str:
 
 
 def complain(who: str, error: Exception) -> int:
-    """Say in one line what went wrong and what to do; returns the exit code."""
+    """Say in one line what went wrong and what to do; returns the exit code.
+
+    Raises:
+        OSError: what is printed finds no room, of which `main` tells for all commands.
+    """
+    if isinstance(error, OSError) and is_no_room(error):
+        raise error
     if isinstance(error, BrokenPipeError):  # nobody reads on, as behind `| head`: nothing to complain of
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_NO_READER

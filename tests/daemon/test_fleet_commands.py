@@ -442,6 +442,27 @@ def test_nobody_reads_what_is_printed(arguments: list[str], broker: Mosquitto, n
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_a_full_disk_is_told_as_of_all_commands(broker: Mosquitto, node: DaemonProcess) -> None:
+    """It was "[Errno 28]" and exit code 1, a refusal; what nobody can read is not computed any further."""
+    asked = ["nodes"], ["nodes", "--json"], ["top"], ["chat"], ["ask", "tokens=400 step_ms=50"]
+    for arguments in asked:
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(
+                command(*arguments, "--port", str(broker.port)),
+                env=environment(),
+                cwd=ROOT,
+                input="tokens=2\n",
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=WAIT_S,
+                check=False,
+            )
+        told = "edged: what it prints cannot be written: No space left on device; make room there\n"
+        assert (ended.returncode, ended.stderr) == (74, told), arguments
+    node.wait_log("job_cancelled")
+
+
 def test_interrupted_while_it_is_being_loaded(tmp_path: Path) -> None:
     """A second or two on a small board, in which Ctrl-C printed a traceback."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
