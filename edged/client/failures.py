@@ -7,6 +7,9 @@ import socket
 import ssl
 
 MEND = "start the broker, or correct host and port"
+NO_QOS_1 = (
+    "passes nothing on with QoS 1, as questions and answers are sent; allow it there (Mosquitto: max_qos)"
+)
 WRONG_CA = "give the CA that signed it"
 CERTIFICATE = {
     "has expired": "renew it at the broker, or set this machine's clock if that is wrong",
@@ -23,6 +26,8 @@ def mend(error: Exception) -> str:
         return next((advice for part, advice in CERTIFICATE.items() if part in verdict), WRONG_CA)
     if isinstance(error, ssl.SSLError | ConnectionResetError):  # a broker without TLS resets the handshake
         return "does that port speak TLS?"
+    if isinstance(error, UnicodeError):
+        return "correct the host"
     if isinstance(error, socket.gaierror):
         return "see to this machine's network" if error.errno == socket.EAI_AGAIN else "correct the host"
     if isinstance(error, OSError) and error.errno == errno.ENETUNREACH:
@@ -35,8 +40,8 @@ def words(error: Exception) -> str:
     match error:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not accepted: {error.verify_message.rstrip('.')}"
-        case socket.gaierror():
-            waits = error.errno == socket.EAI_AGAIN
+        case socket.gaierror() | UnicodeError():  # the second of a dot too many
+            waits = getattr(error, "errno", None) == socket.EAI_AGAIN
             return "no name server answers" if waits else "the host name cannot be resolved"
         case ConnectionRefusedError():
             return "nothing listens there"

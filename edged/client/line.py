@@ -84,6 +84,7 @@ class Line:
         self._refused: ReasonCode | None = None
         self._found = Found(marks)
         self._hung_up = False  # by the broker, before it said anything
+        self._no_qos_1 = False
         self._connected_s: float | None = None
         self._short_lives = 0
         self._taken_in = threading.Event()
@@ -164,7 +165,7 @@ class Line:
             return self._found.refusal(place, self._account[0])
         refused = self._refused
         if refused is None:
-            return None
+            return ClientError(f"the broker at {place} {failures.NO_QOS_1}") if self._no_qos_1 else None
         if refused.value in PASSING:
             return UnreachableError(f"the broker at {place} refused us: {refused}; try again later")
         return ClientError(
@@ -276,6 +277,7 @@ class Line:
             return
         self._refused = None
         self._connected_s = time.monotonic()
+        self._no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
         most = min(mqtt5.MOST, getattr(properties, "ReceiveMaximum", mqtt5.MOST))
         for mid in self._paho.fit(most, self._packet_bytes_max):

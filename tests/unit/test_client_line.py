@@ -69,6 +69,22 @@ def test_a_broker_that_hangs_up_is_not_called_silent(tmp_path: Path, tls: bool, 
         thread.join(30)
 
 
+def test_a_broker_without_qos_1(tmp_path: Path) -> None:
+    """No node can be there: a question waited for 20 s, and `edged nodes` told to start a node."""
+    lacking = Mosquitto(tmp_path, "max_qos 0\n").start()
+    try:
+        with pytest.raises(ClientError, match=r"QoS 1.*\(Mosquitto: max_qos\)"):
+            Client(lacking.host, lacking.port).connect()
+    finally:
+        lacking.kill()
+
+
+def test_a_host_name_with_a_dot_too_many() -> None:
+    """Python's words for it were of a codec."""
+    with pytest.raises(ClientError, match="the host name cannot be resolved; correct the host"):
+        Client("broker..lan").connect()
+
+
 def test_a_refused_subscription_is_told() -> None:
     """Whoever can hear no answer is told at once, and so is who can hear nothing of nodes and events."""
 
