@@ -23,12 +23,15 @@ from typing import Any, cast
 import structlog
 
 from edged.core.tools import Call, Tool
+from edged.engine import exit_code
 from edged.engine.channel import Channel
 from edged.errors import EngineError, NotNowError, SettingsError
 from edged.tools.messages import Ask, Frame, Loaded, Told
 
 START_S = 30.0
 """Longest time for the import of the tools; a board under load takes seconds."""
+EXIT_S = 0.5
+"""Longest time from a process's last word, the end of its socket, to its exit code."""
 
 log = structlog.get_logger()
 
@@ -165,15 +168,12 @@ class Toolbox:
     def _call(self, work: _Round, call: Call) -> str:
         begun = time.monotonic()
         told = self._ask(Ask(call.name, call.arguments, work.node, work.vitals))
-        if told is None:
-            self._end()
-            told = Told(f"{call.name} gave no result within {self._limit_s:g} s", failed=True)
         log.info(
             "tool_ran", tool=call.name, failed=told.failed, duration_s=round(time.monotonic() - begun, 3)
         )
         return f"error: {told.text}" if told.failed else told.text
 
-    def _ask(self, ask: Ask) -> Told | None:
+    def _ask(self, ask: Ask) -> Told:
         if self._process is None or self._process.poll() is not None:
             self._end()
             try:
@@ -182,8 +182,17 @@ class Toolbox:
             except OSError as error:  # no memory, no file descriptor left: that passes
                 problem = f"the process cannot be started: {error.strerror or error}"
             if problem:
+                self._end()
                 log.error("tools_failed", reason=problem)
-                return None
+                return Told("the node's tools cannot be started now", failed=True)
+        told = self._answer(ask)
+        if isinstance(told, Told):
+            return told
+        text = self._why_none(ask.name)
+        self._end()
+        return Told(text, failed=True)
+
+    def _answer(self, ask: Ask) -> Frame | None:
         if self._socket is None:
             return None
         channel: Channel[Frame, Frame] = Channel(self._socket, cast("Any", Loaded | Told))
@@ -191,8 +200,18 @@ class Toolbox:
             channel.send(ask)
         except OSError:
             return None
-        told = self._receive(self._limit_s)
-        return told if isinstance(told, Told) else None
+        return self._receive(self._limit_s)
+
+    def _why_none(self, name: str) -> str:
+        """Why there is no result: the tool ended its process, as `os._exit` does, or takes too long."""
+        try:
+            code = self._process.wait(EXIT_S) if self._process is not None else None
+        except subprocess.TimeoutExpired:
+            code = None
+        if code is None:
+            return f"{name} gave no result within {self._limit_s:g} s"
+        how = exit_code.words(code)
+        return f"{name} gave no result but ended its process with {how}; the next call gets a new process"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

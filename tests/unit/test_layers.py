@@ -83,7 +83,7 @@ MAY_IMPORT = {
         "engine.messages",
         "tools.client",
     ),
-    "tools/client.py": ("core", "errors", "engine.channel", "tools.messages"),
+    "tools/client.py": ("core", "errors", "engine.channel", "engine.exit_code", "tools.messages"),
     "tools/": ("core", "errors", "child", "engine.channel", "tools"),
     "settings/": ("core", "errors", "small_file", "settings"),
     "client/": ("core", "errors", "mqtt5", "client"),

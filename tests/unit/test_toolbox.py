@@ -38,18 +38,21 @@ def hello(arguments, surroundings):
 def quit(arguments, surroundings):
     sys.exit("no such sensor")
 
+def leave(arguments, surroundings):
+    os._exit(3)
+
 def fork(arguments, surroundings):
     child = os.fork()
     if child:
         os.waitpid(child, 0)
     return "of the parent" if child else "of the child"
 
-HANG, SPAWN, HELLO, QUIT, FORK = (
-    LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello, quit, fork)
+HANG, SPAWN, HELLO, QUIT, LEAVE, FORK = (
+    LocalTool("For tests.", {"type": "object"}, run) for run in (hang, spawn, hello, quit, leave, fork)
 )
 LIST = LocalTool("For tests.", {"type": "array"}, hello)
 """
-NAMES = ("hang", "spawn", "hello", "quit", "fork")
+NAMES = ("hang", "spawn", "hello", "quit", "leave", "fork")
 
 
 @pytest.fixture
@@ -133,6 +136,15 @@ def test_a_tool_that_exits(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -
     """As a program does that is called in the same process: its words are told, as of any other error."""
     order(toolbox, 1, "quit", "hello")
     assert ran.get(timeout=60).results == ("error: SystemExit: no such sensor", "hello")
+
+
+def test_a_tool_that_ends_its_process(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """The model hears that, not that the tool was slow; the next call is made in a new process."""
+    order(toolbox, 1, "leave", "hello")
+    assert ran.get(timeout=60).results == (
+        "error: leave gave no result but ended its process with exit code 3; the next call gets a new process",
+        "hello",
+    )
 
 
 def is_running(pid: int) -> bool:
