@@ -29,11 +29,11 @@ OPTIONS = {
 schema that cannot be kept whole is refused: nothing of it is silently left out."""
 LIMITS = LLParserLimits(
     max_items_in_row=2_000,
-    initial_lexer_fuel=1_000_000,  # 20 ms on x86, by llguidance's own figures of 50k a millisecond
+    initial_lexer_fuel=200_000,  # 0.6 s at most on x86; of schemas that somebody may want the costliest took 21k
     step_lexer_fuel=200_000,  # 14 ms a token
     step_max_items=50_000,  # 3 ms a token
     max_lexer_states=50_000,  # 1 to 2 kB each
-    max_grammar_size=200_000,
+    max_grammar_size=20_000,  # 0.1 s; 400 optional properties took 3.2k
 )
 """What one schema may cost, to compile and a token; beyond it llguidance reports an error. Some work
 counts for none of it: that is bounded by `edged.core.schema_cost`."""
@@ -41,6 +41,10 @@ REASON_MAX = 200
 """Characters of its words that a device gets."""
 ONE_OF = "oneOf constraints are not supported"
 """Its words for branches that it cannot tell from each other."""
+DIGITS = "Value for 'multipleOf' has too many digits"
+"""Its words for a decimal such as 0.07, which ten times over and over never comes to a whole float."""
+TOO_MUCH = ("too big", "too large", "fuel exhausted")
+"""In its words where compiling reaches a limit."""
 STATE = "<state>"
 """What follows in its words is its own state, and the whole grammar."""
 NOTHING_FITS = ("", "NoExtensionBias")
@@ -173,7 +177,10 @@ class Constraints:
 
 
 def _refusal(error: object, where: str) -> Refusal:
-    return Refusal("bad_request", f"the schema of {where} cannot be used: {_one_line(error)}")
+    reason = _one_line(error)
+    if any(words in reason for words in TOO_MUCH):
+        reason = "it comes to too much; combine fewer anyOf in an allOf, or ask for less at once"
+    return Refusal("bad_request", f"the schema of {where} cannot be used: {reason}")
 
 
 def _one_line(error: object) -> str:
@@ -183,4 +190,6 @@ def _one_line(error: object) -> str:
         return "no value fits it"
     if text.startswith(ONE_OF):  # what it says to switch on there would break the promise
         return "two branches of a oneOf may hold for one value; use anyOf"
+    if text.startswith(DIGITS):
+        return "a multipleOf of its decimals cannot be kept exactly; ask for whole numbers of a smaller unit"
     return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX // 2]} ... {text[-REASON_MAX // 2 :]}"

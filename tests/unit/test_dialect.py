@@ -87,6 +87,7 @@ def test_what_asks_for_nothing_refuses_nothing(schema: dict[str, Any], value: ob
         ({"type": "string", "pattern": "((((" + "a" * 400}, r"\(\(\(\(a.* unclosed group"),
         (ITSELF, "used: no value fits it$"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "used: two branches of a oneOf .* use anyOf$"),
+        ({"type": "number", "multipleOf": 0.07}, "multipleOf .* whole numbers of a smaller unit$"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_by_name(schema: dict[str, Any], named: str) -> None:
