@@ -35,10 +35,10 @@ from edged.core.topics import Topics, is_job_id, is_name
 from edged.errors import DECODE_ERRORS
 
 QUESTION_BYTES_MAX = 1 << 20
-"""What no node takes: the most that its `limits.payload_bytes` may be."""
+"""No node takes more: the largest value of its `limits.payload_bytes`."""
 
 NAMELESS = "c-"
-"""How random names begin; and who listens below this name alone is a program that has one, see `Line`'s marks."""
+"""How random names begin. Each program with one subscribes below this name too, as a mark of it; see `Line`."""
 
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)

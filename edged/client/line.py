@@ -28,14 +28,13 @@ from edged.client import failures
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
 from edged.client.found import SESSION_S, Found
 from edged.client.words import Words
+from edged.core.link import SHORT_LIVES, STEADY_S
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
 RETRY_MAX_S = 4
 RECEIVE_MAX = 32
-"""Messages of QoS 1 that it may have under way to us: more of another's session need not come here."""
-STEADY_S, SHORT_LIVES = 10.0, 3
-"""So many connections in a row that lasted less than so long: programs of one account push each other out."""
+"""Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
 PACKET_HEAD_BYTES = 64
 """What a PUBLISH has beside topic, payload and Correlation Data, at most."""
 EXPIRY_MAX_S = 0xFFFF_FFFF

@@ -1,6 +1,6 @@
 """A connection to the broker and what the nodes there say of themselves; orders to them, for operators.
 
-What a `Client` is beside the asker of questions. `_arrived` runs in the network thread and only puts into queues.
+The half of a `Client` that asks no questions. `_arrived` runs in the network thread and only puts into queues.
 No paho here.
 """
 
@@ -75,7 +75,7 @@ class Watcher:
         self._latest: dict[str, bytes] = {}
         self._news: dict[str, int] = {}  # messages that were no retained ones
         self._heard_at: dict[str, float] = {}
-        # Whoever listens holds his queue, and with him it goes.
+        # A queue lives as long as somebody listens to it.
         self._listeners: weakref.WeakSet[queue.SimpleQueue[tuple[str, bytes]]] = weakref.WeakSet()
         self._line = Line(
             host,
@@ -310,7 +310,7 @@ class Watcher:
     # network thread -------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
-        """There is a connection, the first or another one."""
+        """A connection was made, the first or a later one: nothing is to be done here."""
 
     def _subscribed(self, topic: str, refused: str | None) -> None:
         """The broker hands on what comes to a topic, or says why it does not. Any thread."""

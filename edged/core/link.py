@@ -64,6 +64,9 @@ class Arrived:
 
 STEADY_S = 10.0
 """A connection that lasted so long is steady."""
+SHORT_LIVES = 3
+"""So many connections in a row that were never steady: two programs of one name push each other off the broker for
+ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ _TEMPLATE_FAULTS = (
     TypeError,
     ValueError,
 )
-"""What a template raises that does not fit the messages, or does not work at all."""
+"""What a template raises that refuses the messages, or does not work at all."""
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` tells those who train a model what of a text is its own; here it is as if not there."""
+    """`{% generation %}` marks for training what a model wrote; here that is rendered like the rest."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja reads it so
 

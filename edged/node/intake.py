@@ -61,10 +61,10 @@ class Intake:
         now: the present moment, for deadlines that survive a restart.
         deadline_default_s: for questions that name none.
         slots: questions that run at once.
-        dealt: hears of which pool a question was.
+        dealt: told the pool by which a question came.
         ordered: takes an operator's order, with its operation.
         closed: True when the node is stopping: what comes stays with the broker.
-        ration: of the log's lines about messages that nobody can be answered for.
+        ration: bounds the log's lines about messages that cannot be answered.
         refusing: tells devices what is not taken on.
         unstored: what the disk did not take so far.
     """
@@ -270,7 +270,7 @@ class Intake:
             self._turn_away(job, id_taken(job.question.id))
 
     def not_known(self, event: NotKnown) -> None:
-        """Nothing is to be stored of it, and it was not answered before."""
+        """A question that is refused was not answered before."""
         if isinstance(event.ticket, Unfit):
             self.refusing.looked(event.ticket, event)
 
@@ -314,7 +314,7 @@ class Intake:
             self.refusing.refuse(refusal, _address(question), question.client, delivery)
 
     def _take_back(self, job: Job) -> None:
-        """Its device has taken it back before the disk took it: nothing needs to stand there of it."""
+        """Its device took it back before the disk took it: nothing of it needs to be stored."""
         question = job.question
         self.desk.drop(job)
         cancelled = endings.cancelled(job)

@@ -1,7 +1,7 @@
 """The dispatcher: one thread, one inbox, every event handled to its end before the next one.
 
-This is the daemon's main thread. It owns desk, intake, outbox, supervision and bulletin, none of which needs a
-lock; other threads only put events into the inbox.
+This is the daemon's main thread. It owns all parts of a `Node`, none of which needs a lock; other threads only put
+events into the inbox.
 """
 
 from __future__ import annotations

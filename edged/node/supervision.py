@@ -28,7 +28,7 @@ LOOK_S = 2.0
 RETRY_MAX_S = 30.0
 """The longest pause before an engine that crashed is started again."""
 SAY_AGAIN = 2048
-"""Of an engine that never comes up each doubling of its crashes is told, and at last one in so many: 17 hours."""
+"""Crashes of an engine that never comes up are told at each doubling, in the end one in so many: each 17 hours."""
 STEADY_S = 60.0
 """An engine that lived this long, or answered a question, was well: the next crash begins the back-off anew."""
 BROKEN_AFTER = 3
@@ -77,9 +77,9 @@ class Supervision:
         ready_report: what the running engine said of itself.
         pulse: its latest sign of life.
         restarts: starts after a crash.
-        limits: what the engine was told last that it may do; a new one is told the same.
+        limits: the latest ones; each engine that starts is told them.
         quiet: the latest crash is one of many alike, and neither it nor the start behind it is news.
-        replacing: the process is being ended to make place for one with another set-up: no crash.
+        replacing: the process is being ended to make room for one with another set-up: no crash.
         reverted: why another set-up was given up again; empty otherwise.
     """
 

@@ -26,17 +26,17 @@ OPTIONS = {
     "seed": "seed",
     "stop": "stop",
 }
-"""Options with another name in the contract, or the same."""
+"""Ollama's options, and the contract's fields that they set."""
 OPEN_BELOW_ZERO = frozenset({"num_predict", "seed"})
-"""What Ollama's own defaults of -1 ask for is what comes without them: as much as fits, any seed."""
+"""Below zero, as Ollama's own defaults are, they ask for what comes without them: as much as fits, any seed."""
 OPTIONS_HARMLESS = frozenset(
     {
         *("num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa", "use_mmap"),
         *("use_mlock", "low_vram", "f16_kv", "vocab_only", "logits_all", "penalize_newline", "repeat_last_n"),
     }
 )
-"""How Ollama would load the model: here the board's settings say so. A prompt too long for them is refused, not
-cut, whatever `num_ctx` says."""
+"""How Ollama would load the model: here the board's settings decide that. A prompt that is too long for them is
+refused, not cut, whatever `num_ctx` says."""
 OPTIONS_NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "top_k": (0, -1),
     "min_p": (0,),
@@ -133,9 +133,9 @@ def _options(options: object) -> dict[str, Any]:
 def _messages(messages: list[Any]) -> list[dict[str, Any]]:
     """Turns in the contract's shape. Ollama's calls have no ids: results follow them in their order.
 
-    A turn without content has an empty one, and a result behind no call is left out: Home Assistant sends the one
-    of an answer that was thinking alone, the other where it has cut the call off its history. One that stands last
-    is asked about, and refused.
+    A turn without content gets an empty one: Home Assistant sends it of an answer that was thinking alone. A result
+    without a call before it is left out: Home Assistant sends one where it has cut the call off its history. As the
+    last turn it is what is asked, and is refused.
     """
     turns: list[dict[str, Any]] = []
     open_calls: list[str] = []

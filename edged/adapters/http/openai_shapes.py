@@ -139,7 +139,7 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
-    """Whether a value is among these; to Python 0 is False, but `logprobs` of 0 are wanted."""
+    """Whether a value is among these. To Python 0 equals False, but `logprobs` of 0 asks for something."""
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)
 
 

@@ -48,8 +48,8 @@ _SELECT_JOB = """SELECT number, attempts, client, id, digest, body, received_uni
 
 
 _FORGOTTEN_S = -1.0
-"""`finished_s` of a question that goes as soon as it can, and whose id is free when the broker has its answer; the
-journal's time begins at 0."""
+"""`finished_s` of a question that is deleted as soon as it can be: its id is free once the broker has its answer.
+The journal's time begins at 0."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -220,8 +220,8 @@ class Store:
     def forget(self, ticket: object, client: str, name: str) -> SessionForgotten:
         """Forget a session and its finished questions.
 
-        An answer that the broker does not have yet stays until it has it, the newest row for its number's sake
-        without its answer. An id of the others is free again: who asks under it is computed once more.
+        An answer that the broker does not have yet stays until it does. The newest row stays without its answer, so
+        that its number is not given again. The ids of the others are free: a question under one is computed anew.
         """
         known = self._sql.execute(
             "DELETE FROM sessions WHERE client = ? AND name = ?", (client, name)
@@ -323,7 +323,7 @@ class Store:
         self._sql.execute("DELETE FROM jobs WHERE number = ?", (number,))
 
     def _empty(self, number: int) -> None:
-        """Drop an answer that cannot be read; its row stays: a number, the newest perhaps, is given once."""
+        """Drop an answer that cannot be read; its row stays, so that its number is not given again."""
         self._sql.execute(
             "UPDATE jobs SET finished_s = ?, terminal = NULL WHERE number = ?", (_FORGOTTEN_S, number)
         )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edged.core import link_advice
-from edged.core.link import STEADY_S, ConnectFailed, Disconnected, LinkEvent
+from edged.core.link import SHORT_LIVES, STEADY_S, ConnectFailed, Disconnected, LinkEvent
 from edged.core.ration import worth_a_line
 
 from .link import Link
@@ -23,9 +23,6 @@ CUT_S, CUTS, CUT_RETRY_MAX_S = 2.0, 6, 64.0
 the connection of who may not use a topic, in place of a reason code. That lasts until somebody mends it, so it is
 tried less and less often. A broker that dies each time cuts off now this, now that."""
 NAMED_MAX = 4
-SHORT_LIVES = 3
-"""So many connections in a row that were never steady: two daemons of one name push each other off the broker for
-ever (MQTT 5, 3.1.4), and Mosquitto 2.0 does not say why."""
 TOLD_EACH, SAY_AGAIN = 16, 16384
 """Of connections that are short again and again so many are told, then each doubling of their number, and at last
 one in so many, a day: boards of one image, which all have one name, would write 50 MB a day each."""
