@@ -27,6 +27,8 @@ MOST = 20
 """Messages under way at once, where the broker takes as many: paho's own default, and Mosquitto's."""
 PACKET_BYTES_MAX = 268_435_460
 """Largest packet of MQTT (MQTT 5, 1.5.5 and 2.1.4): where the broker names no limit of its own."""
+HEAD_BYTES_MAX = 64
+"""More than a PUBLISH of ours has beside topic, payload and Correlation Data."""
 PUBLISH_HEAD_BYTES = 10
 """Most that a PUBLISH of QoS 1 has beside topic, properties and payload (MQTT 5, 3.3)."""
 

@@ -35,8 +35,6 @@ KEEPALIVE_S = 20
 RETRY_MAX_S = 4
 RECEIVE_MAX = 32
 """Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
-PACKET_HEAD_BYTES = 64
-"""What a PUBLISH has beside topic, payload and Correlation Data, at most."""
 EXPIRY_MAX_S = 0xFFFF_FFFF
 """Message Expiry Interval has four bytes (MQTT 5, 3.3.2.3.3)."""
 PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
@@ -235,7 +233,7 @@ class Line:
             properties.CorrelationData = correlation
         if expiry_s is not None:
             properties.MessageExpiryInterval = min(EXPIRY_MAX_S, max(1, math.ceil(expiry_s)))
-        size = PACKET_HEAD_BYTES + len(topic) + len(correlation) + len(payload)
+        size = mqtt5.HEAD_BYTES_MAX + len(topic) + len(correlation) + len(payload)
         if size > self._packet_bytes_max:  # the broker would end the connection, and the next one, and so on
             raise ClientError(
                 f"it cannot be sent: with its topic it has {size} bytes, and the broker takes "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edged.core.topology import Core, Topology, format_cores
-from edged.core.vitals import Clock, Vitals, Zone, plausible_c
+from edged.core.vitals import Clock, Vitals, Zone, present, zones_as_json
 
 PART_NAMES: Mapping[int, str] = {
     0xD03: "Cortex-A53",
@@ -211,14 +211,10 @@ def cores_in_words(board: Board) -> str:
 
 def as_json(board: Board) -> dict[str, Any]:
     """The description for programs, what is absent left out; temperatures that no sensor can mean are absent."""
-
-    def there(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
-        return {name: value for name, value in fields.items() if value is not None and value not in ([], {})}
-
-    return there(
+    return present(
         name=board.name,
         clusters=[
-            there(
+            present(
                 cores=list(cluster.cores),
                 part=cluster.part,
                 capacity=cluster.capacity,
@@ -234,19 +230,10 @@ def as_json(board: Board) -> dict[str, Any]:
         allowed=list(board.allowed),
         cpu_quota=board.cpu_quota,
         instruction_sets=list(board.instruction_sets),
-        zones={
-            zone.name: there(
-                temp_c=plausible_c(zone.temp_c),
-                trips=[
-                    there(kind=trip.kind, temp_c=trip.temp_c, hysteresis_c=trip.hysteresis_c)
-                    for trip in zone.trips
-                ],
-            )
-            for zone in board.zones
-        },
-        cooling=[there(name=one.name, state=one.state, state_max=one.state_max) for one in board.cooling],
+        zones=zones_as_json(board.zones),
+        cooling=[present(name=one.name, state=one.state, state_max=one.state_max) for one in board.cooling],
         devfreq=[
-            there(name=one.name, now_hz=one.now_hz, max_hz=one.max_hz, governor=one.governor)
+            present(name=one.name, now_hz=one.now_hz, max_hz=one.max_hz, governor=one.governor)
             for one in board.devfreq
         ],
         under_voltage=board.under_voltage,

@@ -11,8 +11,9 @@ import sys
 import urllib.parse
 from typing import Any
 
-from edged.core.schema import DEFINITIONS, NAMED
+from edged.core.schema import DEFINITIONS
 from edged.core.schema_closed import LITERALS
+from edged.core.schema_cost import NAMED
 
 FORMATS = frozenset(
     {

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from edged.core.schema_closed import LITERALS, closed
-from edged.core.schema_cost import at, cost
+from edged.core.schema_cost import NAMED, at, cost
 from edged.errors import Refusal
 
 SCHEMA_BYTES_MAX = 16 * 1024
@@ -16,8 +16,6 @@ ANY_OBJECT = '{"type":"object"}'
 """The schema of `json_object`."""
 DEFINITIONS = frozenset({"$defs", "definitions"})
 """Keywords that hold schemas which apply where they are referred to."""
-NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
-"""Keywords that hold schemas by name which apply where they stand."""
 ELSEWHERE = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"})
 """Keywords that give references another meaning."""
 

@@ -27,7 +27,8 @@ _BESIDE = frozenset(
     {"allOf", "anyOf", "oneOf", "$ref", "$defs", "definitions", "const", "enum", "default", "examples"}
 )
 """Keywords whose values are no schemas of parts of the value: looked at in another way, or not at all."""
-_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
+NAMED = frozenset({"properties", "patternProperties", "dependentSchemas"})
+"""Keywords that hold schemas by name which apply where they stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def at(schema: object, ref: str) -> object:
 def _parts(one: dict[str, object]) -> Iterable[object]:
     """Schemas of parts of the value: properties, items and the like."""
     for keyword, value in one.items():
-        if keyword in _BY_NAME and isinstance(value, dict):
+        if keyword in NAMED and isinstance(value, dict):
             yield from value.values()
         elif keyword not in _BESIDE:
             yield from value if isinstance(value, list) else (value,)

@@ -12,7 +12,7 @@ judged against the trip points that its own kernel reports.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -183,18 +183,8 @@ def as_health(vitals: Vitals) -> dict[str, Any]:
     `zones` maps names to `temp_c` and `trips`; `clocks` lists `cores`, `now_hz`, `max_hz`,
     `hardware_max_hz` and `governor`; the rest are the fields of `Vitals`, and `headroom_c`.
     """
-    zones = {
-        zone.name: _present(
-            temp_c=plausible_c(zone.temp_c),
-            trips=[
-                _present(kind=trip.kind, temp_c=trip.temp_c, hysteresis_c=trip.hysteresis_c)
-                for trip in zone.trips
-            ],
-        )
-        for zone in vitals.zones
-    }
     clocks = [
-        _present(
+        present(
             cores=list(clock.cores),
             now_hz=clock.now_hz,
             max_hz=clock.max_hz,
@@ -204,8 +194,8 @@ def as_health(vitals: Vitals) -> dict[str, Any]:
         for clock in vitals.clocks
     ]
     room_c = headroom_c(vitals.zones)
-    return _present(
-        zones=zones,
+    return present(
+        zones=zones_as_json(vitals.zones),
         clocks=clocks,
         headroom_c=None if room_c is None else round(room_c, 3),
         throttled=vitals.throttled,
@@ -214,6 +204,20 @@ def as_health(vitals: Vitals) -> dict[str, Any]:
         memory_total_bytes=vitals.memory_total_bytes,
         memory_available_bytes=vitals.memory_available_bytes,
     )
+
+
+def zones_as_json(zones: Iterable[Zone]) -> dict[str, Any]:
+    """Return zones by name; what is absent is left out, and so are temperatures that no sensor can mean."""
+    return {
+        zone.name: present(
+            temp_c=plausible_c(zone.temp_c),
+            trips=[
+                present(kind=trip.kind, temp_c=trip.temp_c, hysteresis_c=trip.hysteresis_c)
+                for trip in zone.trips
+            ],
+        )
+        for zone in zones
+    }
 
 
 def span(zone: Zone, nearest: Trip, critical_c: float) -> tuple[float, float]:
@@ -241,6 +245,6 @@ def _zone_level(temp_c: float, begin_c: float, end_c: float, warm_c: float, hot_
     return int(temp_c >= begin_c - warm_c)
 
 
-def _present(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
-    """Keep what is there: neither None nor an empty collection."""
+def present(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON holds
+    """Return the fields that are there: neither None nor an empty collection."""
     return {name: value for name, value in fields.items() if value is not None and value not in ([], {})}

@@ -14,14 +14,11 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.core.link import Delivered, LinkEvent, Outgoing, Undelivered
-from edged.mqtt5 import PACKET_BYTES_MAX
+from edged.mqtt5 import HEAD_BYTES_MAX, PACKET_BYTES_MAX
 
 from .client import Client
 from .translation import publish_properties
 from .window import Window
-
-PACKET_HEAD_BYTES = 64
-"""More than a PUBLISH of ours has beside topic, payload and correlation data."""
 
 WAITING_MAX = 16_384
 """Messages that may wait to be sent: more than all jobs of the largest queue have at once, some 20 MB."""
@@ -111,7 +108,7 @@ class Sending:
     def _send(self, message: Outgoing) -> None:
         topic = message.topic if message.retain else None
         size = len(message.topic.encode()) + len(message.payload) + len(message.correlation or b"")
-        if size + PACKET_HEAD_BYTES > self._packet_bytes_max:
+        if size + HEAD_BYTES_MAX > self._packet_bytes_max:
             # The broker would cut the connection, paho send it again, and so on for ever (MQTT 5, 3.2.2.3.6).
             self._too_large(message.token, topic)
             return
