@@ -22,18 +22,8 @@ import httpx
 
 from edged import small_file
 from edged.core.link import ThreadDied
-from edged.core.upstream import (
-    Ask,
-    BadStreamError,
-    Begun,
-    Broke,
-    Event,
-    Over,
-    QuestionRefusedError,
-    Said,
-    Stream,
-    refusal,
-)
+from edged.core.upstream import Ask, Begun, Broke, Event, Over, Said
+from edged.core.upstream_stream import BadStreamError, QuestionRefusedError, Stream, refusal
 from edged.errors import SettingsError
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024

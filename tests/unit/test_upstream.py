@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from edged.core.parsing import Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.topics import Topics
-from edged.core.upstream import (
-    LINE_BYTES_MAX,
-    BadStreamError,
-    Policy,
-    QuestionRefusedError,
-    Stream,
-    refusal,
-    request,
-)
+from edged.core.upstream import Policy, request
+from edged.core.upstream_stream import LINE_BYTES_MAX, BadStreamError, QuestionRefusedError, Stream, refusal
 
 POLICY = Policy("gpu:8000", "big-7b", frozenset({"asked", "context", "hot"}))
 

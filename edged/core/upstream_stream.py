@@ -1,0 +1,182 @@
+"""What a larger server says: its stream of a chat completion, and its errors. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edged.core.answer_text import Part
+from edged.core.reply import Usage
+from edged.errors import DECODE_ERRORS
+
+LINE_BYTES_MAX = 256 * 1024
+"""One server-sent event; a longer one is no answer of a language model."""
+QUESTION_REFUSED = (400, 413, 422)
+"""Statuses that blame the question, not the server."""
+OWN_LIMITS = ("max_tokens", "max_completion_tokens", "stop")
+SHAPE_REFUSED = frozenset({500, 501})
+"""What some servers answer to a `response_format` that they do not know, with a JSON error as the body."""
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: str | None = None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Whole in any JSON, and a float can still be made of it."""
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+    prompt_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class BadStreamError(ValueError):
+    """The server does not speak as it should."""
+
+
+class QuestionRefusedError(ValueError):
+    """The server is well, and does not answer this question.
+
+    Attributes:
+        cramped: it has too many tokens for that server, or may have too few for its answer.
+    """
+
+    def __init__(self, reason: str, *, cramped: bool) -> None:
+        super().__init__(reason)
+        self.cramped = cramped
+
+
+class Stream:
+    """Reads server-sent events (WHATWG HTML, 9.2.6) of a chat completion, fed by the chunk.
+
+    Some servers write "" where OpenAI's has null for "not yet" (sglang 0.4), some to the end (GenieX), so it says
+    nothing: `[DONE]` alone ends a whole answer too.
+
+    Attributes:
+        finish: why the answer ended, in the contract's words, once told.
+        usage: what it cost, where the server tells.
+        ended: `[DONE]` has come.
+    """
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._begun = False
+        self.finish: Literal["stop", "length"] | None = None
+        self.usage = Usage()
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[Part]:
+        """Take bytes; return the texts that are complete now.
+
+        Raises:
+            BadStreamError: an event that is none, an error of the server told in the stream.
+            QuestionRefusedError: an error told there that the question is to blame for.
+        """
+        self._held += data
+        *lines, rest = self._held.split(b"\n")
+        self._held = bytearray(rest)
+        if any(len(line) > LINE_BYTES_MAX for line in (*lines, rest)):
+            raise BadStreamError(f"an event of more than {LINE_BYTES_MAX} bytes")
+        told: list[Part] = []
+        for line in lines:
+            field, _, value = bytes(line).rstrip(b"\r").partition(b":")
+            if field == b"data" and not self.ended:
+                self._event(value.strip(), told)
+        return told
+
+    def _event(self, value: bytes, told: list[Part]) -> None:
+        if value == b"[DONE]":
+            self.ended = True
+            if self.finish is None and self._begun:
+                self.finish = "stop"
+            return
+        try:
+            chunk = msgspec.json.decode(value, type=_Chunk)
+        except DECODE_ERRORS as error:
+            raise BadStreamError(f"an event that cannot be read: {str(error)[:100]}") from None
+        if chunk.error is not None:
+            raise _told_in_stream(chunk.error)
+        if chunk.usage is not None:
+            usage = chunk.usage
+            self.usage = Usage(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                cached_tokens=_count(usage.prompt_tokens_details, "cached_tokens"),
+                reasoning_tokens=_count(usage.completion_tokens_details, "reasoning_tokens"),
+            )
+        for choice in chunk.choices[:1]:
+            self._begun = True
+            delta = choice.delta
+            thought = delta.reasoning_content or delta.reasoning
+            if thought:
+                told.append(("reasoning", thought))
+            if delta.content:
+                told.append(("text", delta.content))
+            if choice.finish_reason:
+                self.finish = "length" if choice.finish_reason == "length" else "stop"
+
+
+def refusal(status: int, body: bytes, *, shaped: bool) -> BadStreamError | QuestionRefusedError:
+    """What a status other than 200 means, in a short sentence, and whether the question is to blame for it."""
+    error = _error_of(body)
+    said = "" if error is None else _message(error)
+    reason = f"status {status}{': ' if said else ''}{said}"
+    if status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and error is not None):
+        return QuestionRefusedError(reason, cramped=_is_cramped(error))
+    return BadStreamError(reason)
+
+
+def _told_in_stream(error: object) -> BadStreamError | QuestionRefusedError:
+    """What an error under status 200 means.
+
+    The type that OpenAI, llama.cpp's server and edged give it blames the question; so does vLLM's status.
+    """
+    reason = f"an error in the stream: {_message(error)}"
+    kind, code = (error.get("type"), error.get("code")) if isinstance(error, Mapping) else (None, None)
+    if kind == "invalid_request_error" or code in QUESTION_REFUSED:
+        return QuestionRefusedError(reason, cramped=_is_cramped(error))
+    return BadStreamError(reason)
+
+
+def _is_cramped(error: object) -> bool:
+    """Whether it says that the question has too many tokens, may have too few, or cuts its answer off itself."""
+    if not isinstance(error, Mapping):
+        return False
+    return error.get("code") == "context_length_exceeded" or error.get("param") in OWN_LIMITS
+
+
+def _error_of(body: bytes) -> object:
+    """`error` of a JSON object; None for anything else."""
+    try:
+        told = msgspec.json.decode(body)
+    except DECODE_ERRORS:
+        return None
+    return told.get("error") if isinstance(told, dict) else None
+
+
+def _count(details: Mapping[str, Any] | None, name: str) -> int:
+    value = (details or {}).get(name)
+    return value if isinstance(value, int) and 0 <= value <= 2**53 else 0
+
+
+def _message(error: object) -> str:
+    text = error.get("message", "") if isinstance(error, Mapping) else error
+    return " ".join(str(text).split())[:200]
