@@ -21,6 +21,8 @@ ROOMY, NARROW = 100, 60
 OTHERS_WIDTH, FEW_WIDTH = 54, 31
 """What the other columns take, of a terminal that is not roomy and of a narrow one: the names have the rest."""
 NAME_WIDTH_MIN = 8
+FIGURE_MAX = 1_000_000
+"""No board says more; a node may say anything, and a hundred digits would take the columns of all others."""
 UNCUT = 1000
 """Columns of a pipe, which has none: what stands in it is for `grep`."""
 ORDERS = ("name", "heat", "queue", "speed")
@@ -38,7 +40,7 @@ def ordered(views: Sequence[NodeView], by: str) -> list[NodeView]:
             room_c = health.board.headroom_c
             return (-1000.0 * LEVELS.index(health.level) + (100.0 if room_c is None else room_c), view.name)
         if by == "queue":
-            return (-float(health.queue + health.active), view.name)
+            return (-health.queue - health.active, view.name)
         return (-(health.decode_tokens_per_s or 0.0), view.name)
 
     return sorted(views, key=key)
@@ -104,11 +106,18 @@ def _cells(view: NodeView, name_width: int) -> list[Text]:
         *cells,
         Text(health.level, STYLES.get(health.level, "")),
         Text(temperature(view), old),
-        Text(str(health.queue), old),
-        Text(str(health.active), old),
-        Text("" if speed is None else f"{speed:.1f}", old),
-        Text("" if health.context is None else str(health.context), old),
+        Text(figure(health.queue), old),
+        Text(figure(health.active), old),
+        Text("" if speed is None else figure(speed, 1), old),
+        Text("" if health.context is None else figure(health.context), old),
     ]
+
+
+def figure(value: float, places: int = 0) -> str:
+    """A number in a few columns, whatever it is."""
+    if abs(value) > FIGURE_MAX:
+        return f"{'<-' if value < 0 else '>'}{FIGURE_MAX}"
+    return f"{value:.{places}f}"
 
 
 def standing(view: NodeView) -> Text:
@@ -138,7 +147,7 @@ def temperature(view: NodeView) -> str:
     if hottest is None:
         return ""
     _, temp_c, trip_c = hottest
-    return f"{temp_c:.0f} C" if trip_c is None else f"{temp_c:.0f}/{trip_c:.0f} C"
+    return f"{figure(temp_c)} C" if trip_c is None else f"{figure(temp_c)}/{figure(trip_c)} C"
 
 
 def closer(view: NodeView) -> RenderableType:
@@ -181,13 +190,14 @@ def _add_health(grid: Table, health: Health) -> None:
     if health.reason:
         grid.add_row("heat", Text(one_line(health.reason)))
     for name, zone in health.board.zones.items():
-        trips = ", ".join(f"{trip.kind} {trip.temp_c:.0f}" for trip in zone.trips)
-        now = "no reading" if zone.temp_c is None else f"{zone.temp_c:.1f} C"
+        trips = ", ".join(f"{trip.kind} {figure(trip.temp_c)}" for trip in zone.trips)
+        now = "no reading" if zone.temp_c is None else f"{figure(zone.temp_c, 1)} C"
         grid.add_row("zone", Text(one_line(f"{name}: {now}" + (f" ({trips})" if trips else ""))))
     for clock in health.board.clocks:
         now_hz, top_hz = clock.now_hz, clock.hardware_max_hz
         if now_hz is not None and top_hz is not None:
-            grid.add_row("clock", Text(f"cores {clock.cores}: {now_hz / 1e6:.0f} of {top_hz / 1e6:.0f} MHz"))
+            now, top = (figure(hz // 1_000_000) for hz in (now_hz, top_hz))
+            grid.add_row("clock", Text(f"cores {clock.cores}: {now} of {top} MHz"))
     counts = health.counts
     grid.add_row(
         "questions",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edged.cli.ask import note
 from edged.cli.events import line
-from edged.cli.fleet_table import UNCUT, FleetTable, closer, ordered, paper, temperature
+from edged.cli.fleet_table import ORDERS, UNCUT, FleetTable, closer, ordered, paper, temperature
 from edged.cli.top import Watching
 from edged.client.fleet import Happened, NodeView, happened, views
 from edged.core.news import Board, Health, Trip, Zone
@@ -252,6 +252,28 @@ def test_a_hostile_name_cannot_steer_the_terminal() -> None:
     shown = text(FleetTable(views("edged", latest, {}, 0.0)))
     assert "\x1b" not in shown
     assert "\x1b" not in text(Watching(word="a refuses drain: \x1b[2J").draw([view("a")], "12:00:00"))
+
+
+def test_a_figure_of_many_digits_takes_no_columns_of_others() -> None:
+    """It left no room for the names and the levels of all nodes, or ended `edged top` with an OverflowError."""
+    many = 10**400
+    hot = {"temp_c": 1e300, "trips": [{"kind": "passive", "temp_c": -1e300}]}
+    clock = {"cores": [0], "now_hz": many, "hardware_max_hz": many}
+    health = {
+        "level": "cool",
+        "queue": many,
+        "active": -many,
+        "context": many,
+        "decode_tokens_per_s": 1e300,
+        "board": {"zones": {"soc": hot}, "clocks": [clock]},
+    }
+    latest = said("shed", status=b"online", info={**INFO, "model": MODEL}, health=health)
+    told = views("edged", latest, {}, 0.0)
+    assert told[0].health is not None
+    for by in ORDERS:
+        shown = text(FleetTable(ordered(told, by)), 80)
+        assert all(word in shown for word in ("shed", "online", "cool", ">1000000", "<-1000000")), shown
+    assert ">1000000 of >1000000 MHz" in text(closer(told[0]), 80)
 
 
 def test_what_a_node_says_stays_in_its_line() -> None:
