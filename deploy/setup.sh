@@ -160,6 +160,8 @@ set_up() {
     find_home
     find_python
     (
+        # Ctrl-C: bash comes to this when the program that runs has ended, which may call it a failure.
+        trap 'rm -f "${log:-}"; [ ! -t 2 ] || echo >&2; say "interrupted"; exit 130' INT
         flock 9 # one at a time in a checkout; the subshell's end gives it back
         missing_packages "$@"
         if [ "${#packages[@]}" -gt 0 ]; then

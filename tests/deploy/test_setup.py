@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,41 @@ def test_an_interrupted_installation(tmp_path: Path, name: str) -> None:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
+
+
+SLEEPER = """import pathlib, sys, time
+pathlib.Path(sys.argv[1]).touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:  # as pip does
+    sys.exit("ERROR: Operation cancelled by user")
+"""
+
+
+@pytest.mark.parametrize("step", ['quietly "a step" $run', 'wheel="$($run 2>/dev/null)" || exit 1'])
+def test_a_set_up_that_is_interrupted(step: str, tmp_path: Path) -> None:
+    """Ctrl-C is told as such, whatever the program made of it that ran: it was "this step failed", and code 1."""
+    begun, sleeper = tmp_path / "begun", tmp_path / "sleeper.py"
+    sleeper.write_text(SLEEPER)
+    (tmp_path / ".cache").mkdir()
+    script = f"""set -euo pipefail; . "$1/deploy/setup.sh"; run="$python $root/sleeper.py $root/begun"
+        missing_packages() {{ packages=(); }}; install_edged() {{ {step}; }}; set_up demo; say done"""
+    running = subprocess.Popen(
+        ["env", "--default-signal=INT", "bash", "-c", script, "bash", str(ROOT)],
+        env=os.environ | {"root": str(tmp_path), "HOME": str(tmp_path), "python": sys.executable},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        wait_until(begun.exists)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=WAIT_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+    assert (running.returncode, said.splitlines()[-1]) == (130, "edged: interrupted")
+    assert "failed" not in said
 
 
 @pytest.mark.parametrize("ours", [False, True])
