@@ -111,7 +111,11 @@ def fitted(history: History, question: Question, limit_bytes: int) -> History:
 
 
 def conversation(history: History, question: Question) -> Conversation:
-    """History and question as one list of messages. A system prompt in the question replaces the session's."""
+    """History and question as one list of messages. A system prompt in the question replaces the session's.
+
+    Raises:
+        Refusal: `bad_request`; the question brings a result of a call that stands nowhere before it.
+    """
     system, asked = _apart(question)
     if system is None:
         system = history.system
@@ -120,6 +124,15 @@ def conversation(history: History, question: Question) -> Conversation:
     for kept in history.turns:
         sampled |= {len(messages) + at: tokens for at, tokens in kept.turn.sampled.items()}
         messages += kept.turn.messages
+    called = {call["id"] for message in messages for call in message.tool_calls or ()}
+    for message in asked:
+        called |= {call["id"] for call in message.tool_calls or ()}
+        if _is_result(message) and message.tool_call_id not in called:
+            raise Refusal(
+                "bad_request",
+                f"session {question.session} knows no call {message.tool_call_id}; give the id of one of its "
+                "calls, or ask the question again",
+            )
     return Conversation((*messages, *asked), sampled)
 
 

@@ -129,6 +129,8 @@ def test_call_in_a_session(asking: Device) -> None:
     second = asking.answer(asking.ask(messages=[result], session="s", max_tokens=20, temperature=0), 120)
     assert second.check().replies[0]["history"] == 2
     assert second.last["usage"]["prompt_tokens"] > first.last["usage"]["completion_tokens"]
+    wrong = asking.answer(asking.ask(messages=[{**result, "tool_call_id": "wrong"}], session="s"), 120)
+    assert wrong.check().last["code"] == "bad_request"
 
 
 def test_required_and_cut_short(asking: Device) -> None:

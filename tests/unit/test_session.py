@@ -143,6 +143,19 @@ def test_results_are_not_kept_without_their_calls() -> None:
     assert texts(alone.turns[0].turn.messages) == ["u:and b?", "a:yes"]
 
 
+def test_a_result_of_no_call_is_refused() -> None:
+    """Under a wrong id, or of a call that is forgotten: the model took it for whatever stood before it."""
+    history = session.grown(History(), 1, asked("a"), called("c"), ())
+    with pytest.raises(Refusal, match="session s knows no call d; give the id of one") as refused:
+        session.conversation(history, answering("d"))
+    assert refused.value.code == "bad_request"
+    with pytest.raises(Refusal, match="knows no call c;"):
+        session.conversation(History(), answering("c", "and b?"))
+    own = msgspec.structs.replace(asked("a"), messages=(called("d"), *answering("d").messages))
+    for told in (answering("c"), own):
+        assert session.conversation(history, told).messages[-1].role == "tool"
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_no_result_without_its_call(seed: int) -> None:
     """Whatever is asked, answered, called and trimmed, by the node or by the engine."""
