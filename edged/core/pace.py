@@ -25,10 +25,10 @@ class Pace:
 
     def worked(self, begun: float, ended: float) -> None:
         """Count a pass, by its ends in monotonic seconds."""
-        self._worked_s = max(0.0, ended - begun)
+        self._worked_s = ended - begun
         self._ended = ended
 
     def rest_s(self, now: float) -> float:
         """Seconds until the next pass is due; 0.0 when it is."""
-        share = min(1.0, max(PACE_MIN, self.share))
+        share = max(PACE_MIN, self.share)
         return max(0.0, self._ended + self._worked_s * (1.0 / share - 1.0) - now)

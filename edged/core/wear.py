@@ -26,7 +26,7 @@ class Allowance:
 
     def take(self, size: int, now: float) -> bool:
         """Use `size` bytes of it, if it has them."""
-        gained = self.daily_bytes * max(0.0, now - self.at) / DAY_S
+        gained = self.daily_bytes * (now - self.at) / DAY_S
         self.left_bytes = min(float(self.daily_bytes), self.left_bytes + gained)
         self.at = now
         if size > self.left_bytes:

@@ -36,12 +36,12 @@ def test_share(share: float, passes: list[tuple[float, float]]) -> None:
 def test_change_holds_at_once() -> None:
     """A rest is measured by the pace that holds now, not by the one it began under."""
     pace = Pace(0.5)
-    pace.worked(0.0, 2.0)
-    assert pace.rest_s(2.5) == pytest.approx(1.5)
+    pace.worked(10.0, 12.0)
+    assert pace.rest_s(12.5) == pytest.approx(1.5)
     pace.share = 0.25
-    assert pace.rest_s(2.5) == pytest.approx(5.5)
+    assert pace.rest_s(12.5) == pytest.approx(5.5)
     pace.share = 1.0
-    assert pace.rest_s(2.5) == 0.0
+    assert pace.rest_s(12.5) == 0.0
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 2.0])

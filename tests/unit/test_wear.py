@@ -16,15 +16,9 @@ def test_it_runs_out_and_fills_up() -> None:
     assert allowance.take(300, 0.0)
     assert not allowance.take(501, DAY_S / 2)
     assert allowance.take(500, DAY_S / 2)
+    assert not allowance.take(1, DAY_S / 2)
     assert not allowance.take(1001, 100 * DAY_S)
     assert allowance.take(1000, 100 * DAY_S)
-
-
-def test_a_clock_that_stands_still_gives_nothing() -> None:
-    """Nor does one that goes backwards."""
-    allowance = Allowance(1000, 0.0, 50.0)
-    assert not allowance.take(1, 50.0)
-    assert not allowance.take(1, 0.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.floats(0, 3 * DAY_S)), max_size=40))
