@@ -120,7 +120,7 @@ def test_what_may_be_kept() -> None:
     assert not may_keep(asked, "length", "a", trimmed=False, written=5)
     assert may_keep(bounded, "length", "a", trimmed=False, written=5)
     assert not may_keep(bounded, "length", "a", trimmed=False, written=4), "the context ended it"
-    assert not may_keep(asked, "deadline", "a", trimmed=False, written=5)
+    assert not may_keep(bounded, "deadline", "a", trimmed=False, written=5)
     assert not may_keep(asked, "stop", "a", trimmed=True, written=5)
 
 
@@ -149,7 +149,15 @@ def test_clear_and_narrower_bounds() -> None:
     cache.bound(2, 100_000, 60.0)
     assert [cache.get(name, 1.0) is not None for name in (b"a", b"b", b"c")] == [True, False, True]
     assert cache.clear() == 2
-    assert cache.size_bytes == 0
+    assert (len(cache), cache.size_bytes) == (0, 0)
+
+
+def test_an_answer_beyond_the_bound_pushes_no_other_out() -> None:
+    """It would not stay either: all others would go for nothing."""
+    cache = AnswerCache(10, 2 * OVERHEAD_BYTES, 60.0)
+    cache.put(b"a", kept(), 0.0)
+    cache.put(b"b", kept("x" * 2 * OVERHEAD_BYTES), 0.0)
+    assert cache.get(b"a", 0.0) == kept()
 
 
 STEPS = st.lists(

@@ -31,11 +31,22 @@ def test_one_tries_after_the_pause() -> None:
     assert breaker.allows(PAUSE_S)
     trying = breaker.entered(9)
     assert (trying.state, trying.allows(PAUSE_S + 1)) == ("probing", False)
+    assert trying.retry_after_s(PAUSE_S + 1) > 0
     assert trying.succeeded() == Breaker()
     again = trying.failed(9, PAUSE_S)
     assert not again.allows(PAUSE_S + 2 * PAUSE_S - 0.1)
     assert again.allows(PAUSE_S + 2 * PAUSE_S)
     assert trying.left(9).allows(PAUSE_S)
+
+
+def test_a_server_that_is_gone_for_hours_is_tried_again_and_again() -> None:
+    """The pause doubles up to a bound."""
+    breaker, now = broken(), 0.0
+    for number in range(20):
+        now += PAUSE_MAX_S
+        assert breaker.allows(now)
+        breaker = breaker.entered(number).failed(number, now)
+    assert not breaker.allows(now + PAUSE_MAX_S - 0.1)
 
 
 def test_those_who_passed_before_it_opened_change_nothing() -> None:

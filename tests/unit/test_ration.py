@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edged.core.ration import EACH, TOGETHER, WINDOW_S, Ration
+from edged.core.ration import EACH, TOGETHER, WINDOW_S, Ration, worth_a_line
 
 
 def test_one_in_a_loop() -> None:
@@ -23,3 +23,9 @@ def test_a_new_name_for_each_message() -> None:
     assert len(ration.written) == TOGETHER
     assert ration.takes("d1", WINDOW_S) == 9 * TOGETHER
     assert len(ration.written) == 1
+
+
+def test_what_nobody_mends() -> None:
+    """It is told of one by one at first, then ever more seldom, and for ever, each so many times."""
+    told = [times for times in range(1, 50) if worth_a_line(times, first=3, then_each=16)]
+    assert told == [1, 2, 3, 4, 8, 16, 32, 48]
