@@ -19,18 +19,24 @@ def obj(**more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": INT}, **more}
 
 
+def only(name: str, text: str) -> dict[str, Any]:
+    """An object with one text."""
+    return {"type": "object", "properties": {name: {"const": text}}, "required": [name]}
+
+
 def test_an_object_that_says_nothing_of_further_properties_is_closed() -> None:
     """At every depth: below properties, items, definitions and alternatives."""
     schema = {
         **obj(required=["a"]),
         "properties": {"a": {"type": "array", "items": obj()}, "b": {"anyOf": [obj(), {"type": "null"}]}},
-        "$defs": {"x": obj()},
+        "$defs": {"x": obj(), "y": obj(additionalProperties={"properties": {"c": INT}})},
     }
     shut = closed(schema)
     assert shut["additionalProperties"] is False
     assert shut["properties"]["a"]["items"]["additionalProperties"] is False
     assert shut["properties"]["b"]["anyOf"][0]["additionalProperties"] is False
     assert shut["$defs"]["x"]["additionalProperties"] is False
+    assert shut["$defs"]["y"]["additionalProperties"]["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,11 @@ def test_an_object_that_says_nothing_of_further_properties_is_closed() -> None:
         obj(required=["b"]),
         obj(allOf=[obj()]),
         obj(oneOf=[obj(), obj()]),
+        obj(oneOf=[{"required": ["a"]}, {"required": ["b"]}]),
         {"oneOf": [{"type": "number"}, INT]},
+        {"oneOf": [obj(type=["object", "null"]), {"type": ["null", "string"]}]},
+        {"oneOf": [{"type": "null"}, obj(), obj()]},
+        {"oneOf": [only("a", "x"), only("b", "x")]},
         {"anyOf": [obj()], "oneOf": [obj()]},
         obj(**{"$ref": "#/$defs/x", "$defs": {"x": obj()}}),
         obj(anyOf=[{"$ref": "#/$defs/x"}], **{"$defs": {"x": obj()}}),
@@ -50,10 +60,12 @@ def test_an_object_that_says_nothing_of_further_properties_is_closed() -> None:
         {"type": "object"},
         {"const": {"properties": {}}},
         {"type": "object", "properties": {"not": INT}},
+        {"properties": 5},
+        {"oneOf": 5},
     ],
 )
 def test_what_may_need_other_properties_is_left_alone(schema: dict[str, Any]) -> None:
-    """It said so, or a keyword beside it makes closing unsafe."""
+    """It said so, or a keyword beside it makes closing unsafe, or it is no schema."""
     assert closed(schema) == schema
 
 
