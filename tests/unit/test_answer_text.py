@@ -245,6 +245,13 @@ def test_held_back_until_decided() -> None:
     assert not text.stopped
 
 
+def test_a_model_that_may_think_and_does_not_is_heard_at_once() -> None:
+    """With the first word that cannot become its tag."""
+    text = AnswerText(tags=THINK)
+    assert text.feed(b"<") == []
+    assert text.feed(b"b>") == [("text", "<b>")]
+
+
 def test_after_the_stop() -> None:
     """Nothing follows a stop string."""
     text = AnswerText(("x",))

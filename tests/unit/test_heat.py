@@ -467,7 +467,10 @@ def test_counts_of_one_boot_go_on_after_a_restart() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "boot-1", "boot-1 2 1 1", "boot-1 2 x 1 0", "boot-1 -2 1 1 0", "boot-2 2 1 1 0", "boot-1 2 1 1 0 0"],
+    [
+        *("", "boot-1", "boot-1 2 1 1", "boot-1 2 x 1 0", "boot-1 -2 1 1 0", "boot-2 2 1 1 0"),
+        *("boot-1 2 1 1 0 0", "boot-1 2 1 1 0 x", f"boot-1 {'9' * 5000} 1 1 0"),
+    ],
 )
 def test_counts_begin_anew(line: str) -> None:
     """After another boot, or where the line is damaged."""

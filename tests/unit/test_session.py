@@ -86,7 +86,7 @@ def test_a_full_history() -> None:
     history = talk("a" * 100, "b" * 100, "c" * 100)
     size = history.size_bytes
     assert session.fitted(history, asked("d"), size + 1) is history
-    with pytest.raises(Refusal, match="begin another session") as caught:
+    with pytest.raises(Refusal, match="begin another session, or ask with overflow trim_history") as caught:
         session.fitted(history, asked("d"), size)
     assert caught.value.code == "too_large"
     assert caught.value.details == {"bytes": size + 1, "limit": size}
@@ -139,8 +139,9 @@ def test_results_are_not_kept_without_their_calls() -> None:
         "the calls' turn stays as long as what goes on with it"
     )
     assert session.without_oldest(history, 5) == History()
-    alone = session.grown(History(), 2, told, YES, ())
-    assert texts(alone.turns[0].turn.messages) == ["u:and b?", "a:yes"]
+    for before in (History(), talk("a")):
+        alone = session.grown(before, 2, told, YES, ())
+        assert texts(alone.turns[-1].turn.messages) == ["u:and b?", "a:yes"]
 
 
 def test_a_result_of_no_call_is_refused() -> None:
