@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edged.adapters.http import ollama_shapes, openai_shapes
+from edged.adapters.http import ollama_replies, ollama_requests, openai_replies, openai_requests
 from edged.adapters.http.errors import STATUS, HttpError, of_reply
 from edged.core.parsing import Bounds, Envelope, parse
 from edged.core.topics import Topics
@@ -46,7 +46,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
         "modalities": ["text"],
         "reasoning_effort": "minimal",
     }
-    wish = openai_shapes.chat_wish(body, None)
+    wish = openai_requests.chat_wish(body, None)
     assert wish.client == "ann"
     assert wish.fields == {
         "messages": ASK["messages"],
@@ -73,7 +73,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
 def test_what_would_change_the_answer_is_refused(name: str, value: object, code: str) -> None:
     """And the refusal names the field."""
     with pytest.raises(Refusal) as refused:
-        openai_shapes.chat_wish({**ASK, name: value}, None)
+        openai_requests.chat_wish({**ASK, name: value}, None)
     assert refused.value.code == code
     assert name in refused.value.message
 
@@ -90,7 +90,7 @@ def test_turns() -> None:
         {"role": "user", "content": "e"},
         {"role": "assistant", "reasoning_content": "hm", "tool_calls": []},
     ]
-    wish = openai_shapes.chat_wish({**ASK, "messages": messages}, None)
+    wish = openai_requests.chat_wish({**ASK, "messages": messages}, None)
     assert wish.fields["messages"] == [
         {"role": "system", "content": "be brief\n\nand kind"},
         {"role": "user", "content": "a\nb"},
@@ -102,28 +102,28 @@ def test_turns() -> None:
     ]
     for bad in ([{"type": "image_url", "image_url": {"url": "x"}}], [3]):
         with pytest.raises(Refusal, match="text only"):
-            openai_shapes.chat_wish({**ASK, "messages": [{"role": "user", "content": bad}]}, None)
+            openai_requests.chat_wish({**ASK, "messages": [{"role": "user", "content": bad}]}, None)
     for strange in (["x"], [{"role": "user", "content": "x", "audio": {}}]):
         with pytest.raises(Refusal, match=r"messages\[0\]"):
-            openai_shapes.chat_wish({**ASK, "messages": strange}, None)
+            openai_requests.chat_wish({**ASK, "messages": strange}, None)
 
 
 def test_completions() -> None:
     """One prompt, as text or as a list of one; thinking is not shown."""
-    wish = openai_shapes.completion_wish({"model": "m", "prompt": ["go"], "max_tokens": 3}, "k")
+    wish = openai_requests.completion_wish({"model": "m", "prompt": ["go"], "max_tokens": 3}, "k")
     assert wish.fields == {"stream": False, "prompt": "go", "max_tokens": 3, "reasoning": {"mode": "hide"}}
     assert wish.key == "k"
     with pytest.raises(Refusal):
-        openai_shapes.completion_wish({"model": "m", "prompt": ["a", "b"]}, None)
+        openai_requests.completion_wish({"model": "m", "prompt": ["a", "b"]}, None)
     with pytest.raises(Refusal, match="chat/completions"):  # the answer would be text, and a call was lost
-        openai_shapes.completion_wish({"model": "m", "prompt": "a", "tools": [{"type": "function"}]}, None)
+        openai_requests.completion_wish({"model": "m", "prompt": "a", "tools": [{"type": "function"}]}, None)
     with pytest.raises(Refusal, match="logprobs"):  # 0 asks for those of the tokens themselves
-        openai_shapes.completion_wish({"model": "m", "prompt": "a", "logprobs": 0}, None)
+        openai_requests.completion_wish({"model": "m", "prompt": "a", "logprobs": 0}, None)
 
 
 def test_a_whole_chat_completion() -> None:
     """A deadline is told as a length; tools are in the message; the counts are the engine's."""
-    shape = openai_shapes.ChatShape("1", "edged")
+    shape = openai_replies.ChatShape("1", "edged")
     calls = [{"id": "call_1", "type": "function", "function": {"name": "lamp", "arguments": '{"on":true}'}}]
     told = shape.whole({**DONE, "reasoning": "hm"}, calls)
     [choice] = told["choices"]
@@ -149,7 +149,7 @@ def test_a_whole_chat_completion() -> None:
 def test_what_is_too_long(details: dict[str, Any], param: str | None) -> None:
     """Programs that hear of the context shorten the conversation: in vain, where `max_tokens` or `stop` cut it."""
     reply = {"type": "error", "code": "too_long", "message": "too long", "details": details}
-    told = openai_shapes.error_body(of_reply(reply))["error"]
+    told = openai_replies.error_body(of_reply(reply))["error"]
     assert (told["code"], told["param"]) == ("too_long" if param else "context_length_exceeded", param)
 
 
@@ -173,7 +173,7 @@ def test_ollama_requests() -> None:
             {"role": "tool", "content": "done", "tool_name": "lamp"},
         ],
     }
-    wish = ollama_shapes.chat_wish(body, None)
+    wish = ollama_requests.chat_wish(body, None)
     assert wish is not None
     assert wish.fields["stream"] is True
     assert (wish.fields["max_tokens"], wish.fields["temperature"]) == (5, 0)
@@ -182,8 +182,8 @@ def test_ollama_requests() -> None:
     _, call, result = wish.fields["messages"]
     assert call["tool_calls"][0]["function"] == {"name": "lamp", "arguments": '{"on":1}'}
     assert result["tool_call_id"] == call["tool_calls"][0]["id"]
-    assert ollama_shapes.chat_wish({"model": "m", "messages": []}, None) is None
-    assert ollama_shapes.generate_wish({"model": "m", "prompt": ""}, None) is None
+    assert ollama_requests.chat_wish({"model": "m", "messages": []}, None) is None
+    assert ollama_requests.generate_wish({"model": "m", "prompt": ""}, None) is None
 
 
 def test_a_history_that_home_assistant_has_cut() -> None:
@@ -192,25 +192,25 @@ def test_a_history_that_home_assistant_has_cut() -> None:
     result = {"role": "tool", "content": "{}"}
     system, asked = {"role": "system", "content": "x"}, {"role": "user", "content": "and the yard?"}
     silent = {"role": "assistant", "thinking": "hm"}
-    wish = ollama_shapes.chat_wish({**ASK, "messages": [system, result, silent, asked]}, None)
+    wish = ollama_requests.chat_wish({**ASK, "messages": [system, result, silent, asked]}, None)
     assert wish is not None
     assert wish.fields["messages"] == [system, {"role": "assistant", "content": ""}, asked]
     payload = msgspec.json.encode(wish.fields)
     assert (
         parse(payload, Envelope("http:-", "q1"), Topics("edged", "n1"), Bounds()).messages[-1].role == "user"
     )
-    whole = ollama_shapes.chat_wish(
+    whole = ollama_requests.chat_wish(
         {**ASK, "messages": [asked, call, result, result, asked, call, result]}, None
     )
     assert whole is not None
     assert [turn["role"] for turn in whole.fields["messages"]] == ["user", "assistant", "tool"] * 2
     with pytest.raises(Refusal, match="no call before"):
-        ollama_shapes.chat_wish({**ASK, "messages": [asked, result]}, None)
+        ollama_requests.chat_wish({**ASK, "messages": [asked, result]}, None)
 
 
 def test_what_ollama_says_itself_of_what_is_not_set() -> None:
     """Its defaults of -1, which programs write out, ask for what comes without them."""
-    wish = ollama_shapes.chat_wish({**ASK, "options": {"seed": -1, "num_predict": -1}}, None)
+    wish = ollama_requests.chat_wish({**ASK, "options": {"seed": -1, "num_predict": -1}}, None)
     assert wish is not None
     assert wish.fields == {"stream": True, "messages": ASK["messages"]}
 
@@ -220,10 +220,10 @@ def test_a_line_is_one_line_to_python(end: str) -> None:
     """Ends of lines that JSON leaves as they are cut no stream in two, and come out of it as they went in."""
     text = f"a{end}b"
     lines = [
-        ollama_shapes.OllamaChat("m").part("text", text),
-        ollama_shapes.OllamaGenerate("m").part("reasoning", text),
-        ollama_shapes.OllamaChat("m").error(HttpError(500, "internal", text)),
-        openai_shapes.ChatShape("1", "m").part("text", text),
+        ollama_replies.OllamaChat("m").part("text", text),
+        ollama_replies.OllamaGenerate("m").part("reasoning", text),
+        ollama_replies.OllamaChat("m").error(HttpError(500, "internal", text)),
+        openai_replies.ChatShape("1", "m").part("text", text),
     ]
     for line in lines:
         [told] = line.decode().strip().splitlines()
@@ -248,17 +248,17 @@ def test_a_line_is_one_line_to_python(end: str) -> None:
 def test_ollama_refusals(more: dict[str, Any]) -> None:
     """What would change the answer, or is no shape of Ollama's."""
     with pytest.raises(Refusal):
-        ollama_shapes.chat_wish({**ASK, **more}, None)
+        ollama_requests.chat_wish({**ASK, **more}, None)
 
 
 def test_ollama_replies() -> None:
     """Times in nanoseconds, arguments as an object."""
-    shape = ollama_shapes.OllamaChat("m")
+    shape = ollama_replies.OllamaChat("m")
     calls = [{"id": "c", "type": "function", "function": {"name": "lamp", "arguments": '{"on":true}'}}]
     told = shape.whole(DONE, calls)
     assert told["message"]["tool_calls"] == [{"function": {"name": "lamp", "arguments": {"on": True}}}]
     assert (told["eval_duration"], told["prompt_eval_count"], told["done"]) == (300_000_000, 9, True)
-    assert ollama_shapes.arguments_of("{broken") == {}
+    assert ollama_replies.arguments_of("{broken") == {}
 
 
 JSON = st.recursive(
@@ -267,16 +267,16 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = sorted(
-    openai_shapes.PASSED
-    | openai_shapes.OWN
-    | openai_shapes.READ
-    | openai_shapes.HARMLESS
-    | openai_shapes.NEUTRAL.keys()
-    | ollama_shapes.CHAT
-    | ollama_shapes.GENERATE
+    openai_requests.PASSED
+    | openai_requests.OWN
+    | openai_requests.READ
+    | openai_requests.HARMLESS
+    | openai_requests.NEUTRAL.keys()
+    | ollama_requests.CHAT
+    | ollama_requests.GENERATE
 )
 TURN = st.dictionaries(
-    st.sampled_from(sorted(openai_shapes.MESSAGE | ollama_shapes.MESSAGE)), JSON, max_size=4
+    st.sampled_from(sorted(openai_requests.MESSAGE | ollama_requests.MESSAGE)), JSON, max_size=4
 )
 
 
@@ -284,17 +284,17 @@ TURN = st.dictionaries(
 @given(
     st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5),
     st.none() | st.lists(TURN, max_size=3),
-    st.none() | st.dictionaries(st.sampled_from(sorted(ollama_shapes.OPTIONS_NEUTRAL)) | st.text(), JSON),
+    st.none() | st.dictionaries(st.sampled_from(sorted(ollama_requests.OPTIONS_NEUTRAL)) | st.text(), JSON),
 )
 def test_any_body(body: dict[str, Any], messages: list[Any] | None, options: dict[str, Any] | None) -> None:
     """Any JSON is a question or a refusal."""
     body |= {} if messages is None else {"messages": messages}
     body |= {} if options is None else {"options": options}
     for wish in (
-        openai_shapes.chat_wish,
-        openai_shapes.completion_wish,
-        ollama_shapes.chat_wish,
-        ollama_shapes.generate_wish,
+        openai_requests.chat_wish,
+        openai_requests.completion_wish,
+        ollama_requests.chat_wish,
+        ollama_requests.generate_wish,
     ):
         try:
             wished = wish(body, None)
@@ -310,6 +310,6 @@ def test_every_code_has_a_status() -> None:
     assert (error.status, error.headers) == (429, {"retry-after": "2", "retry-after-ms": "1500"})
     assert of_reply({"type": "cancelled"}).status == 503
     assert (
-        openai_shapes.error_body(HttpError(404, "model_not_found", "no"))["error"]["type"]
+        openai_replies.error_body(HttpError(404, "model_not_found", "no"))["error"]["type"]
         == "not_found_error"
     )

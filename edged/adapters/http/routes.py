@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from edged.core import exposition
 from edged.errors import DECODE_ERRORS, Refusal
 
-from . import ollama_shapes, openai_shapes
+from . import ollama_replies, ollama_requests, openai_replies, openai_requests
 from .answering import Answering
 from .asking import Node, Wish
 from .errors import HttpError, crowded, of_refusal
@@ -58,23 +58,23 @@ class Routes:
     def application(self) -> Starlette:
         """The ASGI application."""
         ask = [
-            ("/v1/chat/completions", self._chat, openai_shapes.error_body),
-            ("/v1/completions", self._completions, openai_shapes.error_body),
-            ("/api/chat", self._ollama_chat, ollama_shapes.error_body),
-            ("/api/generate", self._ollama_generate, ollama_shapes.error_body),
-            ("/api/show", self._ollama_show, ollama_shapes.error_body),
+            ("/v1/chat/completions", self._chat, openai_replies.error_body),
+            ("/v1/completions", self._completions, openai_replies.error_body),
+            ("/api/chat", self._ollama_chat, ollama_replies.error_body),
+            ("/api/generate", self._ollama_generate, ollama_replies.error_body),
+            ("/api/show", self._ollama_show, ollama_replies.error_body),
         ]
         read = [
-            ("/v1/models", self._models, openai_shapes.error_body),
-            ("/v1/models/{name:path}", self._model, openai_shapes.error_body),
-            ("/api/tags", self._ollama_tags, ollama_shapes.error_body),
-            ("/api/ps", self._ollama_tags, ollama_shapes.error_body),
-            ("/metrics", self._metrics, openai_shapes.error_body),
+            ("/v1/models", self._models, openai_replies.error_body),
+            ("/v1/models/{name:path}", self._model, openai_replies.error_body),
+            ("/api/tags", self._ollama_tags, ollama_replies.error_body),
+            ("/api/ps", self._ollama_tags, ollama_replies.error_body),
+            ("/metrics", self._metrics, openai_replies.error_body),
         ]
         open_to_all = [
-            ("/health", self._health, openai_shapes.error_body),
-            ("/api/version", self._ollama_version, ollama_shapes.error_body),
-            ("/", self._root, openai_shapes.error_body),
+            ("/health", self._health, openai_replies.error_body),
+            ("/api/version", self._ollama_version, ollama_replies.error_body),
+            ("/", self._root, openai_replies.error_body),
         ]
         routes = [Route(path, self._guarded(f, shape), methods=["POST"]) for path, f, shape in ask]
         routes += [Route(path, self._guarded(f, shape), methods=["GET"]) for path, f, shape in read]
@@ -194,15 +194,15 @@ class Routes:
     async def _chat(self, request: Request) -> Response:
         body = await self._body(request)
         model = self._asked_model(body)
-        wish = self._sent_on(model, openai_shapes.chat_wish(body, self._wish_key(request)))
-        shape = openai_shapes.ChatShape(_request_id(), model, openai_shapes.wants_usage(body))
+        wish = self._sent_on(model, openai_requests.chat_wish(body, self._wish_key(request)))
+        shape = openai_replies.ChatShape(_request_id(), model, openai_requests.wants_usage(body))
         return Answering(self._node, wish, shape)
 
     async def _completions(self, request: Request) -> Response:
         body = await self._body(request)
         model = self._asked_model(body)
-        wish = self._sent_on(model, openai_shapes.completion_wish(body, self._wish_key(request)))
-        shape = openai_shapes.CompletionShape(_request_id(), model, openai_shapes.wants_usage(body))
+        wish = self._sent_on(model, openai_requests.completion_wish(body, self._wish_key(request)))
+        shape = openai_replies.CompletionShape(_request_id(), model, openai_requests.wants_usage(body))
         return Answering(self._node, wish, shape)
 
     async def _models(self, request: Request) -> Response:
@@ -218,17 +218,17 @@ class Routes:
 
     async def _ollama_chat(self, request: Request) -> Response:
         body = await self._body(request)
-        shape = ollama_shapes.OllamaChat(self._asked_model(body))
-        wish = ollama_shapes.chat_wish(body, self._wish_key(request))
+        shape = ollama_replies.OllamaChat(self._asked_model(body))
+        wish = ollama_requests.chat_wish(body, self._wish_key(request))
         return self._answer(wish, shape)
 
     async def _ollama_generate(self, request: Request) -> Response:
         body = await self._body(request)
-        shape = ollama_shapes.OllamaGenerate(self._asked_model(body))
-        wish = ollama_shapes.generate_wish(body, self._wish_key(request))
+        shape = ollama_replies.OllamaGenerate(self._asked_model(body))
+        wish = ollama_requests.generate_wish(body, self._wish_key(request))
         return self._answer(wish, shape)
 
-    def _answer(self, wish: Wish | None, shape: ollama_shapes.OllamaChat) -> Response:
+    def _answer(self, wish: Wish | None, shape: ollama_replies.OllamaChat) -> Response:
         if wish is None:
             return JSONResponse(shape.loaded())
         return Answering(self._node, self._sent_on(shape.model, wish), shape)
@@ -236,12 +236,12 @@ class Routes:
     async def _ollama_show(self, request: Request) -> Response:
         body = await self._body(request)
         self._asked_model({"model": body.get("model") or body.get("name")})
-        return JSONResponse(ollama_shapes.show(self._node.info()))
+        return JSONResponse(ollama_replies.show(self._node.info()))
 
     async def _ollama_tags(self, request: Request) -> Response:
         del request
         info = self._node.info()
-        return JSONResponse({"models": [ollama_shapes.model_card(name, info) for name in self._names()]})
+        return JSONResponse({"models": [ollama_replies.model_card(name, info) for name in self._names()]})
 
     async def _ollama_version(self, request: Request) -> Response:
         del request
@@ -307,5 +307,5 @@ async def no_place(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _error_body(path: str, error: HttpError) -> Mapping[str, Any]:
     if path.startswith("/api/"):
-        return ollama_shapes.error_body(error)
-    return openai_shapes.error_body(error)
+        return ollama_replies.error_body(error)
+    return openai_replies.error_body(error)
