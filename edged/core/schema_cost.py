@@ -21,6 +21,7 @@ PATTERNS_MAX = 5
 """For one text: milliseconds."""
 MULTIPLES_MAX = 100_000
 """The numbers of all `multipleOf`, and the product of those for one value."""
+_DIGITS_MAX = 9
 _CEILING = 1 << 40
 """No count goes on beyond this: references may double it at each level."""
 _BESIDE = frozenset(
@@ -120,8 +121,10 @@ class _Count:
 def at(schema: object, ref: str) -> object:
     """What a JSON pointer (RFC 6901) of the form `#/...` leads to; None for nothing."""
     for name in ref[2:].split("/"):
-        if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
-            schema = schema[int(name)]
+        if isinstance(schema, list):
+            # Of thousands of digits Python makes no number (`sys.set_int_max_str_digits`).
+            place = int(name) if name.isdecimal() and len(name) <= _DIGITS_MAX else len(schema)
+            schema = schema[place] if place < len(schema) else None
         elif isinstance(schema, dict):
             schema = schema.get(name.replace("~1", "/").replace("~0", "~"))
         else:
@@ -167,4 +170,4 @@ def _modulus(multiple: object) -> int:
         return min(_CEILING, abs(multiple))
     _, digits, exponent = Decimal(repr(abs(multiple))).as_tuple()
     whole = int("".join(map(str, digits)))
-    return min(_CEILING, whole * int(10 ** max(0, min(12, int(exponent)))))
+    return min(_CEILING, whole * int(10 ** max(0, int(exponent))))

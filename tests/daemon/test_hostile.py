@@ -64,6 +64,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "half a token": (b'{"prompt": "x", "max_tokens": 1.5}', "bad_request"),
     "true tokens": (b'{"prompt": "x", "max_tokens": true}', "bad_request"),
     "too many digits": (b'{"prompt": "x", "max_tokens": ' + b"9" * 5000 + b"}", "bad_request"),
+    "a place with too many digits": (
+        b'{"prompt": "x", "response_format": {"type": "json_schema", "json_schema": {"schema": {"anyOf": [{}], '
+        b'"$ref": "#/anyOf/' + b"9" * 5000 + b'"}}}}',
+        "bad_request",
+    ),
     "a negative deadline": (b'{"prompt": "x", "deadline_ms": -1}', "bad_request"),
     "a deadline of years": (b'{"prompt": "x", "deadline_ms": 99999999999}', "bad_request"),
     "an endless temperature": (b'{"prompt": "x", "temperature": 1e999}', "bad_request"),

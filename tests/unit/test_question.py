@@ -174,6 +174,9 @@ def test_damaged_questions(fields: dict[str, Any], at: int, junk: bytes) -> None
         b'{"prompt":"a","temperature":0.' + b"1" * 65_000 + b"}",
         b'{"prompt":"a","temperature":1e999}',
         b'{"prompt":"a","temperature":1e-999999999}',
+        b'{"prompt":"a","response_format":{"type":"json_schema","json_schema":{"schema":{"anyOf":[{}],"$ref":"#/anyOf/'
+        + b"9" * 5000
+        + b'"}}}}',
         b'{"prompt":"a","temperature":NaN}',
         b'{"prompt":"a","temperature":-Infinity}',
         b"{" + b",".join(b'"k%d":1' % n for n in range(5000)) + b"}",

@@ -40,6 +40,8 @@ BOMBS: list[dict[str, Any]] = [
     YEAR,
     {"properties": {"a": {"items": YEAR}}},
     {"properties": {f"a{at}": {"multipleOf": 90_001 + at} for at in range(300)}},
+    {"properties": {"const": YEAR}},
+    {"anyOf": [{"multipleOf": 50_001}, {"multipleOf": 50_002}]},
     {"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]},
     {"items": {"multipleOf": 97}, "allOf": [{"items": {"multipleOf": 9973}}]},
     {"multipleOf": 9001, "anyOf": [{"minimum": at} for at in range(300)]},
@@ -142,3 +144,9 @@ def test_references_that_go_round_or_on_and_on() -> None:
     long = {f"d{at}": {"$ref": f"#/$defs/d{at + 1}"} for at in range(2000)}
     assert cost({"$defs": long, "$ref": "#/$defs/d0"}).objection
     assert cost({"$ref": "#", **PATTERN}).patterns == 2  # counted once more: never too few
+
+
+@pytest.mark.parametrize("place", ["1", "first", "9" * 5000])
+def test_a_reference_to_a_place_that_is_not_there(place: str) -> None:
+    """It may mean all that there is; a number too long for Python ended the daemon."""
+    assert cost({"anyOf": [PATTERN], "$ref": f"#/anyOf/{place}"}).patterns == 2
