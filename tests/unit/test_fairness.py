@@ -104,6 +104,20 @@ def test_what_was_had_while_nobody_waited_is_no_debt() -> None:
     assert chosen.client == "calm"
 
 
+def test_who_comes_back_while_others_wait_has_had_what_it_had() -> None:
+    """Asking one question at a time is no way past the others; an engine without a question forgets all."""
+    ledger = TokenLedger()
+    ledger.comes("quick", "normal", first=True)
+    ledger.begins("quick", "normal")
+    ledger.comes("calm", "normal", first=False)
+    ledger.add("quick", 3000)
+    ledger.comes("quick", "normal", first=False)
+    assert ledger.served == {"quick": 3000, "calm": 0}
+    ledger.comes("quick", "normal", first=True)
+    ledger.comes("calm", "normal", first=False)
+    assert ledger.served.get("quick", 0) == ledger.served["calm"] == 0
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3000), st.booleans()), max_size=60))
 def test_who_comes_waits_for_one_question_of_each_other(history: list[tuple[str, int, bool]]) -> None:
     """At most, whatever was before, and however fast the others ask; and does the same for them."""
@@ -136,8 +150,12 @@ def test_old_use_is_forgotten() -> None:
     ledger = TokenLedger(half_life_tokens=100)
     ledger.add("a", 60)
     ledger.add("b", 1)
+    ledger.begins("a", "normal")
     ledger.add("a", 39)
     assert ledger.served == {"a": 49.5}
+    assert ledger.standing("new", "normal") == 30
+    ledger.add("a", 99)
+    assert ledger.served == {"a": 148.5}
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 500)), max_size=300))

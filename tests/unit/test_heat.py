@@ -137,6 +137,24 @@ def test_rise_lifts_the_level_early() -> None:
     assert "25 s" in verdict.reason
 
 
+def test_a_steep_rise_makes_a_warm_board_hot_early() -> None:
+    """At the second reading from which it would be at the trip within seconds."""
+    board = Watched()
+    for n in range(7):
+        board.read(vitals(45.0 + 5.0 * n))
+    assert [verdict.level for verdict in board.verdicts[-2:]] == ["warm", "hot"]
+    assert board.verdicts[-1].trip_in_s == pytest.approx(4.0)
+
+
+def test_a_slow_rise_lifts_no_level() -> None:
+    """The trip is minutes away."""
+    board = Watched()
+    for n in range(30):
+        board.read(vitals(40.0 + 0.4 * n))
+    assert board.verdicts[-1].trip_in_s == pytest.approx(167.0)
+    assert board.levels == ["cool"]
+
+
 @pytest.mark.parametrize("interval_s", [0.2, 2.0, 6.0, 7.0, 10.0])
 def test_a_rise_is_seen_at_every_interval(interval_s: float) -> None:
     """Also where the board is read so seldom that a window of some seconds holds two readings."""

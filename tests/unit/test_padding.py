@@ -60,6 +60,7 @@ def test_one_slow_pass_decides_nothing() -> None:
     """Something else ran on the machine for a moment."""
     slow = {1, 3}
     assert all(learn(lambda n, padded: 9.0 if n in slow else 0.1 if padded else 0.15, 30)[10:])
+    assert not any(learn(lambda n, _padded: 9.0 if n == 0 else 0.1, 30)[10:])
 
 
 def test_tries_again_after_a_while() -> None:

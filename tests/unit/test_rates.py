@@ -61,6 +61,25 @@ def test_short_reads_do_not_count() -> None:
     assert rates.read_s == 0.0
 
 
+def test_a_pass_with_drafts_counts_by_what_it_wrote() -> None:
+    """Six tokens of two answers in 0.3 s are as three passes of 0.1 s."""
+    rates = Rates()
+    rates.drafted(0.3, answers=2, written=6)
+    assert rates.step_s == pytest.approx(0.1)
+    assert rates.written_per_s == pytest.approx(20)
+
+
+def test_reading_follows_the_cores_at_once() -> None:
+    """Also where a question would be refused, which goes by the last passes; or by what is expected before any."""
+    rates = Rates()
+    rates.expect(0.1, 0.02)
+    assert rates.kinder().work_s(read=1, write=1) == pytest.approx(0.12)
+    rates = Rates()
+    rates.passed(0.5, written=0, read=50)
+    rates.cores_changed(0.5)
+    assert rates.read_s == rates.kinder().read_s == pytest.approx(0.02)
+
+
 def test_answers() -> None:
     """The length of an average answer moves with those that were finished."""
     rates = Rates()
