@@ -8,6 +8,7 @@ import msgspec
 
 from edged.core.schema_closed import LITERALS, closed
 from edged.core.schema_cost import NAMED, at, cost
+from edged.core.schema_endless import endless
 from edged.errors import Refusal
 
 SCHEMA_BYTES_MAX = 16 * 1024
@@ -54,7 +55,7 @@ def checked(schema: dict[str, Any], where: str) -> str:
     """A device's schema as JSON text, if it is within bounds.
 
     Raises:
-        Refusal: `bad_request`, with `where` in front.
+        Refusal: `bad_request`, with `where` in front; it is too large, costs too much, or no value of it can end.
     """
     if _depth(schema) > SCHEMA_DEPTH_MAX:
         raise Refusal("bad_request", f"{where}: the schema is nested deeper than {SCHEMA_DEPTH_MAX}")
@@ -67,6 +68,11 @@ def checked(schema: dict[str, Any], where: str) -> str:
         )
     if objection := cost(schema).objection:
         raise Refusal("bad_request", f"{where}: {objection}")
+    if endless(schema):
+        raise Refusal(
+            "bad_request",
+            f"{where}: the schema requires itself, so no answer could end; let that part be left out, or be null",
+        )
     return msgspec.json.encode(closed(schema)).decode()
 
 

@@ -38,14 +38,14 @@ def closed(schema: Schema) -> Schema:
     lost. Schemas with keywords under which that need not hold (`OPEN_KEYWORDS`) are left as they are, and so are
     those that put a reference, or alternatives of both kinds, beside something else that they say of an object.
     """
-    objects = [*_objects(schema)]
+    objects = [*objects_in(schema)]
     if any(one.keys() & OPEN_KEYWORDS or not _may_close(schema, one) for one in objects):
         return schema
     shut: Schema = _shut(schema, frozenset())
     return shut
 
 
-def _objects(value: object) -> Iterator[Schema]:
+def objects_in(value: object) -> Iterator[Schema]:
     """All objects in it; a property's name that is a keyword's counts as one, which only leaves more alone."""
     layer = [value]
     while layer:
@@ -95,7 +95,7 @@ def _may_close(root: Schema, one: Schema) -> bool:
     if len(ways) > 1 or ("oneOf" in ways and not _exclude_each_other(root, one["oneOf"])):
         return False
     referring = any(
-        "$ref" in each for way in ways for each in ([one] if way == "$ref" else _objects(one[way]))
+        "$ref" in each for way in ways for each in ([one] if way == "$ref" else objects_in(one[way]))
     )
     return not (referring and _spoken_of(one))
 
