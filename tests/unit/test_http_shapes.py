@@ -68,6 +68,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
         *[("presence_penalty", 0.5, "unsupported"), ("logit_bias", {"1": 2}, "unsupported")],
         *[("top_k", 40, "unsupported"), ("min_p", 0.1, "unsupported"), ("audio", {}, "unsupported")],
         *[("functions", [{}], "unsupported"), ("mirostat", 1, "bad_request"), ("prompt", "x", "bad_request")],
+        *[("stream", "true", "bad_request"), ("stream", 1, "bad_request")],
     ],
 )
 def test_what_would_change_the_answer_is_refused(name: str, value: object, code: str) -> None:
@@ -243,6 +244,7 @@ def test_a_line_is_one_line_to_python(end: str) -> None:
         {"messages": [{"role": "assistant", "tool_calls": [3]}]},
         {"frob": 1},
         {"logprobs": True},
+        {"stream": "false"},
     ],
 )
 def test_ollama_refusals(more: dict[str, Any]) -> None:

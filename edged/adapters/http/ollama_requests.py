@@ -14,7 +14,7 @@ import msgspec
 from edged.errors import Refusal
 
 from .asking import Wish
-from .openai_requests import is_one_of
+from .openai_requests import is_one_of, streams
 
 OPTIONS = {
     "num_predict": "max_tokens",
@@ -91,7 +91,7 @@ def generate_wish(body: Mapping[str, Any], key: str | None) -> Wish | None:
 
 
 def _common(body: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"stream": body.get("stream") is not False}
+    fields: dict[str, Any] = {"stream": streams(body, unasked=True)}
     unknown = sorted(name for name, value in body.items() if value is not None and name not in known)
     if unknown:
         raise Refusal("bad_request", f"unknown field {unknown[0][:80]!a}; leave it out")

@@ -120,7 +120,7 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
                 raise Refusal("unsupported", f"{name} is not supported by this node; leave it out")
         else:
             raise Refusal("bad_request", f"unknown field {name[:80]!a}; leave it out")
-    fields["stream"] = body.get("stream") is True
+    fields["stream"] = streams(body, unasked=False)
     most = body.get("max_completion_tokens")
     most = body.get("max_tokens") if most is None else most
     if most is not None:
@@ -129,6 +129,16 @@ def _common(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(effort, str) and effort in EFFORT_NONE:
         fields.setdefault("reasoning", {"budget": 0})
     return fields
+
+
+def streams(body: Mapping[str, Any], *, unasked: bool) -> bool:
+    """Whether the answer is to come in pieces; `unasked`: where the request says nothing of it."""
+    stream = body.get("stream")
+    if stream is None:
+        return unasked
+    if not isinstance(stream, bool):
+        raise Refusal("bad_request", "stream must be true or false")
+    return stream
 
 
 def is_one_of(value: object, neutral: tuple[object, ...]) -> bool:
