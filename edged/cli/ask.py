@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import unicodedata
+from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -290,7 +291,7 @@ def _standard_input() -> str:
 
 def _schema(file: Path) -> Any:  # noqa: ANN401 - any JSON value is a schema
     try:
-        told = msgspec.json.decode(file.read_bytes())
+        told = msgspec.json.decode(file.read_bytes().removeprefix(BOM_UTF8))
     except DECODE_ERRORS as error:
         raise typer.BadParameter(f"{file} is no JSON: {error}", param_hint="--schema") from error
     if isinstance(told, dict) and isinstance(told.get("schema"), dict) and "type" not in told:

@@ -110,7 +110,11 @@ def password(file: Path | None) -> str | None:
     """The password that stands in a file, without the line's end."""
     if file is None:
         return None
-    return read_open(file, SECRET_BYTES_MAX).decode().removesuffix("\n").removesuffix("\r")
+    try:
+        text = read_open(file, SECRET_BYTES_MAX).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{file} is not UTF-8", param_hint="--password-file") from None
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def choose(client: Client, node: str | None) -> str:

@@ -56,7 +56,7 @@ def secret(key: str, name: Path) -> str:
     """
     path = credential(name, Path())
     try:
-        return read(path, SECRET_BYTES_MAX).decode()
+        return read(path, SECRET_BYTES_MAX).decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or "cannot be read"
         raise SettingsError(

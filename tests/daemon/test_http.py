@@ -225,6 +225,12 @@ def test_what_a_request_may_look_like(served: Served) -> None:
     assert not served.node.log("library_message"), "two lines of each request of Java's client"
 
 
+def test_a_byte_order_mark_before_a_body(served: Served) -> None:
+    """Windows' editors write one, and over MQTT it does no harm: it was "malformed: invalid character (byte 0)"."""
+    body = b'\xef\xbb\xbf{"model": "edged", "prompt": "tokens=3 x"}'
+    assert served.http.post("/v1/completions", content=body).json()["choices"][0]["text"] == "w0 w1 w2 "
+
+
 def test_an_empty_line_behind_a_body(served: Served) -> None:
     """As sketches send it that `println` a body: it is no request, and was answered with 400 and the end."""
     body = b'{"model": "edged", "prompt": "tokens=3 x"}'

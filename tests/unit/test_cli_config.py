@@ -299,6 +299,31 @@ def test_standard_input_that_is_no_utf_8_is_told() -> None:
     assert b"standard input is not UTF-8: byte 4 is 0xe9" in asked.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "content", "code", "words"),
+    [
+        ("--password-file", "hunter2".encode("utf-16"), 2, "password is not UTF-8"),
+        ("--schema", b'\xef\xbb\xbf{"type": "integer"}', 75, "nothing listens there"),
+    ],
+)
+def test_a_file_that_windows_wrote(
+    tmp_path: Path, option: str, content: bytes, code: int, words: str
+) -> None:
+    """Its byte order mark does no harm, and another encoding is told with the file's name."""
+    (tmp_path / "password").write_bytes(content)
+    asked = subprocess.run(
+        [sys.executable, "-m", "edged", "ask", "x", "--port", "1", "--username", "u", option, "password"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(CONFIGS.parent), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert asked.returncode == code, asked.stderr
+    assert words in asked.stderr
+
+
 def test_only_the_asked_command_is_imported() -> None:
     """One command does not wait for what another imports."""
     program = (

@@ -381,7 +381,13 @@ def test_core_set(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "password"), [(b"correct horse\n", "correct horse"), (b"two\n\n", "two\n"), (b"", "")]
+    ("raw", "password"),
+    [
+        (b"correct horse\n", "correct horse"),
+        (b"two\n\n", "two\n"),
+        (b"\xef\xbb\xbfbattery\r\n", "battery"),
+        (b"", ""),
+    ],
 )
 def test_password(file: Path, raw: bytes, password: str) -> None:
     """The password is the file's content less one final newline, and stands nowhere in the settings."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -144,7 +145,7 @@ class Routes:
         except TimeoutError:
             raise HttpError(408, "bad_request", f"the body did not come within {BODY_S:g} s") from None
         try:
-            return msgspec.json.decode(data, type=dict[str, Any])
+            return msgspec.json.decode(data.removeprefix(BOM_UTF8), type=dict[str, Any])
         except DECODE_ERRORS as error:
             raise HttpError(400, "bad_request", f"the body is no JSON object: {str(error)[:120]}") from None
 
