@@ -11,6 +11,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
@@ -96,6 +97,11 @@ def is_no_room(error: OSError) -> bool:
     return error.filename is None and error.errno in NO_ROOM
 
 
+def _tell(text: str) -> None:
+    with suppress(OSError):  # it may go to the same full disk
+        print(text, file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and ends the process.
 
@@ -110,17 +116,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _reflow_all(app)
         app(given, prog_name="edged")
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        _tell(str(error))
         sys.exit(os.EX_CONFIG)
     except NotNowError as error:
-        print(error, file=sys.stderr)
+        _tell(str(error))
         sys.exit(os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(EX_INTERRUPTED)
     except OSError as error:
         if not is_no_room(error):
             raise
-        print(f"edged: what it prints cannot be written: {error.strerror}; make room there", file=sys.stderr)
+        _tell(f"edged: what it prints cannot be written: {error.strerror}; make room there")
         sys.exit(os.EX_IOERR)
     except SystemExit as ended:
         # rich and typer end with 1 there, which means other things.

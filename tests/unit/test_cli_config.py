@@ -272,6 +272,22 @@ def test_a_full_disk_is_told_in_one_line(command: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [("config schema", 74), ("config check none.toml", 78), ("nodes --port 1", 74)]
+)
+def test_a_log_on_a_full_disk(command: str, code: int) -> None:
+    """Both streams in one file: that the line on it finds no room either ended in a traceback, and code 1."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "edged", *command.split()],
+            stdout=full,
+            stderr=full,
+            check=False,
+            timeout=60,
+        )
+    assert ended.returncode == code
+
+
 def test_no_columns_are_no_reason_to_print_nothing() -> None:
     """With COLUMNS=0 the doctor's screen, tables and answers were empty."""
     assert edged("doctor", "--quick", COLUMNS="0").stdout == edged("doctor", "--quick").stdout != ""
