@@ -153,7 +153,10 @@ class AnswerText:
         if self._call_begins(out, last=last):
             return
         # The one that is complete first, and of several the longest: as if the text came by the character.
-        found = [(at + len(word), at) for word in self._stop if (at := self._held.find(word)) >= 0]
+        # One within what may become a tool call waits for that: as in a call, where none is looked for.
+        call = 0 if last or not self._trigger else _overlap(self._held, (self._trigger,))
+        ends = len(self._held) - call
+        found = [(at + len(word), at) for word in self._stop if 0 <= (at := self._held.find(word)) < ends]
         if found:
             self.stopped = True
             self._emit(out, "text", self._held[: min(found)[1]])

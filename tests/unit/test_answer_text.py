@@ -279,3 +279,23 @@ def test_broken_characters() -> None:
     text, pieces = run([b"a\xff", b"\xf0\x9f", b"\x99"], (), tags=None, thinking=False)
     assert text.text == "a\ufffd"
     assert "".join(piece for _, piece in pieces) == text.text
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "left", "call"),
+    [
+        ('{"name": "f"', " ", "", '{"name": "f"'),
+        ('a {"name": "f"', ":", "a ", '{"name": "f"'),
+        ('a: {"name": "f"', ":", "a", ""),
+        ('{"name" is', " ", '{"name"', ""),
+        ('{"na', "n", '{"', ""),
+    ],
+)
+def test_a_stop_string_within_a_call_s_opening(text: str, stop: str, left: str, call: str) -> None:
+    """It ends what turns out to be text, and no call: Llama's calls begin with half a JSON object."""
+    for size in range(1, len(text) + 1):
+        splitter = AnswerText((stop,), trigger='{"name": "')
+        for at in range(0, len(text), size):
+            splitter.feed(text[at : at + size].encode())
+        splitter.finish()
+        assert (splitter.text, splitter.call, splitter.stopped) == (left, call, not call)
