@@ -336,6 +336,15 @@ def test_intel_s_powersave_at_full_clock_is_no_suspect() -> None:
     assert suspects(Vitals(clocks=(clock,)), (0,)) == []
 
 
+@pytest.mark.parametrize("told_hz", [(None, 1, 1), (1, None, 1), (1, 1, None)])
+def test_a_clock_that_the_kernel_does_not_tell_is_no_suspect(
+    told_hz: tuple[int | None, int | None, int | None],
+) -> None:
+    """A virtual machine, or a driver that tells but some of it: of now, allowed and possible."""
+    clock = Clock((0,), *told_hz, governor="powersave")
+    assert suspects(Vitals(clocks=(clock,)), (0,)) == []
+
+
 # for people -------------------------------------------------------------------------------------------------
 
 
