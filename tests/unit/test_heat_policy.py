@@ -115,6 +115,23 @@ def test_no_windup() -> None:
         assert (after - before) * sign > 0.2
 
 
+def test_a_bound_that_is_lifted_is_left_from_where_it_was() -> None:
+    """A supply that gave way is not asked for all of it again at once."""
+    control = Control()
+    for n in range(600):
+        control.step(1.0, 0.0, 2.0 * n, 1.0)
+    assert control.effort > 0.9
+    control.step(0.0, 0.0, 1200.0, 0.5)
+    assert control.step(0.0, 0.0, 1202.0, 1.0) == pytest.approx(0.5)
+
+
+def test_hours_asleep_count_as_seconds() -> None:
+    """A degree too warm before and after is not held to have been one all night."""
+    control = Control()
+    control.step(-1.0, 0.0, 0.0, 1.0)
+    assert control.step(-1.0, 0.0, 30_000.0, 1.0) > 0.4
+
+
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-5, 5), st.floats(0, 1e5)), min_size=1))
 def test_bounded(steps: list[tuple[float, float, float]]) -> None:
     """Whatever comes, the effort is a number between its bounds."""

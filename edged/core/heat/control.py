@@ -41,7 +41,7 @@ class Control:
             now: monotonic seconds.
             most: bound from above, by level or supply; `EFFORT_MIN` to 1.
         """
-        passed_s = 0.0 if self._at is None else min(STEP_MAX_S, max(0.0, now - self._at))
+        passed_s = 0.0 if self._at is None else min(STEP_MAX_S, now - self._at)
         self._at = now
         error_c = room_c - LEAD_S * c_per_s
         wanted = self._integral + GAIN_PER_C * error_c
