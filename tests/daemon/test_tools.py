@@ -152,8 +152,11 @@ def test_node_answers_a_call(node: DaemonProcess, asking: Device, tool: str) -> 
         temperature=0,
     )
     answer = asking.answer(job, 120)
-    if answer.last["type"] == "error":  # 120 tokens may be too few for a small model's expression
-        assert (tool, answer.last["code"]) == ("calculate", "too_long")
+    ran = node.log("tool_ran")[since:]
+    if answer.last["type"] == "error":
+        # 120 tokens may be too few for a small model's expression, or for a second call in its answer.
+        assert answer.last["code"] == "too_long", answer.last
+        assert ran or tool == "calculate"
         return
     done = answer.check().last
     assert done["finish_reason"] in {"stop", "length"}
@@ -161,7 +164,6 @@ def test_node_answers_a_call(node: DaemonProcess, asking: Device, tool: str) -> 
     assert [reply["type"] for reply in answer.replies].count("accepted") == 1
     assert done["usage"]["prompt_tokens"] > 2 * answer.replies[0]["prompt_tokens"]
     assert done["usage"]["completion_tokens"] <= 120
-    ran = node.log("tool_ran")[since:]
     assert ran[0]["tool"] == tool
     assert ran[0]["failed"] == (tool in {"fail", "crash", "hang"}) or tool == "calculate"
     assert ran[0]["duration_s"] < (LIMIT_S + 10)
