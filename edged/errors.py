@@ -7,6 +7,7 @@ which the unit file does not restart); a `Refusal` is the asking device's to men
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -98,3 +99,14 @@ class EngineError(EdgedError):
 
 class OutgrownError(EdgedError):
     """An answer cannot go on: what its schema allows is nothing, or too large to compute. The text says what."""
+
+
+def place(defect: BaseException) -> str:
+    """Where a defect was raised, and its kind: for a log that may not hold its text, which may quote a prompt."""
+    at = traceback.extract_tb(defect.__traceback__)[-1]
+    return f"{type(defect).__name__} in {at.name}, {Path(at.filename).name}:{at.lineno}"
+
+
+def own_defect() -> Refusal:
+    """What a device is told whose question this node itself failed over."""
+    return Refusal("internal", "this node met a defect of its own with this question")

@@ -17,7 +17,7 @@ from edged.core.question import Message, Priority, Properties, Question, Reasoni
 from edged.core.schema import schema_text
 from edged.core.tools import is_call_id, offer, read_calls
 from edged.core.topics import Topics, is_job_id
-from edged.errors import Refusal
+from edged.errors import Refusal, own_defect
 
 
 class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,7 +83,10 @@ class Address:
 
 
 class Misread(Exception):  # noqa: N818 - carries a refusal to the device it can be told to
-    """A payload that is no question, with as much of its address as could be made out."""
+    """A payload that is no question, with as much of its address as could be made out.
+
+    Its cause is a defect of ours, where there is one.
+    """
 
     def __init__(self, refusal: Refusal, address: Address) -> None:
         super().__init__(str(refusal))
@@ -129,7 +132,7 @@ def parse(payload: bytes, envelope: Envelope, topics: Topics, bounds: Bounds) ->
         bounds: sizes.
 
     Raises:
-        Misread: with the refusal, and the address to send it to.
+        Misread: with the refusal, and the address to send it to. Nothing else, whatever the payload.
     """
     properties = envelope.properties
     job_id = _first_id(envelope)
@@ -157,6 +160,9 @@ def parse(payload: bytes, envelope: Envelope, topics: Topics, bounds: Bounds) ->
         return _complete(fields, envelope, address, bounds, plain=plain)
     except Refusal as refusal:
         raise Misread(refusal, address) from None
+    except Exception as defect:
+        # Around one question: it would end the daemon, and again each time that the broker brings it.
+        raise Misread(own_defect(), address) from defect
 
 
 def _first_id(envelope: Envelope) -> str:

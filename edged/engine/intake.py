@@ -10,7 +10,6 @@ import os
 import time
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 
 from edged.engine.channel import Channel
 from edged.engine.loop import Inbox
@@ -30,7 +29,7 @@ from edged.engine.messages import (
 from edged.engine.prefixes import Prefixes
 from edged.engine.prepare import Preparation
 from edged.engine.scheduler import Scheduler
-from edged.errors import EngineError, Refusal
+from edged.errors import EngineError, Refusal, own_defect, place
 
 
 class Intake:
@@ -107,14 +106,9 @@ class Intake:
             self._refuse(order.number, refusal)
             return
         except Exception as error:  # noqa: BLE001 - around one question: the template and the schema are others' code
-            # Not the error's own text, which may hold the prompt.
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__} in {at.name}, {Path(at.filename).name}:{at.lineno}"
-            fields = {"number": order.number, "reason": reason}
+            fields = {"number": order.number, "reason": place(error)}
             self._channel.send(Log("error", "question_not_measured", fields))
-            self._refuse(
-                order.number, Refusal("internal", "this node met a defect of its own with this question")
-            )
+            self._refuse(order.number, own_defect())
             return
         if self._prefixes is not None and order.reuse:
             held, read_s = scheduler.slots.longest(sequence.tokens), scheduler.counters.rates.read_s

@@ -34,7 +34,7 @@ from edged.core.records import (
     deadline_in,
 )
 from edged.core.topics import is_name, is_passing
-from edged.errors import Refusal
+from edged.errors import Refusal, place
 from edged.node import endings
 from edged.node.controls import Controls, Inquiry
 from edged.node.desk import Desk
@@ -135,6 +135,11 @@ class Intake:
         try:
             question = parse(event.payload, envelope, desk.replies.topics, self.bounds)
         except Misread as misread:
+            if misread.__cause__ is not None:
+                reason, now = place(misread.__cause__), desk.clock()
+                say_seldom(
+                    "question_not_read", self.ration, client, now, "error", client=client, reason=reason
+                )
             self.refusing.refuse(misread.refusal, misread.address, client, event.delivery)
             return
         digest = question.digest()

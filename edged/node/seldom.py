@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import structlog
 
 from edged.core.ration import Ration
@@ -9,7 +11,14 @@ from edged.core.ration import Ration
 log = structlog.get_logger()
 
 
-def say_seldom(event: str, ration: Ration, who: str, now: float, **fields: object) -> None:
+def say_seldom(
+    event: str,
+    ration: Ration,
+    who: str,
+    now: float,
+    level: Literal["info", "error"] = "info",
+    **fields: object,
+) -> None:
     """Log `event` about client `who`, if the ration has a line left; with it how many were left out before."""
     left_out = ration.takes(who, now)
     if left_out is None:
@@ -17,4 +26,4 @@ def say_seldom(event: str, ration: Ration, who: str, now: float, **fields: objec
         return
     if left_out:
         fields["left_out"] = left_out
-    log.info(event, **fields)
+    getattr(log, level)(event, **fields)

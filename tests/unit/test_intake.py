@@ -8,6 +8,7 @@ import structlog
 from desk_rig import TOPICS, ended
 from way_in import DEADLINE_S, WayIn
 
+from edged.core import parsing
 from edged.core.link import JSON, Delivered
 from edged.core.records import Accepted, Depth, Failed, Finished, Publish
 from edged.engine.messages import Started
@@ -141,3 +142,21 @@ def test_a_disk_that_refuses_is_told() -> None:
             watch()
     assert [line["event"] for line in lines] == ["journal_failing", "journal_writes_again"]
     assert (lines[0]["reason"], lines[0]["owed"]) == ("SQLITE_FULL: full", 1)
+
+
+def test_a_defect_of_ours_ends_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reading it raises: it would end the daemon, and again each time that the broker brings it."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("quotes the prompt")
+
+    monkeypatch.setattr(parsing, "_complete", broken)
+    way = WayIn()
+    with structlog.testing.capture_logs() as lines:
+        way.copies(1)
+    (told,) = way.rig.line.published
+    assert (told.topic, msgspec.json.decode(told.payload)["code"]) == (TOPICS.answer("c", "q"), "internal")
+    (line,) = [line for line in lines if line["event"] == "question_not_read"]
+    assert (line["log_level"], line["client"]) == ("error", "c")
+    assert line["reason"].startswith("ValueError in broken, test_intake.py:")
+    assert way.disk.asked == []

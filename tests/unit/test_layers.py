@@ -96,10 +96,16 @@ MAY_IMPORT = {
 """Rooms and what of edged they know; the first row that fits counts. Adapters do not know each other, and what
 runs in the daemon knows the engine by its messages only: importing it must never load llama.cpp."""
 
-BROAD = ["adapters/mqtt/connection.py", "engine/intake.py", "tools/__main__.py", "tools/__main__.py"]
+BROAD = [
+    "adapters/mqtt/connection.py",
+    "core/parsing.py",
+    "engine/intake.py",
+    "tools/__main__.py",
+    "tools/__main__.py",
+]
 """Files with an `except` that takes everything and keeps it: the network thread tells the node what ended it;
-a question is measured by others' code, whose defects shall cost that question alone; code of plug-ins may raise
-anything, and has a process of its own."""
+what a device can write is endless, and a question is measured by others' code: defects there shall cost that
+question alone; code of plug-ins may raise anything, and has a process of its own."""
 
 
 def name_of(path: Path) -> str:
