@@ -5,6 +5,7 @@ Every reply carries `id`, `type` and `seq`; fields that are None do not stand on
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Literal
 
 import msgspec
@@ -114,6 +115,8 @@ class Failed(Reply, frozen=True, tag="error", kw_only=True):
 Terminal = Done | Cancelled | Failed
 """Exactly one of these ends a question."""
 
+DEPTH_LEFT = 500
+"""Levels, of the thousand that Python nests, that an answer's value leaves to who reads it or writes it again."""
 _encoder = msgspec.json.Encoder()
 
 
@@ -163,7 +166,8 @@ def parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """
     try:
         value = msgspec.json.decode(without_thinking(text))
-        _encoder.encode(value)  # it must go out again as well
+        # It must go out again as well, within `Done` and from deeper in our own calls, and devices are to read it.
+        _encoder.encode(reduce(lambda inner, _: [inner], range(DEPTH_LEFT), value))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Refusal(
             "bad_request",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -136,3 +137,16 @@ def test_not_parsed(text: str) -> None:
     """What a wide schema allows and nobody can read is an error for its device, and nothing worse."""
     with pytest.raises(Refusal, match="cannot be read"):
         reply.parsed(text)
+
+
+def test_the_deepest_that_is_parsed() -> None:
+    """It goes out again too, from wherever that is done: what was read at one depth of calls ended the daemon."""
+
+    def further_on(calls: int, value: Any) -> bytes:
+        return further_on(calls - 1, value) if calls else reply.encode(done(parsed=value))
+
+    read: Any = None
+    with suppress(Refusal):
+        for depth in range(1, 20_000):
+            read = reply.parsed("[" * depth + "]" * depth)
+    assert b'"parsed":[[' in further_on(50, read)
