@@ -89,6 +89,9 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             where = f"line {error.lineno}: " if isinstance(error, jinja2.TemplateSyntaxError) else ""
             raise ModelError(f"the chat template cannot be read: {where}{error.message}") from error
+        except (SyntaxError, ValueError, RecursionError) as error:  # of Python, for which Jinja translates it
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            raise ModelError(f"the chat template cannot be read: {reason}") from error
         self._bos, self._eos = bos, eos
         self.tags = tags_of(source)
         self._marks = Marks()

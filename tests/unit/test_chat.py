@@ -242,7 +242,15 @@ def test_complaint_is_passed_on() -> None:
         ChatTemplate("{{ raise_exception('only alternating roles') }}").render(talk("a"))
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ a", "{% nothing %}", "{% endif %}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("{% for %}", "{{ a", "{% nothing %}", "{% endif %}"),
+        # Jinja passes these on to Python, which takes none of them.
+        *("{% break %}", "{% macro a(b, b) %}{% endmacro %}", "{{ " + "9" * 5000 + " }}"),
+        *("{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "{% for a in b %}" * 25 + "{% endfor %}" * 25),
+    ],
+)
 def test_unreadable_templates(source: str) -> None:
     """What is no template is the model file's fault."""
     with pytest.raises(ModelError, match="chat template cannot be read"):
