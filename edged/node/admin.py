@@ -7,6 +7,8 @@ Draining: no new questions of its own, out of the pools, and everything taken on
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -236,10 +238,13 @@ class Admin:
         if self.models is None:
             raise Refusal("unsupported", "no folder of models is configured; set admin.models")
         folder = self.models.resolve()
-        path = (folder / name).resolve()
+        # Until Python 3.13 `resolve` raises a RuntimeError of links that lead round.
+        path = Path(os.path.realpath(folder / name))
         if not path.is_relative_to(folder):
             raise Refusal("bad_request", "path leads out of admin.models")
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+                raise Refusal("bad_request", f"{name} is no regular file; name a file in admin.models")
             with path.open("rb") as file:
                 magic = file.read(len(MAGIC))
         except OSError as error:

@@ -219,7 +219,11 @@ def test_another_model(  # noqa: PLR0917 - fixtures
     }
     node = daemon(broker, sections).start(timeout_s=120)
     asking = device(broker, "model-dev")
-    for path, words in [("absent.gguf", "No such file"), ("text.gguf", "no GGUF file")]:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "round.gguf").symlink_to("round.gguf")
+    unfit = {"absent.gguf": "No such file", "text.gguf": "no GGUF file"}
+    unfit |= {"round.gguf": "symbolic links", "pipe.gguf": "no regular file"}
+    for path, words in unfit.items():
         assert words in operator.order("model", f"m-{path}", path=path)["error"]
     jobs = [asking.ask(f"Count from {n}.", max_tokens=20) for n in range(4)]
     asking.wait_reply(jobs[0], "delta")
