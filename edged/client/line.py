@@ -32,7 +32,9 @@ from edged.core.link import SHORT_LIVES, STEADY_S
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
-RETRY_MAX_S = 4
+RETRY_MIN_S, RETRY_MAX_S = 1, 4
+SUBSCRIBED_S = 2.0 * RETRY_MIN_S
+"""By then a program that was pushed out is back and has subscribed."""
 RECEIVE_MAX = 32
 """Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
 EXPIRY_MAX_S = 0xFFFF_FFFF
@@ -101,7 +103,7 @@ class Line:
         )
         made.connect_timeout = CONNECT_S
         made.suppress_exceptions = True
-        made.reconnect_delay_set(min_delay=1, max_delay=RETRY_MAX_S)
+        made.reconnect_delay_set(min_delay=RETRY_MIN_S, max_delay=RETRY_MAX_S)
         username, password = self._account
         if username is not None:
             made.username_pw_set(username, password)
@@ -125,6 +127,26 @@ class Line:
             UnreachableError: nothing listens there, it does not answer, or refuses for now.
             ClientError: the broker refuses, or can never be reached so.
         """
+        try:
+            failure = self._tried()
+            if self._found.doubtful and self._taken_in.is_set():
+                # One of ours may have made it and not subscribed yet: look again when it has.
+                self.close()
+                time.sleep(SUBSCRIBED_S)
+                failure = self._tried()
+        except BaseException:  # an interrupt too: left there, our session would look like somebody else's
+            self.close()
+            raise
+        if failure is not None:
+            self.close()
+            raise failure
+
+    def _tried(self) -> ClientError | None:
+        """Try once; returns why the broker has not taken us in.
+
+        Raises:
+            ClientError: as `connect`, where it cannot be reached.
+        """
         self.close()  # what waited there was asked by answers that have ended
         self._pubacks.clear()
         self._taken_in.clear()
@@ -146,11 +168,7 @@ class Line:
                 f"no broker at {place}: {failures.words(error)}; {failures.mend(error)}"
             ) from None
         self._paho.loop_start()
-        in_time = self._taken_in.wait(CONNECT_S)
-        failure = self._failure(place, in_time=in_time)
-        if failure is not None:
-            self.close()
-            raise failure
+        return self._failure(place, in_time=self._taken_in.wait(CONNECT_S))
 
     def _failure(self, place: str, *, in_time: bool) -> ClientError | None:
         if not in_time:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 from broker import Mosquitto
 from certificates import Authority
-from fake_broker import CONNACK, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
+from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
 
 from edged.client import Client, ClientError, UnreachableError
 from edged.client.gaps import MISSED, MISSING, Gaps
@@ -175,6 +177,32 @@ def test_a_session_of_another_client_is_taken_over(by_account: Mosquitto) -> Non
                 assert second.nodes() == {}
     with Client(port=by_account.port, username="operator") as third:
         assert third.nodes() == {}
+
+
+def test_one_that_has_not_subscribed_yet_is_no_stranger(by_account: Mosquitto) -> None:
+    """It has connected, be it anew after it was pushed out: who came just then was told to use another account.
+
+    That left the session to its owner for a day, and so the next program was told the same.
+    """
+    with Client(port=by_account.port, username="operator"):
+        mosquitto("mosquitto_pub", by_account, "operator", "-x", "60", "-t", "any", "-m", "")  # starts clean
+        with Client(port=by_account.port, username="operator") as second:
+            assert second.nodes() == {}
+
+
+def test_an_interrupted_connection_leaves_no_session() -> None:
+    """Ctrl-C before the broker has answered: a session stayed for seconds that had no subscription of ours."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # as in a terminal
+        connect = f"from edged.client import Client; Client(port={server.getsockname()[1]}).connect()"
+        program = subprocess.Popen([sys.executable, "-c", f"{heeds}; {connect}"], stderr=subprocess.DEVNULL)
+        with server.accept()[0] as line:
+            line.settimeout(30)
+            line.recv(4096)
+            program.send_signal(signal.SIGINT)
+            assert line.recv(1) == bytes([DISCONNECT << 4])
+        program.wait(30)
 
 
 @pytest.mark.parametrize("topic", ["text", "answer/+", "#"])
