@@ -62,8 +62,9 @@ def _needed(one: Schema) -> list[object]:
             named = one.get("properties")
             if not isinstance(named, dict):
                 return []
-            names = _listed(one, "required")
-            return [named[name] for name in names if isinstance(name, str) and name in named]
+            # Each once: a name that stands there often would be looked at as often, on each level below it.
+            names = dict.fromkeys(name for name in _listed(one, "required") if isinstance(name, str))
+            return [named[name] for name in names if name in named]
         case "array" | ["array"]:
             least, first = one.get("minItems"), _listed(one, "prefixItems")
             if not isinstance(least, int):

@@ -68,6 +68,23 @@ def test_some_value_ends(schema: dict[str, Any]) -> None:
     assert not endless(schema)
 
 
+def test_a_name_that_is_required_often_is_looked_at_once() -> None:
+    """Below names that stand there twenty times each on three levels: it would be thousands of times."""
+    looks = 0
+
+    class Counted(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            nonlocal looks
+            looks += key == "type"
+            return super().get(key, default)
+
+    schema: dict[str, Any] = Counted(type="null")
+    for _ in range(3):
+        schema = {"type": "object", "properties": {"p": schema}, "required": ["p"] * 20}
+    assert not endless(schema)
+    assert looks == 1
+
+
 def test_long_chains() -> None:
     """What leads far is given up as fair, and looked at in no time."""
     for order in (range(200), reversed(range(200))):
