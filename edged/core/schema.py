@@ -17,6 +17,11 @@ ANY_OBJECT = '{"type":"object"}'
 """The schema of `json_object`."""
 DEFINITIONS = frozenset({"$defs", "definitions"})
 """Keywords that hold schemas which apply where they are referred to."""
+UNSEEN = LITERALS | DEFINITIONS
+"""Keywords whose values are no schemas that apply where they stand."""
+VALUES_PER_SUBSCHEMA = 16
+"""That `unrolled` looks at, on average: lists, names, numbers. A schema of 16 KiB without references has at most
+half as many as are granted."""
 ELSEWHERE = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef"})
 """Keywords that give references another meaning."""
 
@@ -80,18 +85,20 @@ def unrolled(schema: dict[str, Any], most: int) -> bool:
     """Whether a schema with every reference written out has at most so many subschemas.
 
     References may nest so that each level doubles the work of a check; such a schema, one that refers to itself, or
-    to anything but a place in itself (`#/...`), is not.
+    to anything but a place in itself (`#/...`), is not. Neither is one that leads again and again to a long list:
+    looking at it costs as well (`VALUES_PER_SUBSCHEMA`).
     """
-    count = 0
+    count = seen = 0
     layer: list[tuple[object, frozenset[str]]] = [(schema, frozenset())]
     while layer:
         one, inside = layer.pop()
+        seen += 1
         if isinstance(one, list):
             layer += [(each, inside) for each in one]
         if not isinstance(one, dict):
             continue
         count += 1
-        if count > most or one.keys() & ELSEWHERE:
+        if count > most or seen > most * VALUES_PER_SUBSCHEMA or one.keys() & ELSEWHERE:
             return False
         if "$ref" in one:
             ref = one["$ref"]
@@ -101,7 +108,7 @@ def unrolled(schema: dict[str, Any], most: int) -> bool:
         for key, each in one.items():
             if key in NAMED and isinstance(each, dict):
                 layer += [(child, inside) for child in each.values()]
-            elif key not in LITERALS | DEFINITIONS:
+            elif key not in UNSEEN:
                 layer.append((each, inside))
     return True
 

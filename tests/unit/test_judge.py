@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.adapters.judge import Judge
-from edged.core.schema import unrolled
+from edged.adapters.judge import SUBSCHEMAS_MAX, Judge
+from edged.core.schema import SCHEMA_BYTES_MAX, unrolled
 
 SCHEMAS = sorted((Path(__file__).parents[1] / "schemas").glob("*.json"))
 VERDICT: dict[str, Any] = {
@@ -125,3 +125,19 @@ def test_every_reference_is_counted(levels: int) -> None:
     schemas = 3 * 2**levels - 1  # on each level the holder, and each reference in it
     assert unrolled(doubling(levels), 4 * schemas)
     assert not unrolled(doubling(levels), schemas // 2)
+
+
+@pytest.mark.parametrize("values", [["a"], [1], [[]]])
+@pytest.mark.parametrize(("references", "takes"), [(20, True), (450, False)])
+def test_what_references_lead_to_is_counted(values: list[Any], references: int, *, takes: bool) -> None:
+    """A list of hundreds may be met some times, whatever is in it; not again and again: each look takes time."""
+    schema = {"allOf": [{"$ref": "#/$defs/a"}] * references, "$defs": {"a": {"required": values * 500}}}
+    assert unrolled(schema, SUBSCHEMAS_MAX) is takes
+
+
+def test_a_schema_without_references_is_never_too_long() -> None:
+    """All that stands in one of the largest size: names are the least that tells something."""
+    names = [f"{number:x}" for number in range(2600)]
+    schema = {"type": "object", "required": names}
+    assert SCHEMA_BYTES_MAX * 0.9 < len(json.dumps(schema, separators=(",", ":"))) < SCHEMA_BYTES_MAX
+    assert unrolled(schema, SUBSCHEMAS_MAX)
