@@ -25,6 +25,8 @@ BRANCHES = frozenset({"anyOf", "oneOf"})
 """Keywords that hold alternatives, which apply to a value beside all else that is said of it."""
 LITERALS = frozenset({"const", "enum", "default", "examples"})
 """Keywords that hold values, not schemas."""
+BRANCHES_MAX = 64
+"""Of one `oneOf`: each is compared with each other, and one with more is left as it is."""
 TYPES = frozenset({"null", "boolean", "object", "array", "number", "string"})
 """Of values; an integer is a number."""
 
@@ -106,7 +108,7 @@ def _exclude_each_other(root: Schema, branches: object) -> bool:
     Told by their types, or by a property that two require, each with other texts in it: so pydantic writes a
     discriminated union.
     """
-    if not isinstance(branches, list):
+    if not isinstance(branches, list) or len(branches) > BRANCHES_MAX:
         return False
     told = [(_types(one), _texts(one)) for one in (_resolved(root, branch) for branch in branches)]
     return all(
@@ -132,10 +134,11 @@ def _texts(one: Schema) -> dict[str, frozenset[str]]:
     named, required = one.get("properties"), one.get("required")
     if not isinstance(named, dict) or not isinstance(required, list):
         return {}
+    needed = {name for name in required if isinstance(name, str)}
     values = {
         name: [child["const"]] if "const" in child else child["enum"]
         for name, child in named.items()
-        if name in required and isinstance(child, dict) and child.keys() & {"const", "enum"}
+        if name in needed and isinstance(child, dict) and child.keys() & {"const", "enum"}
     }
     return {
         name: frozenset(texts)

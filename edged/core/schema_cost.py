@@ -65,6 +65,9 @@ class Cost:
         return ""
 
 
+NOTHING = Cost()
+
+
 def cost(schema: dict[str, object]) -> Cost:
     """What compiling `schema` comes to."""
     try:
@@ -81,8 +84,8 @@ class _Count:
         self._all: dict[str, object] = {"allOf": [root, *defined]}
 
     def of(self, one: object) -> Cost:
-        if not isinstance(one, dict):
-            return Cost()
+        if not isinstance(one, dict) or not one:
+            return NOTHING
         inside = [self.of(each) for each in _parts(one)]
         together = [self.of(each) for each in _listed(one, "allOf")]
         if isinstance(ref := one.get("$ref"), str):
@@ -164,10 +167,12 @@ def _product(numbers: Iterable[int]) -> int:
 
 def _modulus(multiple: object) -> int:
     """States that a `multipleOf` asks for: its digits as a whole number; 0 where there is none."""
-    if isinstance(multiple, bool) or not isinstance(multiple, int | float) or not math.isfinite(multiple):
+    if isinstance(multiple, bool):
         return 0
-    if isinstance(multiple, int):
+    if isinstance(multiple, int):  # of any size: Python makes no float of one with hundreds of digits
         return min(_CEILING, abs(multiple))
+    if not isinstance(multiple, float) or not math.isfinite(multiple):
+        return 0
     _, digits, exponent = Decimal(repr(abs(multiple))).as_tuple()
     whole = int("".join(map(str, digits)))
     return min(_CEILING, whole * int(10 ** max(0, int(exponent))))

@@ -49,6 +49,7 @@ BOMBS: list[dict[str, Any]] = [
     {"$defs": {"a": {"$anchor": "x", **YEAR}}, "$ref": "#x"},
     {"multipleOf": 31_536_000.0},
     {"multipleOf": 1e30},
+    {"multipleOf": 10**400},
     {"multipleOf": 0.1234567},
 ]
 
