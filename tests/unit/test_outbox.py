@@ -6,23 +6,27 @@ from desk_rig import TOPICS, Journal, Line
 
 from edged.core.link import INSIDE, JSON, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
-from edged.node.outbox import UNHEARD_MAX, Outbox
+from edged.node.outbox import UNHEARD_MAX, WINDOW, Outbox
 
 
 def test_order_after_a_broken_connection() -> None:
     """What comes back goes out in the order that it had: a display shows the newest text, not an older one."""
     line = Line()
     outbox = Outbox(line, Journal())
-    texts = [f"answer {number}".encode() for number in range(4)]
+    texts = [f"answer {number}".encode() for number in range(WINDOW + 2)]
     outbox.owe(
         tuple((number, Publish("edged/v1/client/c1/text", text, {})) for number, text in enumerate(texts))
     )
-    sent, line.published, line.connected = line.published, [], False
-    for message in sent:
-        outbox.undelivered_one(Undelivered(message.token))
-    line.connected = True
-    outbox.connected(session_present=True)
-    assert [message.payload for message in line.published] == [message.payload for message in sent] == texts
+    assert len(line.published) == WINDOW
+    for _ in range(2):  # some had to wait behind them, and it breaks once more
+        sent, line.published, line.connected = line.published, [], False
+        for message in sent:
+            outbox.undelivered_one(Undelivered(message.token))
+        line.connected = True
+        outbox.connected(session_present=True)
+        assert [message.payload for message in line.published] == texts[:WINDOW]
+    outbox.delivered_one(Delivered(line.published[0].token))  # which makes room
+    assert [(message.payload, message.qos) for message in line.published[WINDOW:]] == [(texts[WINDOW], 1)]
 
 
 def test_refusals_of_questions_that_come_without_a_bound() -> None:
