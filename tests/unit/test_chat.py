@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -337,6 +339,25 @@ def test_real_vocabulary(model: llama.Model) -> None:
                 (head, tail + head, tail, f" {word}\n{word}"),
             ):
                 assert control([Message("system", parts[0]), *talk(*parts[1:])]) == own
+
+
+LONG_RUNS = """
+import sys, pathlib
+from edged.engine import llama
+model = llama.Model(pathlib.Path(sys.argv[1]))
+for text in ("a" * 60_000, "A" * 60_000, " " * 60_000, "go " + "!" * 60_000 + " on", "\\u0301" * 30_000):
+    tokens = model.tokenize(text, special=False)
+    assert b"".join(map(model.piece, tokens)) == text.encode()
+"""
+
+
+def test_long_runs_of_one_kind(small_model: Path, tmp_path: Path) -> None:
+    """Below the stack's end for the vocabularies that llama.cpp cuts by std::regex: here one that is named so."""
+    data = bytearray(small_model.read_bytes())
+    at = data.index(b"smollm", data.index(b"tokenizer.ggml.pre"))
+    data[at : at + 6] = b"tekken"
+    (tmp_path / "tekken.gguf").write_bytes(data)
+    subprocess.run([sys.executable, "-c", LONG_RUNS, tmp_path / "tekken.gguf"], check=True, timeout=60)
 
 
 def test_real_text_arrives_whole(model: llama.Model) -> None:

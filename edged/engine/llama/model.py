@@ -19,6 +19,10 @@ TOKEN_BYTES_MAX = 256
 """Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
 GUARD = "\x01"
 """A character that no token of more than one holds, so that it never joins what follows it."""
+RUN_MAX = 4096
+"""Characters without, or of nothing but, white space that are tokenized at once. For many models (Ministral 3,
+Phi-4, DeepSeek) llama.cpp cuts words by std::regex, which takes some 320 bytes of stack for each character:
+26,000 of one letter ended the process."""
 KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
 """Bits of one number in the KV cache: q8_0 has a scale for each 32 (ggml-common.h)."""
 
@@ -145,6 +149,8 @@ class Model:
                 itself may be read so; a user's text never.
             first: the text follows a control token, or nothing. Else no space is put in front of it.
         """
+        if runs := _long_runs(text):
+            return self._in_parts(text, runs, special=special, first=first)
         guarded = self._spaces and not first
         tokens = self._tokenize(GUARD + text if guarded else text, special=special)
         if guarded:
@@ -153,13 +159,14 @@ class Model:
         # llama.cpp looks for user-defined tokens, R1's `<think>` among them, whatever it is told. A tag that
         # is cut behind its bracket is text like any other.
         cuts = [at.start() + 1 for tag in tags for at in re.finditer(re.escape(tag), text)]
-        if not cuts:
-            return tokens
-        parts = [text[begin:end] for begin, end in itertools.pairwise((0, *sorted(cuts), len(text)))]
+        return self._in_parts(text, sorted(cuts), special=False, first=first) if cuts else tokens
+
+    def _in_parts(self, text: str, cuts: list[int], *, special: bool, first: bool) -> list[Token]:
+        parts = [text[begin:end] for begin, end in itertools.pairwise((0, *cuts, len(text)))]
         return [
             token
             for at, part in enumerate(parts)
-            for token in self.tokenize(part, special=False, first=first and at == 0)
+            for token in self.tokenize(part, special=special, first=first and at == 0)
         ]
 
     def _is_tag(self, token: Token) -> bool:
@@ -228,3 +235,11 @@ class Model:
         """Text of a special token, for the template: `name` is `bos` or `eos`; empty where there is none."""
         token = int(C.llama_vocab_bos(self._vocab) if name == "bos" else C.llama_vocab_eos(self._vocab))
         return self.piece(token).decode("utf-8", "replace") if token >= 0 else ""
+
+
+def _long_runs(text: str) -> list[int]:
+    """Where a text is cut so that nothing in it is longer than `RUN_MAX` without a change of white space."""
+    if len(text) <= RUN_MAX:
+        return []
+    runs = re.finditer(r"\S+|\s+", text)
+    return [at for run in runs for at in range(run.start() + RUN_MAX, run.end(), RUN_MAX)]
