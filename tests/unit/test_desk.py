@@ -437,6 +437,23 @@ def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
     assert (cut["finish_reason"], cut["text"], "cached" in cut) == ("deadline", "wa", False)
 
 
+def test_half_an_answer_that_has_a_schema_is_an_error() -> None:
+    """It would not parse; who shares its run and waits longer still gets the whole."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0, "schema": "{}"}
+    rig.ask(1, **same)
+    rig.measured(1)
+    for report in (Started(1), Piece(1, "text", '{"a": ', 1, 0)):
+        rig.desk.hearing.engine_said(report)
+    rig.clock.now += 10
+    rig.ask(2, **same)
+    rig.clock.now += 50
+    rig.desk.expire(rig.clock())
+    rig.desk.hearing.engine_said(ended(1, '{"a": 1}'))
+    hasty, patient = (rig.journal.finished[number] for number in (1, 2))
+    assert (hasty["code"], patient["text"]) == ("expired", '{"a": 1}')
+
+
 def test_head_starts_run_in_the_order_of_their_arrival() -> None:
     """The engine goes by number among questions that are served alike."""
     rig = Rig()
@@ -533,3 +550,18 @@ def test_what_a_warm_board_thought_shorter_is_not_given_again(hurried: bool) -> 
     rig.desk.hearing.engine_said(msgspec.structs.replace(ended(1, "so"), hurried=hurried))
     rig.ask(2, **same)
     assert rig.engine.submitted == ([1, 2] if hurried else [1])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_answer_whose_thinking_was_ended_is_not_given_again(late: bool) -> None:  # noqa: FBT001 - a table
+    """Another one's device may want all of it, also where it asks while that one is still answered."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "hm"),), "temperature": 0.0}
+    job = rig.ask(1, **same)
+    rig.measured(1)
+    rig.desk.hearing.engine_said(Started(1))
+    rig.desk.sharing.end_reasoning(job)
+    if late:
+        rig.desk.hearing.engine_said(ended(1, "so"))
+    rig.ask(2, **same)
+    assert rig.engine.submitted == [1, 2]
