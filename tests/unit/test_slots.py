@@ -429,3 +429,15 @@ def test_an_exchange_keeps_what_idle_streams_hold() -> None:
     streams.check()
     assert sorted(streams.running) == [0, 1]
     assert streams.ask([*second, 9]) == (2, len(second))
+
+
+def test_an_exchange_whose_states_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who moved is computed anew: it counts on nothing that is not in the cache."""
+    streams = Streams(3)
+    for kind in (210, 211, 212):
+        streams.take([kind, *LONG])
+    streams.end(1)
+    monkeypatch.setattr(ScriptedPasses, "save", lambda *_: bytearray(1))
+    assert streams.close_up() == {2: 1}
+    assert [streams.slots.length(index) for index in range(3)] == [len(kv) for kv in streams.passes.kv]
+    assert streams.slots.length(1) == 0
