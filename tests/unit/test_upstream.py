@@ -152,6 +152,7 @@ TOO_FEW = b'{"error": {"message": "few", "type": "invalid_request_error", "param
     [
         (404, b'{"error": {"message": "no such\\nmodel"}}', "status 404: no such model", None),
         (500, b"<html>", "status 500", None),
+        (502, b"[3]", "status 502", None),
         (400, b'{"error": "bad"}', "status 400: bad", False),
         (400, b'{"error": {"message": "odd", "code": [], "param": {}}}', "status 400: odd", False),
         (400, TOO_LONG, "status 400: full", True),
