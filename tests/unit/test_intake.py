@@ -10,9 +10,10 @@ from way_in import DEADLINE_S, WayIn
 
 from edged.core import parsing
 from edged.core.link import JSON, Delivered
-from edged.core.records import Accepted, Depth, Failed, Finished, Publish
+from edged.core.records import Accepted, Depth, Failed, Finished, NotKnown, Publish
 from edged.engine.messages import Started
 from edged.node.disk_watch import DiskWatch
+from edged.node.refusing import LOOKS_MAX
 from edged.node.unstored import RETRY_S
 
 COPIES = 500
@@ -142,6 +143,20 @@ def test_a_disk_that_refuses_is_told() -> None:
             watch()
     assert [line["event"] for line in lines] == ["journal_failing", "journal_writes_again"]
     assert (lines[0]["reason"], lines[0]["owed"]) == ("SQLITE_FULL: full", 1)
+
+
+def test_looks_for_loose_questions_are_bounded() -> None:
+    """A full node looks up so many with QoS 0 at once and refuses more unseen, until one is looked up."""
+    way = WayIn(full=True)
+    way.copies(*[0] * (LOOKS_MAX + 1))
+    assert len(way.disk.asked) == LOOKS_MAX
+    (refused,) = way.rig.line.published
+    assert msgspec.json.decode(refused.payload)["code"] == "busy"
+    way.intake.not_known(NotKnown(way.disk.asked.pop()))
+    way.copies(0, 0)
+    assert len(way.disk.asked) == LOOKS_MAX
+    way.copies(1)
+    assert len(way.disk.asked) == LOOKS_MAX + 1, "one with QoS 1 is held back by the broker instead"
 
 
 def test_a_defect_of_ours_ends_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
