@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edged.core.gguf import TYPES, GgufError, Header, Scalar
 
 KV_BITS: Mapping[str, float] = {"f16": 16.0, "q8_0": 8.5}
-"""Bits of one number in the KV cache."""
+"""Bits of one number in the KV cache: q8_0 has a scale for each 32 (ggml-common.h)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ were said of one value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from urllib.parse import unquote
@@ -87,13 +87,13 @@ class _Count:
         if not isinstance(one, dict) or not one:
             return NOTHING
         inside = [self.of(each) for each in _parts(one)]
-        together = [self.of(each) for each in _listed(one, "allOf")]
+        together = [self.of(each) for each in listed(one, "allOf")]
         if isinstance(ref := one.get("$ref"), str):
             together.append(self._at(ref))
         either = [
             branches
             for keyword in ("anyOf", "oneOf")
-            if (branches := [self.of(each) for each in _listed(one, keyword)])
+            if (branches := [self.of(each) for each in listed(one, keyword)])
         ]
         own = _modulus(one.get("multipleOf"))
         named = sum(isinstance(one.get(keyword), str) for keyword in ("pattern", "format"))
@@ -144,7 +144,8 @@ def _parts(one: dict[str, object]) -> Iterable[object]:
             yield from value if isinstance(value, list) else (value,)
 
 
-def _listed(one: dict[str, object], keyword: str) -> list[object]:
+def listed(one: Mapping[str, object], keyword: str) -> list[object]:
+    """A keyword's list; empty where it has none."""
     value = one.get(keyword)
     return value if isinstance(value, list) else []
 

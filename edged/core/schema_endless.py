@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from edged.core.schema_closed import objects_in
-from edged.core.schema_cost import at
+from edged.core.schema_cost import at, listed
 
 ROUNDS_MAX = 16
 """References that lead to an end only after more than these are taken to have one."""
@@ -46,10 +46,10 @@ def _ends(root: Schema, one: object, known: AbstractSet[int]) -> bool:
     led_to = _led_to(root, one)
     if led_to is not None and id(led_to) not in known:
         return False
-    if not all(_ends(root, each, known) for each in _listed(one, "allOf")):
+    if not all(_ends(root, each, known) for each in listed(one, "allOf")):
         return False
     for keyword in ("anyOf", "oneOf"):
-        branches = _listed(one, keyword)
+        branches = listed(one, keyword)
         if branches and not any(_ends(root, each, known) for each in branches):
             return False
     return all(_ends(root, part, known) for part in _needed(one))
@@ -63,10 +63,10 @@ def _needed(one: Schema) -> list[object]:
             if not isinstance(named, dict):
                 return []
             # Each once: a name that stands there often would be looked at as often, on each level below it.
-            names = dict.fromkeys(name for name in _listed(one, "required") if isinstance(name, str))
+            names = dict.fromkeys(name for name in listed(one, "required") if isinstance(name, str))
             return [named[name] for name in names if name in named]
         case "array" | ["array"]:
-            least, first = one.get("minItems"), _listed(one, "prefixItems")
+            least, first = one.get("minItems"), listed(one, "prefixItems")
             if not isinstance(least, int):
                 return []
             return [*first[: max(0, least)], *([one.get("items")] if least > len(first) else [])]
@@ -80,8 +80,3 @@ def _led_to(root: Schema, one: Schema) -> Schema | None:
         return None
     found = root if ref == "#" else at(root, unquote(ref)) if ref.startswith("#/") else None
     return found if isinstance(found, dict) else None
-
-
-def _listed(one: Schema, keyword: str) -> list[Any]:
-    value = one.get(keyword)
-    return value if isinstance(value, list) else []

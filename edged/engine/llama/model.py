@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.core.model_shape import why_unfit
+from edged.core.model_shape import KV_BITS, why_unfit
 from edged.errors import ModelError
 
 from .bindings import C
@@ -23,8 +23,6 @@ RUN_MAX = 4096
 """Characters without, or of nothing but, white space that are tokenized at once. For many models (Ministral 3,
 Phi-4, DeepSeek) llama.cpp cuts words by std::regex, which takes some 320 bytes of stack for each character:
 26,000 of one letter ended the process."""
-KV_TYPE_BITS = {"f16": 16.0, "q8_0": 8.5}
-"""Bits of one number in the KV cache: q8_0 has a scale for each 32 (ggml-common.h)."""
 
 
 class Model:
@@ -129,7 +127,7 @@ class Model:
         """
         both = self._head_width("key") + self._head_width("value")
         per_layer = both * C.llama_model_n_head_kv(self._model)
-        return int(C.llama_model_n_layer(self._model) * per_layer * KV_TYPE_BITS[kv_type] / 8)
+        return int(C.llama_model_n_layer(self._model) * per_layer * KV_BITS[kv_type] / 8)
 
     def _head_width(self, kind: str) -> int:
         """Numbers of one head's key or value: Gemma's and Qwen3's are no equal parts of the width."""
