@@ -33,6 +33,7 @@ from edged.core.records import (
 )
 from edged.errors import DECODE_ERRORS
 
+from .place import Place
 from .sessions import Sessions
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Store:
     def __init__(self, connection: sqlite3.Connection, sessions: Sessions) -> None:
         self._sql = connection
         self.sessions = sessions
+        self.place = Place(connection)
         self.counts = Counts()
         self.commits = 0
 

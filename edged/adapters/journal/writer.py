@@ -26,7 +26,9 @@ from edged.core.records import Accepted, Broken, Entered, Failed, Instant, Journ
 
 from .commands import Accept, Ask, Attempt, Clear, Close, Command, Finish, Forget, Owed, Recall, Status
 from .failpoint import Failpoint
+from .place import TakenAwayError
 from .schema import passing, reason
+from .store import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -88,6 +90,8 @@ class Writer:
             ended = None
         except sqlite3.Error as error:  # the passing ones are dealt with in _write
             ended = reason(error)
+        except TakenAwayError:
+            ended = "its file was taken away; the next start takes up what it held"
         finally:
             with suppress(sqlite3.Error):
                 self._store.close()
@@ -130,6 +134,7 @@ class Writer:
                 self._open = False
 
     def _write(self, asks: list[Ask]) -> None:
+        asks = self._in_place(asks)
         try:
             events = self._commit([*self._owed, *asks])
         except sqlite3.Error as error:
@@ -146,6 +151,24 @@ class Writer:
         self._due_s = math.inf
         for event in events:
             self._emit(event)
+
+    def _in_place(self, asks: list[Ask]) -> list[Ask]:
+        """Which questions may be stored: none where the file has no place to come back to, as in a removed folder.
+
+        What is under way may end then, in the file without a name, for its answers reach their devices.
+
+        Raises:
+            TakenAwayError: nothing more can be lost.
+        """
+        if not self._store.place.lost:
+            return asks
+        try:
+            self._store.place.restore()
+        except (OSError, sqlite3.Error) as error:
+            if self._store.counts != Counts():
+                self._refuse(asks, f"its file was taken away: {error}")
+                return []
+        raise TakenAwayError
 
     def _commit(self, commands: list[Ask | Owed]) -> list[JournalEvent]:
         now, now_s = self._clock(), time.monotonic()
