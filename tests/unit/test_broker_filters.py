@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from ansible_rig import ANSIBLE
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 NO_TLS = {"ca": "no", "cert": "no", "key": "no"}
 
@@ -44,3 +47,13 @@ def test_boards_that_the_acl_would_shut_out(filters: ModuleType) -> None:
     assert [line.partition(";")[0] for line in said if "prefix" in line] == [
         "n2 has node.prefix edged, and the ACL is made for plant: it would let that board do nothing"
     ]
+
+
+def test_ports_stay_numbers(filters: ModuleType) -> None:
+    """Ansible before 2.19 makes text of each value, and of a number that stands by itself it stays text."""
+    told = yaml.safe_load((ANSIBLE / "roles/broker/vars/main.yml").read_text())["broker_ports"]
+    given = {"broker_password_port": 8883, "broker_certificate_port": "8884", "broker_local_port": 0}
+    ports = ast.literal_eval(ImmutableSandboxedEnvironment().from_string(told).render(given))
+    assert ports == {"password": 8883, "certificate": 8884, "local": 0}
+    said = filters.edged_wrong(NO_TLS, [], {}, (), ports.values(), prefix="edged")
+    assert not [line for line in said if "port" in line]
