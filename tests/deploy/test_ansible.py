@@ -288,10 +288,15 @@ def test_check_mode_on_a_bare_board(tmp_path: Path) -> None:
         place: place.exists()
         for place in map(Path, ("/etc/edged", "/etc/systemd/journald.conf.d/edged.conf"))
     }
-    without_journald = json.dumps(
-        {"edged_bound_journal": False}
-    )  # which is to be restarted: not in a container
-    ended = play(tmp_path, {"bare": {}}, "--check", "-e", without_journald)
+    as_text = {  # which `-e NAME=VALUE` makes of all values
+        "edged_bound_journal": "false",  # journald would have to be there, and is not in a container
+        "edged_must_be_there": "false",
+        "edged_memory_min_mb": "1",
+        "edged_disk_min_mb": "1",
+        "edged_clock_max_s": "60",
+        "edged_model": MODEL | {"size_mb": "1"},
+    }
+    ended = play(tmp_path, {"bare": {}}, "--check", "-e", json.dumps(as_text))
     assert ended.code == 0, ended.text
     assert "Switch to the release" in ended.text
     assert not re.search(r"^bare +: .*changed=0 ", ended.text, re.MULTILINE), ended.text
