@@ -345,13 +345,15 @@ LONG_RUNS = """
 import sys, pathlib
 from edged.engine import llama
 model = llama.Model(pathlib.Path(sys.argv[1]))
-for text in ("a" * 60_000, "A" * 60_000, " " * 60_000, "go " + "!" * 60_000 + " on", "\\u0301" * 30_000):
+runs = ("a" * 60_000, "A" * 60_000, " " * 60_000, "go " + "!" * 60_000 + " on", "\\u0301" * 30_000)
+mixed = ("/\\n" * 30_000, "!\\x1c" * 30_000, " \\n" * 30_000)  # of one kind to some of these expressions
+for text in (*runs, *mixed):
     tokens = model.tokenize(text, special=False)
     assert b"".join(map(model.piece, tokens)) == text.encode()
 """
 
 
-def test_long_runs_of_one_kind(small_model: Path, tmp_path: Path) -> None:
+def test_long_texts_of_one_kind(small_model: Path, tmp_path: Path) -> None:
     """Below the stack's end for the vocabularies that llama.cpp cuts by std::regex: here one that is named so."""
     data = bytearray(small_model.read_bytes())
     at = data.index(b"smollm", data.index(b"tokenizer.ggml.pre"))

@@ -19,10 +19,10 @@ TOKEN_BYTES_MAX = 256
 """Room for one token's text; llama_token_to_piece asks for more where that is not enough."""
 GUARD = "\x01"
 """A character that no token of more than one holds, so that it never joins what follows it."""
-RUN_MAX = 4096
-"""Characters without, or of nothing but, white space that are tokenized at once. For many models (Ministral 3,
-Phi-4, DeepSeek) llama.cpp cuts words by std::regex, which takes some 320 bytes of stack for each character:
-26,000 of one letter ended the process."""
+PART_MAX = 4096
+"""Characters that are tokenized at once. For many models (Ministral 3, Phi-4, DeepSeek) llama.cpp cuts words by
+std::regex, which takes some 320 bytes of stack for each character of one: 26,000 of a letter ended the process, and
+so did slashes and line breaks in turn."""
 
 
 class Model:
@@ -147,8 +147,8 @@ class Model:
                 itself may be read so; a user's text never.
             first: the text follows a control token, or nothing. Else no space is put in front of it.
         """
-        if runs := _long_runs(text):
-            return self._in_parts(text, runs, special=special, first=first)
+        if cuts := _cuts(text):
+            return self._in_parts(text, cuts, special=special, first=first)
         guarded = self._spaces and not first
         tokens = self._tokenize(GUARD + text if guarded else text, special=special)
         if guarded:
@@ -156,8 +156,8 @@ class Model:
         tags = set() if special else {self._text(token) for token in tokens if self._is_tag(token)}
         # llama.cpp looks for user-defined tokens, R1's `<think>` among them, whatever it is told. A tag that
         # is cut behind its bracket is text like any other.
-        cuts = [at.start() + 1 for tag in tags for at in re.finditer(re.escape(tag), text)]
-        return self._in_parts(text, sorted(cuts), special=False, first=first) if cuts else tokens
+        cuts = sorted(at.start() + 1 for tag in tags for at in re.finditer(re.escape(tag), text))
+        return self._in_parts(text, cuts, special=False, first=first) if cuts else tokens
 
     def _in_parts(self, text: str, cuts: list[int], *, special: bool, first: bool) -> list[Token]:
         parts = [text[begin:end] for begin, end in itertools.pairwise((0, *cuts, len(text)))]
@@ -235,9 +235,11 @@ class Model:
         return self.piece(token).decode("utf-8", "replace") if token >= 0 else ""
 
 
-def _long_runs(text: str) -> list[int]:
-    """Where a text is cut so that nothing in it is longer than `RUN_MAX` without a change of white space."""
-    if len(text) <= RUN_MAX:
-        return []
-    runs = re.finditer(r"\S+|\s+", text)
-    return [at for run in runs for at in range(run.start() + RUN_MAX, run.end(), RUN_MAX)]
+def _cuts(text: str) -> list[int]:
+    """Where a text is cut so that no part of it is longer than `PART_MAX`: where words begin, if they do."""
+    cuts = [0]
+    while len(text) - cuts[-1] > PART_MAX:
+        begin, end = cuts[-1] + 1, cuts[-1] + PART_MAX
+        found = (at for sign in " \n" if (at := text.rfind(sign, begin, end)) > 0)
+        cuts.append(next(found, end))
+    return cuts[1:]
