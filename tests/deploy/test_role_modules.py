@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import threading
@@ -68,6 +69,20 @@ def test_releases_of_another_python(tmp_path: Path) -> None:
             (release / ".complete").write_text("sum\n")
     told = module(tmp_path, "edged_board", home=str(tmp_path / "opt"), model="small.gguf", sys=str(tmp_path))
     assert (told["releases"], told["stale"]) == ({"0.2.0": "sum"}, ["0.1.0"])
+
+
+def test_a_second_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release is installed with `python3`; Ansible runs its modules with the newest Python that it finds."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").write_text("#!/bin/sh\necho 3.2\n")
+    (programs / "python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    release = tmp_path / "opt/releases/0.1.0"
+    (release / "lib/python3.2").mkdir(parents=True)
+    (release / ".complete").write_text("sum\n")
+    told = module(tmp_path, "edged_board", home=str(tmp_path / "opt"), model="small.gguf", sys=str(tmp_path))
+    assert (told["python"], told["releases"], told["stale"]) == ("3.2", {"0.1.0": "sum"}, [])
 
 
 # a model from a server that breaks off ----------------------------------------------------------------------------

@@ -148,7 +148,9 @@ def main() -> None:
     )
     home = Path(module.params["home"])
     now_s = module.params["now_s"]
-    python = ".".join(platform.python_version_tuple()[:2])
+    # Of the one that installs releases: Ansible may have found another for us.
+    told = 'import sys; print("%d.%d" % sys.version_info[:2])'
+    python = module.run_command(["python3", "-c", told], check_rc=True)[1].strip()
     folder = home / "releases"
     releases = {
         place.name: text(place / ".complete")
