@@ -121,13 +121,14 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
     refused(play(tmp_path, hosts), tmp_path, said)
 
 
-def test_two_boards_of_one_name(tmp_path: Path) -> None:
-    """By node.id, which may also be the other's own name."""
+@pytest.mark.parametrize("limit", [(), ("--limit", "line-3")])
+def test_two_boards_of_one_name(tmp_path: Path, limit: tuple[str, ...]) -> None:
+    """By node.id, which may also be the other's own name; it counts where the play leaves the other out."""
     hosts: dict[str, dict[str, Any]] = {
         "press-7": {},
         "line-3": {"edged_settings": {"node": {"id": "press-7"}}},
     }
-    ended = play(tmp_path, hosts)
+    ended = play(tmp_path, hosts, *limit)
     assert ended.code != 0
     assert "press-7 is the node.id of more than one board" in ended.text, ended.text
     assert "changed=0 " in ended.text
