@@ -53,16 +53,13 @@ class Promises:
 
         It errs on the question's side: answers ahead may be short, prompts in the cache, a rate a poor one.
         """
-        deadline, rates = sequence.order.deadline, self._counters.rates
-        if deadline is None or self._counters.steps < MEASURED_PASSES or not (rates.step_s and rates.read_s):
+        deadline = sequence.order.deadline
+        if deadline is None or self._counters.steps < MEASURED_PASSES:
             return None
         ahead = self._line.before(sequence)
-        held = max(self._slots.longest(sequence.tokens), self._foreseen(sequence, ahead))
-        if sequence.stored is not None:
-            held = max(held, len(sequence.stored.tokens))
-        own = Left(sequence.prompt_tokens - held, sequence.room)
+        own = Left(sequence.prompt_tokens - self._foreseen(sequence, ahead), sequence.room)
         first = self._left(ahead, sequence, own.read) if len(ahead) >= self._limits.slots else []
-        capacity = replace(self._capacity(), rates=rates.kinder())
+        capacity = replace(self._capacity(), rates=self._counters.rates.kinder())
         refusal = capacity.refusal(first, own, sequence.prompt_tokens, deadline - now)
         if refusal is None or (not first and self._is_time_to_try(now)):
             return None
