@@ -6,25 +6,36 @@ import os
 import queue
 import resource
 import socket
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
+from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
 
 from edged.adapters.mqtt import Link, Mqtt
+from edged.adapters.mqtt.connection import CUTS_OFF
 from edged.adapters.mqtt.opening import TIMEOUT_S
 from edged.adapters.mqtt.tries import (
     CUT_RETRY_MAX_S,
     CUTS,
+    GIVE_UP_CUTS,
     RETRY_MAX_S,
     SAY_AGAIN,
     TOLD_EACH,
     Tries,
     longest_wait_s,
 )
-from edged.core.link import STEADY_S, Connected, Disconnected, LinkEvent, Outgoing, Subscribed
+from edged.core.link import (
+    STEADY_S,
+    Connected,
+    Delivered,
+    Disconnected,
+    LinkEvent,
+    Outgoing,
+    Subscribed,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +116,100 @@ def test_a_broker_that_cuts_who_may_not_use_a_topic(forbidden: int, told: str) -
             pass
         assert mqtt.stop(10)
     assert told in reason
+
+
+def test_what_many_cut_connections_have_in_common() -> None:
+    """That alone, and only while they follow each other: a broker that dies cuts off now this, now that."""
+    now = [0.0]
+    tries = Tries(Link("127.0.0.1", 1, "n", 60, 60, 9, 9999, "will", b"", ()), lambda _: None, lambda: now[0])
+
+    def live(seconds: float, *unanswered: str) -> str | None:
+        tries.succeeded()
+        now[0] += seconds
+        tries.lost("gone", unanswered)
+        return tries.culprit
+
+    assert [live(0.1, "a", "b") for _ in range(GIVE_UP_CUTS)] == [None] * GIVE_UP_CUTS, "either may be it"
+    assert live(0.1, "b", "c") == "b"
+    tries.relieved()
+    assert [live(0.1, "a") for _ in range(GIVE_UP_CUTS - 1)] == [None] * (GIVE_UP_CUTS - 1)
+    assert live(STEADY_S, "a") is None
+    assert [live(0.1, "a" if n % 2 else "b") for n in range(4 * GIVE_UP_CUTS)] == [None] * 4 * GIVE_UP_CUTS
+
+
+class Hasty(Tries):
+    """Waits for nothing."""
+
+    def wait_s(self) -> float:
+        """None."""
+        return 0.01
+
+
+def serve_batches(server: socket.socket, came: list[list[bytes]]) -> None:
+    """A broker that takes all that is there, and at `bad` hangs up without a word on what came with it."""
+    while True:
+        with server.accept()[0] as line:
+            line.settimeout(0.1)
+            held, alive = b"", True
+            while alive:
+                try:
+                    some = line.recv(65536)
+                    held += some
+                    alive = bool(some)
+                    continue
+                except TimeoutError:
+                    pass
+                words, batch = b"", []
+                while held:
+                    kind, body, held = held[0] >> 4, held[2 : 2 + held[1]], held[2 + held[1] :]
+                    match kind:
+                        case 1:
+                            words += CONNACK
+                        case 8:
+                            words += suback(body, GRANTED)
+                        case 3:
+                            batch.append(body[2 : 2 + int.from_bytes(body[:2])])
+                            words += puback(body)
+                came += [batch] if batch else []
+                if b"bad" in batch:
+                    break
+                line.sendall(words)
+            if not alive and held[-2:] == bytes([DISCONNECT << 4, 0]):
+                return
+
+
+@pytest.mark.parametrize("token", ["an answer", None])
+def test_a_message_that_the_broker_cuts_at(token: str | None) -> None:
+    """It is given up, and no other: rumqttd ends the connection at what is too long for it, and says no limit."""
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    came: list[list[bytes]] = []
+    topics = ("first", "bad", "last")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        broker = threading.Thread(target=serve_batches, args=(server, came), daemon=True)
+        broker.start()
+        link = Link("127.0.0.1", server.getsockname()[1], "n", 60, 60, 9, 9999, "will", b"", ("ask/+",))
+        mqtt = Mqtt(link, events.put)
+        mqtt._tries = Hasty(link, events.put)  # noqa: SLF001 - a minute less
+        mqtt.start()
+        while not isinstance(events.get(timeout=60), Connected):
+            pass
+        for topic in topics:
+            mqtt.publish(Outgoing(topic, b"{}", qos=1, token=token and topic))
+        delivered: dict[object, str | None] = {}
+        while [b"last"] not in came or (token and len(delivered) < len(topics)):
+            try:
+                event = events.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if isinstance(event, Delivered):
+                delivered[event.token] = event.refused
+        assert mqtt.stop(10)
+        broker.join(10)
+        assert not broker.is_alive()
+    assert came[:2] == [[b"first", b"bad", b"last"]] * 2
+    assert came[-4:] == [[b"bad"], [b"bad"], [b"bad"], [b"last"]]
+    if token:
+        assert delivered == {"first": None, "bad": CUTS_OFF, "last": None}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ connection all is sent again (MQTT 5, 4.4)."""
 UNACKNOWLEDGED = (
     "the broker is there but does not acknowledge what was sent; connecting anew, to send it again"
 )
+PUBLISHING = "publishing to "
+CUTS_OFF = "the broker ends the connection each time that this is sent; see its limits and its ACL"
 FLOODED = (
     "so many messages came with QoS 0 that the broker may have dropped others; connecting anew, for it then sends "
     "those of QoS 1 again"
@@ -268,12 +270,17 @@ class Mqtt:
         if self.connected:
             self.connected = False
             self._tries.lost(reason, self._unanswered())
+            culprit = self._tries.culprit or ""
+            if culprit.startswith(PUBLISHING) and self._sending.give_up(
+                culprit.removeprefix(PUBLISHING), CUTS_OFF
+            ):
+                self._tries.relieved()
         elif not self._stopping.is_set():
             self._tries.closed(reason)
 
     def _unanswered(self) -> list[str]:
         subscribed = [f"subscribing to {topic}" for topic in self._subscriptions.unanswered]
-        return subscribed + [f"publishing to {topic}" for topic in dict.fromkeys(self._sending.unanswered)]
+        return subscribed + [f"{PUBLISHING}{topic}" for topic in dict.fromkeys(self._sending.unanswered)]
 
     # paho's callbacks, in the MQTT thread -----------------------------------------------------------------
 
@@ -288,7 +295,7 @@ class Mqtt:
         if reason.is_failure:
             self._tries.failed(link_advice.on_refusal(str(reason), self._link.username))
             return
-        self._sending.connected(properties)
+        self._sending.connected(properties, singly=self._tries.wary)
         self._receiving.connected()
         self._tries.succeeded()
         self.connected = True

@@ -14,7 +14,7 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edged.core.link import Delivered, LinkEvent, Outgoing, Undelivered
-from edged.mqtt5 import HEAD_BYTES_MAX, PACKET_BYTES_MAX
+from edged.mqtt5 import HEAD_BYTES_MAX, MOST, PACKET_BYTES_MAX
 
 from .client import Client
 from .translation import publish_properties
@@ -66,7 +66,7 @@ class Sending:
     @property
     def unanswered(self) -> list[str]:
         """Topics of what the broker owes us a word for, and of what was sent last: to QoS 0 it says nothing."""
-        topics = self._client.unanswered
+        topics = [*self._client.unanswered.values()]
         return topics if self._last in topics or not self._last else [*topics, self._last]
 
     @property
@@ -74,13 +74,30 @@ class Sending:
         """Whether nothing waits, and nobody for an acknowledgement."""
         return not self._waiting and not self._window.owing
 
-    def connected(self, properties: PahoProperties | None) -> None:
-        """A new connection: what paho sends again is held to what this broker takes."""
+    def connected(self, properties: PahoProperties | None, *, singly: bool = False) -> None:
+        """A new connection: what paho sends again is held to what this broker takes.
+
+        `singly`: one message at a time, so that it shows at which one the broker cuts.
+        """
         self._last = ""
-        self._window.connected(properties)
+        self._window.connected(properties, 1 if singly else MOST)
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", PACKET_BYTES_MAX)
         for mid in self._client.fit(self._window.limit, self._packet_bytes_max):
             self._too_large(self._window.acknowledged(mid), self._news.pop(mid, None))
+
+    def give_up(self, topic: str, reason: str) -> bool:
+        """Without a connection: take back the oldest message to this topic; False where there is none to be spared.
+
+        What a node says of itself it says again on each connection.
+        """
+        sent = [mid for mid, to in self._client.unanswered.items() if to == topic and mid not in self._news]
+        for mid in sent[:1]:
+            self._client.give_up(mid)
+            token = self._window.acknowledged(mid)
+            log.warning("message_given_up", topic=topic, reason=reason)
+            if token is not None:
+                self._emit(Delivered(token, refused=reason))
+        return bool(sent)
 
     def hand_over(self) -> None:
         """With a connection: give paho what may leave."""

@@ -22,6 +22,9 @@ CUT_S, CUTS, CUT_RETRY_MAX_S = 2.0, 6, 64.0
 """So many connections in a row that ended within so long, each before the same thing was answered: some brokers cut
 the connection of who may not use a topic, in place of a reason code. That lasts until somebody mends it, so it is
 tried less and less often. A broker that dies each time cuts off now this, now that."""
+GIVE_UP_CUTS = 10
+"""After so many, a minute or so, that one message alone has in common it is given up: an answer that is longer than
+the broker takes, or goes where it lets nobody write, would keep the node off its broker for as long as it lives."""
 NAMED_MAX = 4
 TOLD_EACH, SAY_AGAIN = 16, 16384
 """Of connections that are short again and again so many are told, then each doubling of their number, and at last
@@ -64,6 +67,20 @@ class Tries:
     def doubtful(self) -> bool:
         """Whether so many connections in a row were short that another is no news."""
         return self._short_lives >= TOLD_EACH
+
+    @property
+    def wary(self) -> bool:
+        """Whether it shall show at what the next connection is cut."""
+        return self._cuts >= CUTS
+
+    @property
+    def culprit(self) -> str | None:
+        """The one thing that so many cut connections have in common, as it came with `lost`."""
+        return self._suspects[0] if self._cuts >= GIVE_UP_CUTS and len(self._suspects) == 1 else None
+
+    def relieved(self) -> None:
+        """It was given up."""
+        self._cuts = 0
 
     def lost(self, reason: str, unanswered: Sequence[str] = ()) -> None:
         """A connection is gone that was there; `unanswered`: what we did on it that the broker said nothing to."""

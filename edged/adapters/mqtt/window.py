@@ -34,9 +34,9 @@ class Window:
         self._clock = clock
         self._full = False
 
-    def connected(self, properties: PahoProperties | None) -> None:
-        """A new connection, with what the broker says of itself."""
-        self.limit = min(MOST, getattr(properties, "ReceiveMaximum", MOST))
+    def connected(self, properties: PahoProperties | None, most: int = MOST) -> None:
+        """A new connection, with what the broker says of itself, and the most that is to be under way on it."""
+        self.limit = min(most, getattr(properties, "ReceiveMaximum", most))
         self._since = dict.fromkeys(self._since, self._clock())  # paho sends them again
         self._count()
 
