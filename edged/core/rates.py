@@ -112,11 +112,10 @@ class Rates:
 
 @dataclass(slots=True)
 class Counters:
-    """What the engine has done since its start: passes, aborted ones, and tokens of each kind."""
+    """What the engine has done since its start: passes, aborted ones, tokens of prompts and of drafts."""
 
     steps: int = 0
     aborted: int = 0
-    written: int = 0
     read: int = 0
     drafted: int = 0
     drafted_right: int = 0

@@ -72,7 +72,6 @@ class Writer:
             data = b""
         pieces = sequence.write(token, data)
         sequence.room -= 1
-        self._counters.written += 1
         self._reports.extend(sequence.deltas(now, pieces))
         constraint = None if sequence.text.thinking else sequence.constraint
         if sequence.text.stopped or (constraint is not None and constraint.closed):
@@ -124,7 +123,6 @@ class Writer:
         for token in forced:
             self._reports.extend(sequence.deltas(now, sequence.write(token, self._vocabulary.piece(token))))
         sequence.room -= len(forced)
-        self._counters.written += len(forced)
         if constraint.closed:
             self.end(sequence, "stop", now)
         elif sequence.room <= 0:
