@@ -524,13 +524,14 @@ def test_who_was_alone_before_is_served_beside_who_comes() -> None:
         one.ask(number, client="flood")
     while len(one.started()) < 29:
         one.scheduler.step()
-    one.ask(60, client="late")
-    one.ask(61, client="late")
+    for number in range(60, 66):
+        one.ask(number, client="late")
     one.run()
     order = one.started()
     assert {30, 31} < set(order[:8])
     assert order.index(60) <= 31
     assert order.index(61) <= 34
+    assert order.index(65) > 40, "of three clients the last comer has every third turn"
 
 
 def test_reuse() -> None:
@@ -588,6 +589,19 @@ def test_a_long_prompt_does_not_hold_up_another_client_s_short_one() -> None:
     ends = [report.number for report in one.reports if isinstance(report, Ended)]
     assert ends == [2, 1, 3]
     one.check_idle()
+
+
+def test_a_short_prompt_goes_before_a_long_one_beside_one_that_can_wait() -> None:
+    """What is kept waiting is looked for in the highest class: else all went by arrival beside a report."""
+    one = slow_rig("yes", streams=3, batch_tokens=16, context=500)
+    one.ask(1, "r" * 400, priority="background")
+    one.scheduler.step()
+    one.ask(2, "b" * 200)
+    one.scheduler.step()
+    one.ask(3, "a" * 80)
+    one.run()
+    ends = [report.number for report in one.reports if isinstance(report, Ended)]
+    assert ends == [3, 2, 1]
 
 
 def test_short_prompts_keep_a_long_one_from_no_more_than_half() -> None:
