@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tarfile
@@ -32,6 +33,20 @@ def test_syntax(tmp_path: Path) -> None:
     """Ansible itself can read all playbooks and the example inventory."""
     ended = run(tmp_path, "ansible-playbook", "-i", "inventory/example.yml", "--syntax-check", *PLAYBOOKS)
     assert ended.code == 0, ended.text
+
+
+def test_debians_python_runs_the_modules(tmp_path: Path) -> None:
+    """Not a newer one that stands on a board as well, of which Ansible would warn at each run."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3.13").write_text("#!/bin/sh\necho 'python3.13: not in this folder' >&2; exit 127\n")
+    (programs / "python3.13").chmod(0o755)
+    hosts = tmp_path / "hosts.ini"
+    hosts.write_text("[edged]\npress-7 ansible_connection=local\n")
+    ping = ("ansible", "-i", str(hosts), "edged", "--module-name", "ping")
+    ended = run(tmp_path, "env", f"PATH={programs}:{os.environ['PATH']}", *ping)
+    assert ended.code == 0, ended.text
+    assert "WARNING" not in ended.text
 
 
 def play(
