@@ -1,9 +1,10 @@
-"""What a schema may cost to compile, in the two ways that llguidance's own limits do not bound. Pure.
+"""What a schema may cost to compile and to follow, in the ways that llguidance's own limits do not bound. Pure.
 
 All patterns that hold for one text become one automaton, with four times the work for each more: 14 took 25 s
 and 0.7 GB, in a schema of 500 bytes. And `multipleOf` becomes one with about as many states as its number, at
 each place where it stands: 100,000 took 0.5 s and 50 MB, the seconds of a year gigabytes (x86, llguidance 1.9.1).
-So any device could have had the engine run out of memory.
+So any device could have had the engine run out of memory. And what a schema leaves no choice about is spelled
+out at once, however long it is: a list of two hundred times the same text of 15 kB took 17 s.
 
 What is counted is never less than what meets: all that stands in the branches of an `allOf` counts as if it
 were said of one value.
@@ -12,8 +13,9 @@ were said of one value.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from urllib.parse import unquote
 
@@ -21,7 +23,15 @@ PATTERNS_MAX = 5
 """For one text: milliseconds."""
 MULTIPLES_MAX = 100_000
 """The numbers of all `multipleOf`, and the product of those for one value."""
+SPELLED_MAX = 16 * 1024
+"""Characters that are spelled out at once: 20 ms."""
 _DIGITS_MAX = 9
+_WORD, _NAME = 5, 6
+"""Characters of the shortest values with a comma, and of what stands around a name."""
+_LITERALS = ("const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_ROUND = 64
+"""How often what refers to itself is taken to come: each time costs tokens of the model's own."""
+_REPEATED = re.compile(r"(.?)\{([0-9]{1,9})", re.DOTALL)
 _CEILING = 1 << 40
 """No count goes on beyond this: references may double it at each level."""
 _BESIDE = frozenset(
@@ -41,6 +51,7 @@ class Cost:
         product: of the `multipleOf` that may hold for one number.
         ways: in which `anyOf` lets a value be; all that stands beside is compiled for each.
         multiples: sum of all `multipleOf`, as often as they are compiled.
+        spelled: characters that it may leave no choice about, at most.
         deep: references lead on and on.
     """
 
@@ -48,6 +59,7 @@ class Cost:
     product: int = 1
     ways: int = 1
     multiples: int = 0
+    spelled: int = 0
     deep: bool = False
 
     @property
@@ -70,8 +82,10 @@ NOTHING = Cost()
 
 def cost(schema: dict[str, object]) -> Cost:
     """What compiling `schema` comes to."""
+    count = _Count(schema)
     try:
-        return _Count(schema).of(schema)
+        found = count.of(schema)
+        return replace(found, spelled=found.spelled * (_ROUND if count.goes_round else 1))
     except RecursionError:
         return Cost(deep=True)
 
@@ -80,6 +94,8 @@ class _Count:
     def __init__(self, root: dict[str, object]) -> None:
         self._root = root
         self._known: dict[int, Cost] = {}
+        self._open: set[int] = set()
+        self.goes_round = False
         defined = [value for keyword in ("$defs", "definitions") for value in _values(root.get(keyword))]
         self._all: dict[str, object] = {"allOf": [root, *defined]}
 
@@ -108,6 +124,7 @@ class _Count:
             product=_product([max(1, own), *(each.product for each in all_hold)]),
             ways=ways,
             multiples=min(_CEILING, multiples * ways + apart),
+            spelled=_spelled(one, [*inside, *together, *(_widest(group) for group in either)]),
         )
 
     def _at(self, ref: str) -> Cost:
@@ -117,7 +134,10 @@ class _Count:
             found = self._all
         if id(found) not in self._known:  # it has many spellings
             self._known[id(found)] = Cost()
+            self._open.add(id(found))
             self._known[id(found)] = self.of(found)
+            self._open.remove(id(found))
+        self.goes_round = self.goes_round or id(found) in self._open
         return self._known[id(found)]
 
 
@@ -150,6 +170,31 @@ def listed(one: Mapping[str, object], keyword: str) -> list[object]:
     return value if isinstance(value, list) else []
 
 
+def _spelled(one: Mapping[str, object], inside: Iterable[Cost]) -> int:
+    """Characters of all that a schema names, as often as it asks for it."""
+    literals = [*(one.get(key) for key in _LITERALS), *listed(one, "enum")]
+    own = _WORD + max(len(str(each)) for each in literals) + _letters(one.get("pattern"))
+    named = one.get("properties")
+    names = [*(named if isinstance(named, dict) else ())]
+    # Properties that must be there, and have the schema of all that are not named.
+    others = {name for name in listed(one, "required") if isinstance(name, str)} - {*names}
+    least = one.get("minItems")
+    times = max(1, len(others), least if isinstance(least, int) else 0)
+    letters = (
+        own + sum(_NAME + len(name) for name in (*names, *others)) + sum(each.spelled for each in inside)
+    )
+    return min(_CEILING, letters * min(_CEILING, times))
+
+
+def _letters(pattern: object) -> int:
+    """Characters of the longest text that a pattern may leave no choice about, or more."""
+    if not isinstance(pattern, str):
+        return 0
+    repeated = [(before, int(times)) for before, times in _REPEATED.findall(pattern)]
+    nested = _product(max(1, times) for before, times in repeated if before in {")", "}"})
+    return min(_CEILING, (len(pattern) + sum(times for _, times in repeated)) * nested)
+
+
 def _values(value: object) -> Iterable[object]:
     return value.values() if isinstance(value, dict) else ()
 
@@ -159,6 +204,7 @@ def _widest(group: Sequence[Cost]) -> Cost:
     return Cost(
         patterns=max((each.patterns for each in group), default=0),
         product=max((each.product for each in group), default=1),
+        spelled=max((each.spelled for each in group), default=0),
     )
 
 

@@ -15,6 +15,8 @@ from edged.core.tools import CALLS_MADE_MAX, Mode, Tool
 from edged.engine.calls import CallForm
 
 ANY = r"/(.|\n)*/"
+UNSPELLED = '%llguidance {"no_forcing": true}'
+"""In front of what is to be written token by token, also where there is no choice."""
 
 
 def grammar(
@@ -26,6 +28,7 @@ def grammar(
     parallel: bool,
     schema: str | None,
     options: dict[str, Any],
+    at_once: bool,
 ) -> str:
     """Lark text.
 
@@ -37,8 +40,9 @@ def grammar(
         parallel: several calls are allowed.
         schema: what an answer that is no call must follow; None for any text.
         options: llguidance's for the schemas.
+        at_once: what they leave no choice about is spelled out at once.
     """
-    lines = ["%llguidance {}"]
+    lines = ["%llguidance {}" if at_once else UNSPELLED]
     trigger = literal(form.trigger)
     text = f"answer: %json {_json(schema, options)}" if schema is not None else f"answer: TEXT\nTEXT: {ANY}"
     if mode == "none":

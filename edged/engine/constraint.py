@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from edged.core.dialect import adapted
+from edged.core.schema_cost import SPELLED_MAX, cost
 from edged.core.tools import Mode, Tool
-from edged.engine.call_grammar import grammar
+from edged.engine.call_grammar import UNSPELLED, grammar
 from edged.engine.calls import CallForm
 from edged.errors import OutgrownError, Refusal
 
@@ -136,7 +137,8 @@ class Constraints:
         """
         try:
             told = json.dumps(adapted(json.loads(schema), unique=unique))
-            return self._constraint(LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS), where)
+            text = LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS)
+            return self._constraint(text if _spelled(schema) else _unspelled(text), where)
         except ValueError as error:
             raise _refusal(error, where) from error
 
@@ -155,7 +157,17 @@ class Constraints:
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
-        text = grammar(form, tools, mode, literal=literal, parallel=parallel, schema=schema, options=OPTIONS)
+        parameters = [tool.parameters for tool in tools]
+        text = grammar(
+            form,
+            tools,
+            mode,
+            literal=literal,
+            parallel=parallel,
+            schema=schema,
+            options=OPTIONS,
+            at_once=_spelled(*parameters, *([] if schema is None else [schema])),
+        )
         try:
             return self._constraint(LLMatcher.grammar_from_lark(text), "response_format or tools")
         except Refusal:
@@ -174,6 +186,18 @@ class Constraints:
         if matcher.is_error():
             raise _refusal(matcher.get_error(), where)
         return Constraint(matcher)
+
+
+def _spelled(*schemas: str) -> bool:
+    """Whether what they leave no choice about is short enough to be spelled out at once."""
+    return sum(cost(json.loads(schema)).spelled for schema in schemas) <= SPELLED_MAX
+
+
+def _unspelled(text: str) -> str:
+    """The grammar of a schema with another one beside it, for only such a one can say this of all."""
+    told = json.loads(text)
+    told["grammars"].append({"name": "unspelled", "lark_grammar": f'{UNSPELLED}\nstart: ""\n'})
+    return json.dumps(told)
 
 
 def _refusal(error: object, where: str) -> Refusal:

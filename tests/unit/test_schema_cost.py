@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llguidance import LLTokenizer
 
 from edged.core.schema import checked
-from edged.core.schema_cost import PATTERNS_MAX, Cost, cost
-from edged.core.tools import offer
+from edged.core.schema_cost import PATTERNS_MAX, SPELLED_MAX, Cost, cost
+from edged.core.tools import Tool, offer
 from edged.engine.calls import OURS
 from edged.engine.constraint import Constraints
 from edged.errors import Refusal
@@ -135,13 +138,103 @@ def test_tools_are_counted_together() -> None:
         offer(tools, None, parallel=False)
 
 
+def doubled(length: int, last: dict[str, Any]) -> dict[str, Any]:
+    """Lists of two of the next ones, to the last."""
+    parts = {
+        f"d{at}": {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{at + 1}"}] * 2, "minItems": 2}
+        for at in range(length)
+    }
+    return {"$defs": {**parts, f"d{length}": last}, "$ref": "#/$defs/d0"}
+
+
+LONG = {"const": "x" * 15_000}
+SPELLED: list[dict[str, Any]] = [
+    {"type": "array", "items": LONG, "minItems": 400},
+    {"type": "array", "items": {"const": "x"}, "minItems": 10_000},
+    {"type": "array", "items": {"type": "string", "pattern": "^(x{100}y){50}$"}, "minItems": 400},
+    {"type": "array", "items": {"type": "string", "pattern": "^x{5000}$"}, "minItems": 400},
+    {"type": "array", "items": {"type": "integer", "minimum": 10**18, "maximum": 10**18}, "minItems": 2000},
+    {
+        "type": "object",
+        "properties": {f"p{at}": {"$ref": "#/$defs/a"} for at in range(100)},
+        "required": [f"p{at}" for at in range(100)],
+        "$defs": {"a": LONG},
+    },
+    {
+        "type": "object",
+        "additionalProperties": {"const": "x" * 9000},
+        "required": [f"p{at}" for at in range(100)],
+    },
+    doubled(9, LONG),
+]
+
+
+@pytest.mark.parametrize("schema", SPELLED)
+def test_what_is_spelled_out_at_once_is_bounded(schema: dict[str, Any]) -> None:
+    """However much a schema leaves no choice about: 200 of the first held all others up for 17 s."""
+    assert cost(schema).spelled > SPELLED_MAX
+    constraints = Constraints(LLTokenizer("byte"))
+    part = {key: value for key, value in schema.items() if key != "$defs"}
+    parameters = {
+        "type": "object",
+        "properties": {"a": part},
+        "required": ["a"],
+        "$defs": schema.get("$defs", {}),
+    }
+    tool = Tool("t", parameters=json.dumps(parameters))
+    began = time.process_time()
+    for constraint, start in (
+        (constraints.compile(json.dumps(schema)), b"{" if schema.get("type") == "object" else b"["),
+        (
+            constraints.compile_calls(
+                OURS, [tool], "required", literal=lambda said: [said], parallel=False, schema=None
+            ),
+            OURS.opening.encode(),
+        ),
+    ):
+        for byte in start:
+            assert constraint.take(byte)
+        assert any(constraint.mask())
+        assert len(constraint.forced()) <= SPELLED_MAX
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "schemas").glob("*.json")), ids=lambda file: file.stem
+)
+def test_usual_ones_are_spelled_out(file: Path) -> None:
+    """What they leave no choice about comes in one pass, not in one for each token."""
+    assert cost(json.loads(file.read_text())["schema"]).spelled <= SPELLED_MAX / 20
+
+
+def test_an_answer_that_is_not_spelled_out_comes_to_its_end() -> None:
+    """It is held to its schema all the same."""
+    schema = json.dumps({"type": "array", "items": {"const": "x" * 200}, "minItems": 100, "maxItems": 100})
+    assert cost(json.loads(schema)).spelled > SPELLED_MAX
+    constraint = Constraints(LLTokenizer("byte")).compile(schema)
+    answer = json.dumps(["x" * 200] * 100, separators=(",", ":")).encode()
+    for at, byte in enumerate(answer):
+        assert not constraint.allows(ord("?")), at
+        assert constraint.take(byte)
+        assert constraint.forced() == []
+    assert constraint.closed
+
+
+def test_what_comes_round_is_spelled_out_where_it_is_short() -> None:
+    """The ends of all parts within each other are spelled out together, however deep a model has gone."""
+    for length, long in ((10, False), (1000, True)):
+        part: dict[str, Any] = {"properties": {"tail": {"const": "x" * length}, "in": {"$ref": "#/$defs/a"}}}
+        assert (cost({"$defs": {"a": part}, **part}).spelled > SPELLED_MAX) is long
+        assert cost({"$defs": {"a": {}}, **part}).spelled <= SPELLED_MAX
+
+
 def test_references_that_go_round_or_on_and_on() -> None:
     """A circle is looked at once; what no stack can hold is refused."""
     circle: dict[str, Any] = {
         "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}, "b": PATTERN}}},
         "$ref": "#/$defs/a",
     }
-    assert cost(circle) == Cost(patterns=1)
+    assert replace(cost(circle), spelled=0) == Cost(patterns=1)
     long = {f"d{at}": {"$ref": f"#/$defs/d{at + 1}"} for at in range(2000)}
     assert cost({"$defs": long, "$ref": "#/$defs/d0"}).objection
     assert cost({"$ref": "#", **PATTERN}).patterns == 2  # counted once more: never too few
