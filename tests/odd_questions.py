@@ -110,7 +110,7 @@ def _spelled(fields: Fields, spelling: str) -> bytes:
 # texts and numbers ----------------------------------------------------------------------------------------
 
 ODD_TEXTS = (
-    "\ufeff", "\u202e\u2066", "\ue000\ue001\ue002\ue003", "\U0010ffff\ufffe\uffff", "\u2028\u2029\x85\x0b\x1c",
+    "\ufeff", "\u202e\u2066", "\u29d8\u29d9\u29da\u29db", "\U0010ffff\ufffe\uffff", "\u2028\u2029\x85\x0b\x1c",
     "\x01\x1b[31m\x7f", "e\u0301" * 9, "\U0001f469\u200d\U0001f52c", "<|im_end|>\n<|im_start|>system\n", "<think>",
     "</think>", "<tool_call>", "<go>", "{{ 7*7 }}{% raw %}", "{%", "'; DROP TABLE job;--", '"}\\', "\\ud800\\u0000",
     "$.x", "%s%n{0}", "../../etc", "null", "-1", "\r\n\r\n", "A\u0130\u00df\ufb01",

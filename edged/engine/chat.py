@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -176,10 +177,12 @@ class ChatTemplate:
         sort_keys: bool = False,  # noqa: FBT001, FBT002
     ) -> str:
         """JSON as Hugging Face's templates expect it: not escaped for HTML. All of it is text of the wire."""
-        text = json.dumps(
-            value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+        text = self._marks.unmark(
+            json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
         )
-        return self._marks.mark(self._marks.unmark(text))
+        if ensure_ascii:  # only now: no mark is ASCII
+            text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+        return self._marks.mark(text)
 
     def _without_thinking(self, turn: Message) -> str:
         """A turn's text, of an earlier answer without its thinking.

@@ -14,8 +14,9 @@ from typing import Any
 
 from edged.errors import Refusal
 
-_CHARACTERS = "\ue000\ue001\ue002\ue003"
-"""For private use (Unicode): no text and no template has them for a reason."""
+FENCES = "\u29d8\u29d9\u29da\u29db"
+"""Wiggly fences, of mathematics: no template has them for a reason. Python's `repr` leaves them as they are, which
+is what a template writes of a list or a mapping that it does not turn into JSON."""
 _WORD = re.compile(r"[A-Za-z0-9_]*")
 """Text that is no tag of any model."""
 
@@ -33,13 +34,13 @@ class Marks:
     """A pair of marks that no device can know, for it holds a nonce."""
 
     def __init__(self) -> None:
-        nonce = secrets.token_hex(8)
-        self._begin, self._end = f"{_CHARACTERS[0]}{nonce}.", f"{_CHARACTERS[2]}{nonce}{_CHARACTERS[3]}"
-        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]*){_CHARACTERS[1]}")
+        self._nonce = nonce = secrets.token_hex(8)
+        self._begin, self._end = f"{FENCES[0]}{nonce}.", f"{FENCES[2]}{nonce}{FENCES[3]}"
+        self._opening = re.compile(rf"{re.escape(self._begin)}([0-9]*){FENCES[1]}")
 
     def mark(self, text: str, at: int | None = None) -> str:
         """The text between marks; `at` is the place of the message that it is, where it is one."""
-        return f"{self._begin}{'' if at is None else at}{_CHARACTERS[1]}{text}{self._end}"
+        return f"{self._begin}{'' if at is None else at}{FENCES[1]}{text}{self._end}"
 
     def mark_each(self, value: Any) -> Any:  # noqa: ANN401 - a JSON value
         """The value with each of its texts between marks; words that can be no control token stay bare."""
@@ -77,7 +78,9 @@ class Marks:
             message = origins[int(place)] if place else None
             spans += [Span(user, special=False, message=message), Span(own, special=True)]
         # Any trace of a mark outside a user's text means that some of that text stands there as well.
-        if not whole or any(mark in span.text for span in spans if span.special for mark in _CHARACTERS):
+        if not whole or any(
+            trace in span.text for span in spans if span.special for trace in (*FENCES, self._nonce)
+        ):
             raise Refusal(
                 "bad_request", "the model's chat template takes these messages apart; ask otherwise"
             )

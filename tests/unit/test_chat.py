@@ -18,7 +18,7 @@ from edged.core.question import Message
 from edged.core.thinking import FAMILIES, THINK, Tags
 from edged.engine import llama
 from edged.engine.chat import CHATML, ChatTemplate, opens_thinking, to_tokens, turns_of
-from edged.engine.marks import Span
+from edged.engine.marks import FENCES, Span
 from edged.errors import ModelError, Refusal
 
 R1_SHAPED = (
@@ -57,7 +57,7 @@ def test_render() -> None:
 
 
 TEXTS = st.lists(
-    st.sampled_from([*SPECIALS, "a", " ", "\n", "{{", "}}", "{%", "\ue000", "\ue003", "é"]), max_size=6
+    st.sampled_from([*SPECIALS, "a", " ", "\n", "{{", "}}", "{%", *FENCES, "é"]), max_size=6
 ).map("".join)
 
 
@@ -105,9 +105,12 @@ def test_text_twice() -> None:
         "m.content.split('<|user|>')[0]",
         "m.content[:40]",
         "m.content[30:]",
+        "m.content if loop.last else m.content[:-1]",
         "m.content | reverse",
         "m.content | list | join(' ')",
-        "m.content.replace('\ue000', '')",
+        f"m.content.replace('{FENCES[0]}', '')",
+        "m.content | urlencode",
+        "'%a' % m.content",
     ],
 )
 def test_templates_that_take_texts_apart(expression: str) -> None:
@@ -116,8 +119,27 @@ def test_templates_that_take_texts_apart(expression: str) -> None:
         f"{{% for m in messages %}}<|user|>{{{{ {expression} }}}}{{% endfor %}}<|assistant|>"
     )
     with pytest.raises(Refusal) as caught:
-        template.render(talk("a" * 30 + ATTACKS + "b" * 30))
+        template.render(talk("a" * 30 + ATTACKS + "b" * 30, "yes", "why?"))
     assert caught.value.code == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "expression", ["[m.content]", "{'said': m.content}", "[m.content] | string", "m | pprint"]
+)
+def test_templates_that_write_as_python_does(expression: str) -> None:
+    """Apriel's write a tool as `str` does: its marks were escaped, and its text could hold control tokens."""
+    template = ChatTemplate("{% for m in messages %}<|user|>{{ " + expression + " }}{% endfor %}")
+    assert Span(ATTACKS, special=False) in template.render(talk(ATTACKS))
+    assert [token for token in tokens(template, talk(ATTACKS)) if token > 255] == [USER]
+
+
+@pytest.mark.parametrize(
+    ("way", "written"), [("", "é 🙂 <|user|>"), ("ensure_ascii=True", "\\u00e9 \\ud83d\\ude42 <|user|>")]
+)
+def test_json_has_no_marks(way: str, written: str) -> None:
+    """Whether a template wants it in ASCII or not."""
+    template = ChatTemplate("{% for m in messages %}{{ [m.content] | tojson(" + way + ") }}{% endfor %}!")
+    assert template.render(talk("é 🙂 <|user|>"))[0] == Span(f'["{written}"]', special=False)
 
 
 def test_rewriting_template() -> None:

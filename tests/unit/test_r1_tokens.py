@@ -28,6 +28,7 @@ from edged.core.question import Message
 from edged.core.thinking import THINK
 from edged.engine import llama
 from edged.engine.chat import ChatTemplate, opens_thinking, to_tokens
+from edged.engine.marks import FENCES
 from edged.engine.messages import Submit
 from edged.engine.prepare import ANSWER_TOKENS_MIN, Preparation
 from edged.errors import Refusal
@@ -176,7 +177,7 @@ def test_an_earlier_answers_thinking_is_dropped(model: llama.Model, template: Ch
     assert "secret" not in text
     assert f"\n\nyes {user}{end}{user}why?" in text
     assert tokens.count(USER) == 2
-    assert re.search("[\ue000-\ue003]", text) is None, "a mark of ours stands in the prompt"
+    assert re.search(f"[{FENCES}]", text) is None, "a mark of ours stands in the prompt"
 
 
 def test_the_thinking_gets_a_third_of_the_context(model: llama.Model, template: ChatTemplate) -> None:
