@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 import stat
 import subprocess
 import zipfile
@@ -44,7 +46,7 @@ def release(tmp_path: Path) -> Path:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     (top / "requirements.txt").write_text(f"edged=={VERSION} --hash=sha256:{digest}\n")
     (top / "VERSION").write_text(f"{VERSION}\n")
-    (top / "edged.service").write_text("[Service]\n")
+    shutil.copy(WHEELS.parents[1] / "systemd/edged.service", top)
     (top / "install").write_bytes((WHEELS / "install").read_bytes())
     return top
 
@@ -74,6 +76,16 @@ def test_the_service_may_read_what_root_installs(release: Path, tmp_path: Path, 
     place = install(release, tmp_path / "home", umask)
     found = [path for path in (place.parent, *place.parent.rglob("*")) if not path.is_symlink()]
     assert [path for path in found if not readable(path)] == []
+
+
+def test_its_unit_starts_what_is_installed(release: Path, tmp_path: Path) -> None:
+    """In another folder as well, of a larger disk."""
+    home = tmp_path / "home"
+    unit = (install(release, home) / "edged.service").read_text()
+    (home / "current").symlink_to(f"releases/{VERSION}")
+    started = re.findall(r"(?m)^Exec\w+=[-+]*(/\S+/edged) ", unit)
+    assert len(started) == 2
+    assert all(Path(program).is_file() for program in started), started
 
 
 def test_again(release: Path, tmp_path: Path) -> None:
