@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,13 +29,12 @@ from edged.core.records import (
     Finished,
     JournalEvent,
     Publish,
-    Recovered,
     SessionTurn,
 )
 from edged.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # A file as version 1 wrote it, kept here word for word: later versions must go on reading it.
@@ -389,62 +388,52 @@ def test_an_orderly_end_is_known_once(tmp_path: Path) -> None:
     third.close()
 
 
-def taken_away(path: Path, how: Callable[[], object]) -> str:
-    """Have one question asked and one answered, take the file away, ask once more; why the writer ended then."""
+@contextmanager
+def unended(path: Path) -> Iterator[Desk]:
+    """A journal whose writer is to end unasked."""
     events: queue.SimpleQueue[JournalEvent] = queue.SimpleQueue()
     journal = Journal(path, events.put)
-    journal.open()
-    d = Desk(journal, events, Recovered())
-    d.accepted(row("a"))
-    d.finish(d.accepted(row("b")), answer("yes"))
-    how()
-    journal.accept("late", row("c"))
-    reason = d.next(Broken).reason
+    yield Desk(journal, events, journal.open())
+    journal.accept("late", row("late"))
+    event = events.get(timeout=20)
+    assert isinstance(event, Broken)
+    assert "taken away" in event.reason
     assert journal.close()
-    return reason
 
 
 def test_a_file_that_is_taken_away(path: Path) -> None:
     """SQLite reports commits into a file without a name: of what was acknowledged then no later start knew."""
-    assert "taken away" in taken_away(path, lambda: shutil.rmtree(path.parent))
+    with unended(path) as d:
+        d.accepted(row("a"))
+        d.finish(d.accepted(row("b")), answer("yes"))
+        shutil.rmtree(path.parent)
     assert [(p.name, p.stat().st_mode & 0o777) for p in path.parent.iterdir()] == [("journal.db", 0o600)]
     with desk(path) as d:
         assert d.recovered.set_aside is None
-        assert [job.row.id for job in d.recovered.jobs] == ["a"], "c was never acknowledged"
+        assert [job.row.id for job in d.recovered.jobs] == ["a"], "the late one was never acknowledged"
         assert [publish for _, publish in d.recovered.outbox] == list(answer("yes"))
 
 
-def test_another_file_in_its_place(path: Path) -> None:
-    """One that somebody put there meanwhile is kept beside it."""
-
-    def replace() -> None:
-        other = path.with_name("other")
-        with closing(sqlite3.connect(other)) as connection:
-            connection.execute("CREATE TABLE precious (x)")
-        other.replace(path)
-
-    assert "taken away" in taken_away(path, replace)
-    with desk(path) as d:
-        assert [job.row.id for job in d.recovered.jobs] == ["a"]
-    with closing(sqlite3.connect(f"{path}.corrupt-1")) as connection:
-        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("precious",)]
-
-
-def test_a_folder_that_cannot_be_made_again(path: Path) -> None:
-    """As below root's: nothing new is stored, what is under way ends, and then the process: systemd makes it."""
-    events: queue.SimpleQueue[JournalEvent] = queue.SimpleQueue()
-    journal = Journal(path, events.put)
-    journal.open()
-    d = Desk(journal, events, Recovered())
-    number = d.accepted(row("a"))
-    shutil.rmtree(path.parent)
-    path.parent.touch()
-    failed = d.accept(row("b"))
-    assert isinstance(failed, Failed)
-    assert "taken away" in failed.reason
-    for outbox_id, _ in d.finish(number, answer("yes")).outbox:
-        journal.clear(outbox_id)
-    time.sleep(3 * CLEAR_DELAY_S)
-    journal.accept("late", row("b"))
-    assert "taken away" in d.next(Broken).reason
-    assert journal.close()
+@pytest.mark.parametrize("put", ["another journal", "a file in the folder's place"])
+def test_a_place_that_is_taken(path: Path, put: str) -> None:
+    """Nothing new is stored, what is under way ends, then the process: the next start finds what was put there."""
+    other = path.with_name("other")
+    with desk(other) as d:
+        d.accepted(row("theirs"))
+    with unended(path) as d:
+        number = d.accepted(row("a"))
+        if put == "another journal":
+            other.replace(path)
+        else:
+            shutil.rmtree(path.parent)
+            path.parent.touch()
+        failed = d.accept(row("b"))
+        assert isinstance(failed, Failed)
+        assert "taken away" in failed.reason
+        for outbox_id, _ in d.finish(number, answer("yes")).outbox:
+            d.journal.clear(outbox_id)
+        time.sleep(3 * CLEAR_DELAY_S)
+    if put == "another journal":
+        with desk(path) as d:
+            assert [job.row.id for job in d.recovered.jobs] == ["theirs"]
+            assert d.recovered.set_aside is None

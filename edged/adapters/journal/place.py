@@ -6,13 +6,12 @@ next start would know of none of them. Runs in the thread that owns the connecti
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.whole_file import sync_folder
-
-from .schema import set_aside
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,23 +40,24 @@ class Place:
             return False  # a disk that fails says more when it is written to
 
     def restore(self) -> None:
-        """Write all that the connection sees into the place; what lies there is set aside as a damaged file is.
+        """Write all that the connection sees into the place.
 
         Raises:
+            FileExistsError: somebody has put another file there, which is to count.
             OSError, sqlite3.Error: as they come; what is there is whole or nothing.
         """
+        # SQLite leaves the log there, and would apply what is in it to whatever file lies beside it.
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._path.exists():
+            raise FileExistsError(errno.EEXIST, "another file lies there", str(self._path))
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._path.with_name(f"{self._path.name}.part")
         part.unlink(missing_ok=True)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         try:
-            # Its log is empty then: SQLite would apply it to whatever file lies beside it.
-            self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._sql.execute("VACUUM INTO ?", (str(part),))
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            if self._path.exists():
-                set_aside(self._path)
             part.replace(self._path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -153,9 +153,10 @@ class Writer:
             self._emit(event)
 
     def _in_place(self, asks: list[Ask]) -> list[Ask]:
-        """Which questions may be stored: none where the file has no place to come back to, as in a removed folder.
+        """Which questions may be stored: none where the file has no place to come back to.
 
-        What is under way may end then, in the file without a name, for its answers reach their devices.
+        Its folder is gone, or another file lies there. What is under way may end then, in the file without a name,
+        for its answers reach their devices.
 
         Raises:
             TakenAwayError: nothing more can be lost.
