@@ -1,7 +1,8 @@
 """A JSON schema in the words of llguidance, which compiles it: every value stays one of the schema's. Pure.
 
-llguidance refuses what it does not know, also where that asks for nothing; takes references as URIs alone; and lets
-a number be the bound that it must not be, where nothing whole stands between the bounds.
+llguidance refuses what it does not know, also where that asks for nothing; takes references as URIs alone; lets
+a number be the bound that it must not be, where nothing whole stands between the bounds; and keeps a bound as a
+float, for whole numbers cut to 64 bits: of two at the lower end it looked for numbers until its stack was used up.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import urllib.parse
-from typing import Any
+from typing import Any, TypeGuard
 
 from edged.core.schema import DEFINITIONS
 from edged.core.schema_closed import LITERALS
@@ -30,6 +31,11 @@ REFERENCE = "#/%~!$&'()*+,;=:@?-._"
 NEAR = 1e-6
 """How near to a bound that is excluded a number may come, as a share of the room between the bounds."""
 FLOAT_MAX = sys.float_info.max
+EXACT = 2**53
+"""Whole numbers up to here are floats too."""
+INTEGER_MAX = 2**63 - 1024
+"""The largest float of 64 bits; the smallest is one that nothing can be taken from."""
+LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 Schema = dict[str, Any]
 
@@ -52,6 +58,8 @@ def adapted(schema: Schema, *, unique: bool = True) -> Schema:
     reference = told.get("$ref")
     if isinstance(reference, str) and reference.startswith("#"):
         told["$ref"] = urllib.parse.quote(reference, safe=REFERENCE)
+    for keys, inside in ((LOWER, math.inf), (UPPER, -math.inf)):
+        told |= {key: _kept(value, inside) for key in keys if _is_number(value := told.get(key))}
     return told | _bounds(told)
 
 
@@ -70,6 +78,20 @@ def _asks_nothing(key: str, value: object, *, unique: bool) -> bool:
         case "propertyNames":
             return value in ANY_NAME
     return False
+
+
+def _kept(bound: float, inside: float) -> float:
+    """A bound as llguidance will keep it, where that is another: a little further inside, never outside."""
+    within = max(bound, -INTEGER_MAX) if inside > 0 else min(bound, INTEGER_MAX)
+    if abs(within) <= EXACT or not isinstance(within, int) or abs(within) > FLOAT_MAX:
+        return within
+    near = int(float(within))
+    outside = near < within if inside > 0 else near > within
+    return int(math.nextafter(near, inside)) if outside else near
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _bounds(schema: Schema) -> Schema:
@@ -93,6 +115,6 @@ def _bounds(schema: Schema) -> Schema:
 
 def _number(schema: Schema, key: str, without: float) -> float:
     value = schema.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         return without
     return float(max(-FLOAT_MAX, min(value, FLOAT_MAX)))  # an integer may be larger

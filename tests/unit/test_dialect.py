@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jsonschema
@@ -141,6 +143,34 @@ def test_an_answer_that_cannot_go_on() -> None:
 def test_a_bound_that_is_excluded(schema: dict[str, Any], text: str) -> None:
     """Zero is not above zero."""
     assert not allows({"type": "number", **schema}, text)
+
+
+LARGE = """
+from llguidance import LLTokenizer
+from edged.engine.constraint import Constraints
+from edged.errors import Refusal
+compiler = Constraints(LLTokenizer("byte"))
+for high in ('"maximum": -1e19', '"exclusiveMaximum": -9223372036854775800'):
+    for low in ('"minimum": -1e19', '"exclusiveMinimum": -9223372036854775808', '"minimum": -1' + "0" * 400):
+        try:
+            compiler.compile('{"type": "integer", ' + high + ", " + low + "}")
+        except Refusal as refusal:
+            print(refusal)
+"""
+
+
+def test_bounds_beyond_64_bits() -> None:
+    """Two of them below that ended the engine; a number between them is none of the schema's."""
+    subprocess.run([sys.executable, "-c", LARGE], check=True, timeout=60)
+    at_most, whole = {"type": "integer", "maximum": 10**19}, {"type": "integer"}
+    for low in (-(2**63), -(10**30), -1e20):
+        assert allows({"minimum": low, **at_most}, -(10**18))
+        assert allows({"minimum": low, "type": "number"}, "-0.5")
+    assert not allows({**at_most, "minimum": 2**53 + 1}, 2**53)  # as a float it is this
+    assert allows({**at_most, "minimum": 2**53 + 1}, 2**53 + 2)
+    for schema in ({"minimum": 10**30, "maximum": 10**40}, {"minimum": 2**63}, {"maximum": -(2**63)}):
+        with pytest.raises(Refusal):
+            compiled({**whole, **schema})
 
 
 BOUNDS = st.integers(-3, 3) | st.sampled_from([0.5, -0.5, 0.001, 1.1, -1.5, 2.25, 10**400, 1e-9, 1e20])
