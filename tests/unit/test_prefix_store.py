@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from configured import configured
 from edged.engine import state_file
 from edged.engine.loading import load
 from edged.engine.prefixes import ALLOWANCE, MEASURED_S, PAUSE_S, TOKENS_MIN, Prefixes, erase
+from edged.engine.state_file import UnfitError
 
 SLOW_S = 1.0
 """Seconds to compute a token: everything on disk is worth reading."""
@@ -222,6 +224,22 @@ def test_a_flipped_bit(shelf: Shelf, at: int) -> None:
         assert found(prefixes, [*state_file.look(path)[0].tokens, 1]) is None
     assert shelf.files == []
     assert shelf.events() == ["prefix_removed"]
+
+
+def test_any_bit_before_the_state_may_flip(tmp_path: Path) -> None:
+    """Its header then tells of another prompt at most, never of more bytes than are there, nor of half a token."""
+    path = tmp_path / "any.kv"
+    state_file.write(path, "key", HALL[:20], bytearray(300))
+    whole = path.read_bytes()
+    for at in range(8 * (len(whole) - 300)):
+        data = bytearray(whole)
+        data[at // 8] ^= 1 << at % 8
+        path.write_bytes(data)
+        with pytest.raises(UnfitError):
+            state_file.read(path)
+        with contextlib.suppress(UnfitError):
+            header, _ = state_file.look(path)
+            assert (len(header.tokens), header.size) == (20, 300)
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 100, 1000])

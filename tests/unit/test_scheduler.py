@@ -640,6 +640,27 @@ def test_estimate() -> None:
     assert one.scheduler.promises.estimate(measured[0])[0] == 0
 
 
+def test_answers_are_expected_to_be_as_long_as_they_were() -> None:
+    """One that was taken back tells nothing of that."""
+    one = rig("a" * 28)
+    rates = one.scheduler.counters.rates
+    one.ask(1)
+    one.scheduler.step()
+    one.scheduler.cancel(1)
+    assert rates.answer_tokens == 128
+    one.ask(2)
+    one.run()
+    assert rates.answer_tokens == pytest.approx(118)
+
+
+def test_the_last_words_are_told_too() -> None:
+    """What may have been a stop string, and what waits for the next delta's time, leaves in the end."""
+    one = Rig(ScriptedModel(say("abcdefgh STO", "hm")), THINKING, delta_interval_s=60.0)
+    one.ask(1, stop=("STOP",))
+    one.run()
+    assert (one.pieces(1), one.pieces(1, "reasoning")) == ("abcdefgh STO", "hm")
+
+
 # schema ---------------------------------------------------------------------------------------------------
 
 
@@ -697,6 +718,18 @@ def test_schema_cut_short(max_tokens: int) -> None:
     assert f"after {max_tokens} tokens; allow more max_tokens" in refused.message
     assert refused.details["max_tokens"] == max_tokens
     assert not any(isinstance(report, Ended) for report in one.reports)
+    one.check_idle()
+
+
+def test_forced_tokens_count() -> None:
+    """What is forced in the midst of an answer is of its `max_tokens` too, and of the context that it may fill."""
+    one = rig("a" * 200, context=64)
+    constrained(one, 1, b"a" * 120, 5, 15, max_tokens=20)
+    constrained(one, 2, b"a" * 120, 5, 15)
+    one.run()
+    first, second = (report.details for report in one.reports if isinstance(report, Refused))
+    assert first["completion_tokens"] == 20
+    assert second["completion_tokens"] + second["prompt_tokens"] == 64
     one.check_idle()
 
 
