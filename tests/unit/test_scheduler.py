@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from scripted import PLAIN, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
-from scripted_constraints import Fixed, ScriptedConstraints
+from scripted_constraints import Fixed, ScriptedConstraints, Text
 from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
@@ -731,6 +732,20 @@ def test_forced_tokens_count() -> None:
     assert first["completion_tokens"] == 20
     assert second["completion_tokens"] + second["prompt_tokens"] == 64
     one.check_idle()
+
+
+@pytest.mark.parametrize(("answer", "refused"), [("1234", True), ("1.5e12", True), ("true ", False)])
+def test_a_number_that_may_have_lost_digits_is_no_answer(answer: str, refused: bool) -> None:  # noqa: FBT001 - a table
+    """12 is whole to a schema, whether or not the model would have gone on to 1234."""
+    one = rig(answer + " " * 9)
+    sequence = one.measure(submit(1, Message("user", "hi"), max_tokens=len(answer)))
+    sequence.order = msgspec.structs.replace(sequence.order, schema="{}")
+    matcher: Any = Text(b"<", b"")
+    sequence.constraint = Constraint(matcher)
+    one.put_in_line(sequence)
+    one.run()
+    assert any(isinstance(report, Refused) and report.code == "too_long" for report in one.reports) == refused
+    assert any(isinstance(report, Ended) for report in one.reports) != refused
 
 
 def test_schema_cut_short_in_a_later_round() -> None:
