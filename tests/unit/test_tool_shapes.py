@@ -270,6 +270,7 @@ def test_results_are_gathered_in_plain_turns() -> None:
     text = "".join(span.text for span in spans)
     assert text.count("<|im_start|>user") == 2
     assert "Be short.\n\n# Tools" in text
+    assert f"assistant\nWell.\n{OURS.write([Call('', 'lamp', '{}')] * 2)}<|im_end|>" in text, "what it called"
     assert text.count("<tool_response>") == 2
 
 
