@@ -53,11 +53,11 @@ class Limits:
         """No more threads than cores from now on, without those that are left to other programs.
 
         Returns:
-            What `obey` does. The spared ones do not count: it is not known how much they won beside the others.
+            What `obey` does.
         """
-        before = min(self._prefill, self._cores)
+        before = self._speed
         self._cores, self._spared = max(1, cores), spared
-        return min(self._prefill, self._cores) / before
+        return self._speed / before
 
     def obey(self, told: SetLimits) -> float:
         """Take on new ones; what runs keeps its slot.
@@ -65,11 +65,20 @@ class Limits:
         Returns:
             How many times as fast the cores are together as they were, by their number and clock.
         """
-        before = self.prefill_threads * self._clock
+        before = self._speed
         self.slots = min(self.slots_max, max(1, told.slots))
         self._decode = min(self._decode_max, max(1, told.decode_threads))
         self._prefill = min(self._prefill_max, max(1, told.prefill_threads))
         self._clock = min(1.0, max(CLOCK_SHARE_MIN, told.clock))
         self.pace.share = min(1.0, max(PACE_MIN, told.pace))
         self.paused = told.paused
-        return self.prefill_threads * self._clock / before
+        return self._speed / before
+
+    @property
+    def _speed(self) -> float:
+        """Of the cores that read, by number and clock.
+
+        Spared ones are among them: it is not known how much they won beside the others, and they may be back before
+        heat gives back what it took.
+        """
+        return min(self._prefill, self._cores) * self._clock
