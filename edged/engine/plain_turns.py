@@ -41,7 +41,7 @@ def without_tools(
             turn = Message("assistant", "\n".join([*said, OURS.write(calls)]))
         elif message.role == "tool":
             text = f"<tool_response>\n{message.content}\n</tool_response>"
-            if turns and at and messages[at - 1].role == "tool":
+            if at and messages[at - 1].role == "tool":
                 turns[-1] = Message("user", f"{turns[-1].content}\n{text}")
                 continue
             turn = Message("user", text)
@@ -50,7 +50,7 @@ def without_tools(
     if tools:
         listed = "\n".join(json.dumps(tool.shape(), ensure_ascii=False) for tool in tools)
         told = PROMPT.format(tools=listed)
-        if turns and turns[0].role == "system":
+        if turns[0].role == "system":
             turns[0], origins[0] = Message("system", f"{turns[0].content}\n\n{told}"), None
         else:
             turns.insert(0, Message("system", told))
@@ -62,7 +62,7 @@ def without_system(
     messages: Sequence[Message], origins: Sequence[int | None]
 ) -> tuple[list[Message], list[int | None]]:
     """The first user's message begins with what the system message says."""
-    if not messages or messages[0].role != "system":
+    if messages[0].role != "system":
         return list(messages), list(origins)
     told, turns, places = messages[0].content or "", list(messages[1:]), list(origins[1:])
     if not told:
