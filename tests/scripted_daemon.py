@@ -16,4 +16,4 @@ ENGINE = (sys.executable, "-m", os.environ.get("SCRIPTED_ENGINE", "scripted_engi
 if __name__ == "__main__":
     loaded = settings.load(Path(sys.argv[1]))
     logs.configure(loaded.log.level, loaded.log.format)
-    sys.exit(daemon.run(loaded, engine=ENGINE, load=lambda: settings.load(Path(sys.argv[1]))))
+    sys.exit(daemon.run(loaded, engine=ENGINE, load=lambda: settings.load(Path(sys.argv[1]), again=True)))

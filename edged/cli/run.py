@@ -18,4 +18,4 @@ def run(
 
     loaded, file = settings_file.load(config), settings_file.chosen(config)
     logs.configure(loaded.log.level, loaded.log.format)
-    sys.exit(daemon.run(loaded, load=lambda: settings.load(file)))
+    sys.exit(daemon.run(loaded, load=lambda: settings.load(file, again=True)))

@@ -51,10 +51,11 @@ _WORDLESS = frozenset({"string_pattern_mismatch", "string_too_short", "string_to
 """pydantic's complaints that speak of patterns and classes: our words are plainer."""
 
 
-def load(path: Path | None) -> Settings:
+def load(path: Path | None, *, again: bool = False) -> Settings:
     """The settings in `path` (none: defaults) overridden by the environment.
 
     Relative paths in the file start at the file's folder, those in the environment at the working directory.
+    With `again`, for a daemon that read it at its start, a pipe is not waited for.
 
     Raises:
         SettingsError: one line for each mistake; the first line stands alone.
@@ -63,7 +64,7 @@ def load(path: Path | None) -> Settings:
     complaints: list[str] = []
     table: dict[str, Any] = {}
     if path is not None:
-        table = _read(path)
+        table = _read(path, again=again)
         _check_keys(table, Settings, (), str(path), complaints)
         _anchor(table, known.values(), path.parent.absolute())  # a later chdir changes nothing
     _check_variables(known.values(), complaints)
@@ -78,8 +79,10 @@ def load(path: Path | None) -> Settings:
     return settings
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, again: bool) -> dict[str, Any]:
     try:
+        if again and path.is_fifo():
+            raise SettingsError(_one_line(f"{path}: a pipe, which is read once; a file is read again"))
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -604,3 +605,18 @@ def test_any_variable(folder: Path, text: str) -> None:
 def test_a_key_in_clear_is_known(url: str, in_clear: bool) -> None:  # noqa: FBT001 - a table
     """Without TLS it can be read on the way, unless there is no way."""
     assert Upstream(url=url, model="big").in_clear is in_clear
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As sops makes one for `edged run`: at a reload nobody writes into it, and the node waited for ever."""
+    pipe = tmp_path / "edged.toml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(LEAST,))
+    writer.start()
+    assert load(pipe).model.path == tmp_path / "m.gguf"
+    writer.join()
+    with pytest.raises(SettingsError, match=r"edged\.toml: a pipe, which is read once; a file is read again"):
+        load(pipe, again=True)
+    pipe.unlink()
+    pipe.write_text(LEAST)
+    assert load(pipe, again=True) == load(pipe)
