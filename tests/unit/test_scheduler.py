@@ -678,7 +678,7 @@ def constrained(
 def test_schema() -> None:
     """An answer follows its schema, whatever the model would say, and forced tokens come in one pass."""
     one = rig("x" * 50)
-    constrained(one, 1, b'{"a":1}', 2)
+    constrained(one, 1, b'{"a":1}', 2, max_tokens=7)  # just enough
     one.run()
     assert (one.ended(1).outcome, one.ended(1).text) == ("stop", '{"a":1}')
     assert one.ended(1).usage.completion_tokens == 7
@@ -726,11 +726,12 @@ def test_forced_tokens_count() -> None:
     """What is forced in the midst of an answer is of its `max_tokens` too, and of the context that it may fill."""
     one = rig("a" * 200, context=64)
     constrained(one, 1, b"a" * 120, 5, 15, max_tokens=20)
-    constrained(one, 2, b"a" * 120, 5, 15)
+    constrained(one, 2, b"a" * 120, 5, 15, max_tokens=15)
+    constrained(one, 3, b"a" * 120, 5, 15)
     one.run()
-    first, second = (report.details for report in one.reports if isinstance(report, Refused))
-    assert first["completion_tokens"] == 20
-    assert second["completion_tokens"] + second["prompt_tokens"] == 64
+    told = {report.number: report.details for report in one.reports if isinstance(report, Refused)}
+    assert [told[number]["completion_tokens"] for number in (1, 2)] == [20, 15]
+    assert told[3]["completion_tokens"] + told[3]["prompt_tokens"] == 64
     one.check_idle()
 
 

@@ -265,10 +265,11 @@ def test_results_are_gathered_in_plain_turns() -> None:
         Message("assistant", "Well.", tool_calls=calls),
         Message("tool", "one", tool_call_id="call00000"),
         Message("tool", "two", tool_call_id="call00001"),
+        Message("user", "And now?"),
     ]
     spans = ChatTemplate(CHATML).render(messages, [Tool("lamp")])
     text = "".join(span.text for span in spans)
-    assert text.count("<|im_start|>user") == 2
+    assert text.count("<|im_start|>user") == 3
     assert "Be short.\n\n# Tools" in text
     assert f"assistant\nWell.\n{OURS.write([Call('', 'lamp', '{}')] * 2)}<|im_end|>" in text, "what it called"
     assert text.count("<tool_response>") == 2
