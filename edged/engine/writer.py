@@ -164,7 +164,7 @@ class Writer:
         if constraint is None or sequence.order.schema is None or outcome not in {"length", "deadline"}:
             return False
         last = self._vocabulary.piece(sequence.tokens[-1])
-        return not constraint.closed and last[-1:].isdigit()
+        return last[-1:].isdigit()
 
     def _refuse_broken(self, sequence: Sequence, outcome: str) -> None:
         """Half a JSON value is of no use to a device: say what would make it whole."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import PLAIN, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
-from scripted_constraints import Fixed, ScriptedConstraints, Text
+from scripted import PLAIN, SYSTEM, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
+from scripted_constraints import Fixed, ScriptedConstraints
 from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
@@ -675,14 +675,15 @@ def constrained(
     one.scheduler.submit(sequence)
 
 
-def test_schema() -> None:
+@pytest.mark.parametrize("free", [2, 7])
+def test_schema(free: int) -> None:
     """An answer follows its schema, whatever the model would say, and forced tokens come in one pass."""
     one = rig("x" * 50)
-    constrained(one, 1, b'{"a":1}', 2, max_tokens=7)  # just enough
+    constrained(one, 1, b'{"a":1}', free, max_tokens=7)  # just enough
     one.run()
     assert (one.ended(1).outcome, one.ended(1).text) == ("stop", '{"a":1}')
     assert one.ended(1).usage.completion_tokens == 7
-    assert len(one.model.passes.rows_of) == 2
+    assert len(one.model.passes.rows_of) == free
     one.check_idle()
 
 
@@ -735,18 +736,55 @@ def test_forced_tokens_count() -> None:
     one.check_idle()
 
 
-@pytest.mark.parametrize(("answer", "refused"), [("1234", True), ("1.5e12", True), ("true ", False)])
-def test_a_number_that_may_have_lost_digits_is_no_answer(answer: str, refused: bool) -> None:  # noqa: FBT001 - a table
+@pytest.mark.parametrize(
+    ("answer", "schema", "refused"),
+    [
+        ("1234", "{}", True),
+        ("1.5e12", "{}", True),
+        ("true ", "{}", False),
+        ("1234", None, False),
+        ("12", "{}", False),
+    ],
+)
+def test_a_number_that_may_have_lost_digits_is_no_answer(
+    answer: str,
+    schema: str | None,
+    refused: bool,  # noqa: FBT001 - a table
+) -> None:
     """12 is whole to a schema, whether or not the model would have gone on to 1234."""
-    one = rig(answer + " " * 9)
-    sequence = one.measure(submit(1, Message("user", "hi"), max_tokens=len(answer)))
-    sequence.order = msgspec.structs.replace(sequence.order, schema="{}")
-    matcher: Any = Text(b"<", b"")
-    sequence.constraint = Constraint(matcher)
-    one.put_in_line(sequence)
+    one = beside_tools(answer.encode() + (b"" if answer == "12" else b" " * 9))
+    one.ask(1, tools=(Tool("f"),), max_tokens=len(answer) + (answer == "12"))
+    [sequence] = one.scheduler._line.waiting.values()  # noqa: SLF001 - a text of any form has to be a schema's here
+    sequence.order = msgspec.structs.replace(sequence.order, schema=schema)
     one.run()
-    assert any(isinstance(report, Refused) and report.code == "too_long" for report in one.reports) == refused
+    assert [report.code for report in one.reports if isinstance(report, Refused)] == ["too_long"] * refused
     assert any(isinstance(report, Ended) for report in one.reports) != refused
+
+
+def test_what_is_taken_back_is_no_refusal() -> None:
+    """Half a value, or half a call, is told as far as it came."""
+    one = rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 9)
+    beside = beside_tools(OURS.write([Call("", "f", "{}")]).encode())
+    beside.ask(1, tools=(Tool("f"),))
+    for each in (one, beside):
+        while not any(isinstance(report, Started) for report in each.reports):
+            each.scheduler.step()
+        each.scheduler.step()
+        each.scheduler.cancel(1)
+        assert each.ended(1).outcome == "cancelled"
+        each.check_idle()
+    assert one.ended(1).text == '{"'
+
+
+def test_special_tokens_are_seen_where_calls_may_be_made_of_them() -> None:
+    """Mistral's begin with one; elsewhere they are no text."""
+    one = beside_tools(bytes(9))
+    one.model.script = lambda _: Story((*b"a", SYSTEM, *b"b"))
+    one.ask(1, tools=(Tool("f"),))
+    one.ask(2)
+    one.run()
+    assert [one.ended(number).text for number in (1, 2)] == ["a<|system|>b", "ab"]
 
 
 def test_schema_cut_short_in_a_later_round() -> None:
