@@ -267,8 +267,9 @@ def test_results_are_gathered_in_plain_turns() -> None:
         Message("tool", "two", tool_call_id="call00001"),
         Message("user", "And now?"),
     ]
-    spans = ChatTemplate(CHATML).render(messages, [Tool("lamp")])
+    spans = ChatTemplate(CHATML).render(messages, [Tool("lamp", "Löschen")])
     text = "".join(span.text for span in spans)
+    assert '"Löschen"' in text
     assert text.count("<|im_start|>user") == 3
     assert "Be short.\n\n# Tools" in text
     assert f"assistant\nWell.\n{OURS.write([Call('', 'lamp', '{}')] * 2)}<|im_end|>" in text, "what it called"
