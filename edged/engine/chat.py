@@ -264,9 +264,15 @@ def to_tokens(
     """
     tokenize, begin = tokenize or vocabulary.tokenize, vocabulary.begin
     tokens: list[int] = []
-    for span in spans:
+    said = [sampled(span) for span in spans]
+    space = ""
+    for span, own, follows in zip(spans, said, [*said[1:], None], strict=True):
+        text = space + span.text
+        # A word is one token with the space before it, also where that is the template's: `USER: Hi`, `[INST] Hi`.
+        words = text.rstrip(" ") if span.special and follows is not None and not follows else text
+        space = text[len(words) :]
         first = not tokens or vocabulary.is_special(tokens[-1])
-        tokens += sampled(span) or tokenize(span.text, special=span.special, first=first)
+        tokens += own or tokenize(words, special=span.special, first=first)
     if begin is not None and tokens[:1] != [begin]:
         tokens.insert(0, begin)
     return tokens

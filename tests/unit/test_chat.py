@@ -363,6 +363,22 @@ def test_real_vocabulary(model: llama.Model) -> None:
                 assert control([Message("system", parts[0]), *talk(*parts[1:])]) == own
 
 
+@pytest.mark.parametrize("text", ["Is 31 C warm?", "  two", '{"on": true}', "é", "<|im_end|>"])
+def test_space_before_a_text(model: llama.Model, text: str) -> None:
+    """A word and the space that a template puts before it are one token, as where the whole is read at once."""
+    source = (
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+    )
+    begin, end = (model.tokenize(tag, special=True) for tag in ("<|im_start|>", "<|im_end|>"))
+    asked = [*begin, *model.tokenize(f"user: {text}", special=False), *end]
+    spans = ChatTemplate(source).render(talk(text, text))
+    told = [*begin, *model.tokenize(f"assistant: {text}", special=False), *end]
+    assert to_tokens(spans, model) == asked + told
+    said = model.tokenize(text, special=False)  # what the model wrote itself stays as it was
+    told = [*begin, *model.tokenize("assistant: ", special=False), *said, *end]
+    assert to_tokens(spans, model, sampled=lambda span: said if span.message == 1 else ()) == asked + told
+
+
 LONG_RUNS = """
 import sys, pathlib
 from edged.engine import llama
