@@ -157,7 +157,7 @@ class Upstream:
             self._emit(Broke(number, _words(error), ours=blamed, cramped=cramped))
 
     async def _one(self, ask: Ask) -> None:
-        stream = Stream()
+        stream = Stream(self._link.key)
         begun, asked_at = False, math.inf
         try:
             async with asyncio.timeout(ask.timeout_s), self._places:
@@ -165,7 +165,7 @@ class Upstream:
                 url = f"{self._link.url.rstrip('/')}/chat/completions"
                 headers = {"content-type": "application/json", "accept": "text/event-stream"}
                 async with self._client.stream("POST", url, content=ask.body, headers=headers) as response:
-                    await _check(response, shaped=ask.shaped)
+                    await _check(response, shaped=ask.shaped, key=self._link.key)
                     begun = True
                     self._emit(Begun(ask.number))
                     await self._read(ask.number, response, stream)
@@ -223,14 +223,14 @@ class _HastyError(TimeoutError):
     pass
 
 
-async def _check(response: httpx.Response, *, shaped: bool) -> None:
+async def _check(response: httpx.Response, *, shaped: bool, key: str | None) -> None:
     if response.status_code != httpx.codes.OK:
         body = b""
         async for data in response.aiter_raw():
             body += data
             if len(body) > COMPLAINT_BYTES_MAX:
                 break
-        raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped)
+        raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped, key=key)
     packed = response.headers.get("content-encoding", PLAIN)
     if packed.lower() != PLAIN:
         raise BadStreamError(f"an answer packed with {packed[:60]}, although it was asked for {PLAIN}")

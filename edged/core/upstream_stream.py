@@ -70,13 +70,17 @@ class Stream:
     Some servers write "" where OpenAI's has null for "not yet" (sglang 0.4), some to the end (GenieX), so it says
     nothing: `[DONE]` alone ends a whole answer too.
 
+    Args:
+        key: what we showed the server; some repeat a wrong one in their error, which devices and the log get.
+
     Attributes:
         finish: why the answer ended, in the contract's words, once told.
         usage: what it cost, where the server tells.
         ended: `[DONE]` has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: str | None = None) -> None:
+        self._key = key
         self._held = bytearray()
         self._begun = False
         self.finish: Literal["stop", "length"] | None = None
@@ -113,7 +117,7 @@ class Stream:
         except DECODE_ERRORS as error:
             raise BadStreamError(f"an event that cannot be read: {str(error)[:100]}") from None
         if chunk.error is not None:
-            raise _told_in_stream(chunk.error)
+            raise _told_in_stream(chunk.error, self._key)
         if chunk.usage is not None:
             usage = chunk.usage
             self.usage = Usage(
@@ -134,22 +138,24 @@ class Stream:
                 self.finish = "length" if choice.finish_reason == "length" else "stop"
 
 
-def refusal(status: int, body: bytes, *, shaped: bool) -> BadStreamError | QuestionRefusedError:
+def refusal(
+    status: int, body: bytes, *, shaped: bool, key: str | None = None
+) -> BadStreamError | QuestionRefusedError:
     """What a status other than 200 means, in a short sentence, and whether the question is to blame for it."""
     error = _error_of(body)
-    said = "" if error is None else _message(error)
+    said = "" if error is None else _message(error, key)
     reason = f"status {status}{': ' if said else ''}{said}"
     if status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and error is not None):
         return QuestionRefusedError(reason, cramped=_is_cramped(error))
     return BadStreamError(reason)
 
 
-def _told_in_stream(error: object) -> BadStreamError | QuestionRefusedError:
+def _told_in_stream(error: object, key: str | None) -> BadStreamError | QuestionRefusedError:
     """What an error under status 200 means.
 
     The type that OpenAI, llama.cpp's server and edged give it blames the question; so does vLLM's status.
     """
-    reason = f"an error in the stream: {_message(error)}"
+    reason = f"an error in the stream: {_message(error, key)}"
     kind, code = (error.get("type"), error.get("code")) if isinstance(error, Mapping) else (None, None)
     if kind == "invalid_request_error" or code in QUESTION_REFUSED:
         return QuestionRefusedError(reason, cramped=_is_cramped(error))
@@ -177,6 +183,6 @@ def _count(details: Mapping[str, Any] | None, name: str) -> int:
     return value if isinstance(value, int) and 0 <= value <= 2**53 else 0
 
 
-def _message(error: object) -> str:
-    text = error.get("message", "") if isinstance(error, Mapping) else error
-    return " ".join(str(text).split())[:200]
+def _message(error: object, key: str | None) -> str:
+    text = " ".join(str(error.get("message", "") if isinstance(error, Mapping) else error).split())
+    return (text.replace(key, "***") if key else text)[:200]

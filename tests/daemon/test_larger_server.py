@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import json
 import queue
 import resource
 import socket
@@ -205,6 +206,17 @@ def test_what_a_broken_server_says(reply: bytes, reason: str, ours: bool) -> Non
         assert broke.reason.startswith(reason)
         assert broke.ours is ours
         assert len(seen) == 1
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 401 No\r\n\r\n", OK + b"data: "])
+@pytest.mark.parametrize("before", ["", "x" * 160])
+def test_a_server_that_repeats_the_key(head: bytes, before: str) -> None:
+    """As LiteLLM has done with a wrong one: the reason goes into the log, and to the device that asked."""
+    error = {"error": {"message": f"{before}Invalid token, received API Key = {KEY}, see the log"}}
+    with misbehaving(head + json.dumps(error).encode() + b"\n\n") as (url, _):
+        reason = failure(Link(url, KEY, None, 5.0, 10.0, 2)).reason
+    assert KEY[:4] not in reason
+    assert before or "API Key = ***, see the log" in reason
 
 
 def test_an_answer_that_would_fill_the_memory() -> None:
