@@ -195,6 +195,16 @@ def test_the_same_text_in_fewer_passes(texts: list[str], asked: dict[str, object
         assert 0 < counters.drafted_right <= counters.drafted
 
 
+def test_where_a_row_costs_as_much_as_a_pass_few_are_made() -> None:
+    """A board that computes no faster for four rows at once is asked now and then, and not slowed down."""
+    rig = Rig(ScriptedModel(say(3 * TEXT), context=512))
+    rig.scheduler.drafts.most = 3
+    rig.ask(1, seed=None)
+    rig.run()
+    assert rig.ended(1).text == 3 * TEXT
+    assert 0 < rig.scheduler.counters.drafted < 0.25 * 3 * len(TEXT)
+
+
 def test_thinking_ends_in_the_midst_of_a_draft() -> None:
     """The budget is spent between two tokens that came true: what is written for the model comes in between."""
     story = Story(TEXT.encode(), b"warm warm warm warm warm warm warm warm")
