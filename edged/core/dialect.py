@@ -3,6 +3,7 @@
 llguidance refuses what it does not know, also where that asks for nothing; takes references as URIs alone; lets
 a number be the bound that it must not be, where nothing whole stands between the bounds; and keeps a bound as a
 float, for whole numbers cut to 64 bits: of two at the lower end it looked for numbers until its stack was used up.
+Numbers of `const` and `enum` are two such bounds.
 """
 
 from __future__ import annotations
@@ -46,12 +47,17 @@ def adapted(schema: Schema, *, unique: bool = True) -> Schema:
     Args:
         schema: within the bounds of `core.schema`.
         unique: `uniqueItems`, which llguidance cannot keep, is to be; then it refuses the schema.
+
+    Raises:
+        ValueError: the schema names a whole number that would come out as another.
     """
     told: Schema = {}
     for key, value in schema.items():
         if key in NAMED | DEFINITIONS and isinstance(value, dict):
             told[key] = {name: _part(each, unique=unique) for name, each in value.items()}
         elif key in LITERALS:
+            if key in {"const", "enum"}:
+                _check_kept(value)
             told[key] = value
         elif not _asks_nothing(key, value, unique=unique):
             told[key] = _part(value, unique=unique)
@@ -67,6 +73,14 @@ def _part(value: Any, *, unique: bool) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, list):
         return [_part(each, unique=unique) for each in value]
     return adapted(value, unique=unique) if isinstance(value, dict) else value
+
+
+def _check_kept(value: object) -> None:
+    if isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_kept(each)
+    elif isinstance(value, int) and (abs(value) > INTEGER_MAX or int(float(value)) != value):
+        raise ValueError(f"the number {value} cannot be kept exactly; ask for it as text")
 
 
 def _asks_nothing(key: str, value: object, *, unique: bool) -> bool:

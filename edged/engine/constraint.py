@@ -158,19 +158,19 @@ class Constraints:
             Refusal: `bad_request` with llguidance's reason.
         """
         parameters = [tool.parameters for tool in tools]
-        text = grammar(
-            form,
-            tools,
-            mode,
-            literal=literal,
-            parallel=parallel,
-            schema=schema,
-            options=OPTIONS,
-            at_once=_spelled(*parameters, *([] if schema is None else [schema])),
-        )
         try:
+            text = grammar(
+                form,
+                tools,
+                mode,
+                literal=literal,
+                parallel=parallel,
+                schema=schema,
+                options=OPTIONS,
+                at_once=_spelled(*parameters, *([] if schema is None else [schema])),
+            )
             return self._constraint(LLMatcher.grammar_from_lark(text), "response_format or tools")
-        except Refusal:
+        except (Refusal, ValueError):
             # That names a line of our grammar: a device is to hear which of its schemas it is, and why.
             if schema is not None:
                 self.compile(schema)

@@ -173,6 +173,35 @@ def test_bounds_beyond_64_bits() -> None:
             compiled({**whole, **schema})
 
 
+LITERAL = """
+from llguidance import LLTokenizer
+from edged.engine.constraint import Constraints
+from edged.errors import Refusal
+compiler = Constraints(LLTokenizer("byte"))
+for number in range(-2 ** 63, -2 ** 63 + 2048, 128):
+    try:
+        compiler.compile('{"enum": [1, {"a": [%d]}]}' % number)
+    except Refusal as refusal:
+        print(refusal)
+"""
+
+
+def test_whole_numbers_that_are_no_floats() -> None:
+    """They would come out as others; the least of 64 bits ended the engine."""
+    subprocess.run([sys.executable, "-c", LITERAL], check=True, timeout=60)
+    serial = 1_234_567_890_123_456_789
+    for schema in ({"const": serial}, {"items": {"enum": ["a", {"b": [serial]}]}}):
+        reason = f"cannot be used: the number {serial} cannot be kept exactly; ask for it as text$"
+        with pytest.raises(Refusal, match=f"the schema of response_format {reason}"):
+            compiled(schema)
+        tool = {"type": "function", "function": {"name": "t", "parameters": {"properties": {"a": schema}}}}
+        with pytest.raises(Refusal, match=f"the schema of tool t {reason}"):
+            calls([tool], "auto")
+    for kept in (2**53, -(10**18), True, 0.25):
+        assert allows({"enum": [kept]}, kept)
+    assert allows({"type": "integer", "default": serial, "examples": [serial]}, 1)
+
+
 BOUNDS = st.integers(-3, 3) | st.sampled_from([0.5, -0.5, 0.001, 1.1, -1.5, 2.25, 10**400, 1e-9, 1e20])
 
 
