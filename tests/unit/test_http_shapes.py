@@ -104,6 +104,13 @@ def test_turns() -> None:
     for bad in ([{"type": "image_url", "image_url": {"url": "x"}}], [3]):
         with pytest.raises(Refusal, match="text only"):
             openai_requests.chat_wish({**ASK, "messages": [{"role": "user", "content": bad}]}, None)
+    odds: list[list[dict[str, Any]]] = [
+        [{"role": "system", "content": {"text": "a"}}, {"role": "system", "content": "b"}],
+        [{"role": "system", "content": "a"}, {"role": "system", "content": 3}],
+    ]
+    for odd in odds:
+        refused = openai_requests.chat_wish({**ASK, "messages": odd}, None)
+        assert [one["content"] for one in refused.fields["messages"]] == [one["content"] for one in odd]
     for strange in (["x"], [{"role": "user", "content": "x", "audio": {}}]):
         with pytest.raises(Refusal, match=r"messages\[0\]"):
             openai_requests.chat_wish({**ASK, "messages": strange}, None)

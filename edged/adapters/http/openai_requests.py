@@ -174,11 +174,16 @@ def _messages(messages: list[Any]) -> list[dict[str, Any]]:
             turn["content"] = ""
         if turn.get("role") == "developer":
             turn["role"] = "system"
-        if turns and all(one.get("role") == "system" for one in (turns[-1], turn)):
+        if turns and _is_instruction(turns[-1]) and _is_instruction(turn):
             turns[-1]["content"] = f"{turns[-1].get('content', '')}\n\n{turn.get('content', '')}"
         else:
             turns.append(turn)
     return turns
+
+
+def _is_instruction(turn: Mapping[str, Any]) -> bool:
+    """Whether it is a system's turn; one whose content is no text is left for the node to refuse."""
+    return turn.get("role") == "system" and isinstance(turn.get("content", ""), str)
 
 
 def text_of(content: object, where: str) -> object:
