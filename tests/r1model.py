@@ -35,6 +35,8 @@ SOURCE_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2
 VOCABULARY_FILE = "vendor/llama.cpp/models/ggml-vocab-qwen2.gguf"
 TEMPLATE_FILE = "vendor/llama.cpp/models/templates/deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja"
 """Where they lie in it. The distillations share one template; llama.cpp keeps it under the 32B's name."""
+SWITCH = "{% if not enable_thinking %}{{- '</think>' -}}{% endif %}"
+"""What llama.cpp has put into it, and DeepSeek has not: there is no asking it for an answer without thinking."""
 
 END, USER, ASSISTANT, BEGIN, OPEN, CLOSE = 151643, 151644, 151645, 151646, 151648, 151649
 VOCABULARY = 151_936
@@ -169,7 +171,8 @@ def read_parts(cache: Path | None = None) -> Parts:
                 fresh = Path(work) / kept.name
                 fresh.write_text(json.dumps(dataclasses.asdict(_fetch(Path(work)))), "utf-8")
                 fresh.replace(kept)
-    return Parts(**json.loads(kept.read_text("utf-8")))
+    parts = Parts(**json.loads(kept.read_text("utf-8")))
+    return dataclasses.replace(parts, template=parts.template.replace(SWITCH, ""))
 
 
 def _fetch(work: Path) -> Parts:

@@ -99,7 +99,6 @@ class ChatTemplate:
         self._text_arguments = False
         self.own_form = self._learn_form()
         self.takes_system = self._learn_system()
-        self._opens = self._learn_opening()
 
     @property
     def form(self) -> CallForm:
@@ -114,8 +113,8 @@ class ChatTemplate:
         Args:
             messages: the conversation.
             tools: what the model may call.
-            thinks: False where the answer shall have no thinking, if the template has a way to say so. One that
-                opens the thinking itself is not told: who asks closes it, see `Tags.closing`.
+            thinks: False where the answer shall have no thinking, if the template has a way to say so. What it
+                opens all the same is closed by who asks, see `Tags.closing`.
 
         Raises:
             Refusal: the template does not accept these messages (`bad_request`).
@@ -127,7 +126,7 @@ class ChatTemplate:
         if not self.takes_system:
             messages, origins = without_system(messages, origins)
         try:
-            text = self._render(messages, tools, thinks=thinks or self._opens)
+            text = self._render(messages, tools, thinks=thinks)
         except _TEMPLATE_FAULTS as error:
             raise Refusal(
                 "bad_request", f"the model's chat template refuses these messages: {str(error)[:200]}"
@@ -203,11 +202,6 @@ class ChatTemplate:
         if told is not None and _TOLD in told:
             return True
         return self._try([asked], (), answer=True) is None
-
-    def _learn_opening(self) -> bool:
-        """See whether a prompt ends with an opened thinking."""
-        told = self._try([Message("user", _ASKED)], (), answer=True)
-        return told is not None and opens_thinking([Span(told, special=True)], self.tags)
 
     # tools ----------------------------------------------------------------------------------------------
 

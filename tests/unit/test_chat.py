@@ -208,8 +208,12 @@ def test_thinking_is_asked_for() -> None:
     assert known.render(talk("a"))[-1].text.endswith("deep")
     assert known.render(talk("a"), thinks=False)[-1].text.endswith("quick")
     assert ChatTemplate(switch).render(talk("a"))[-1].text.endswith("quick")
-    opened = ChatTemplate(THINKING + "{% if not enable_thinking %}{{ '</think>' }}{% endif %}")
-    assert opened.render(talk("a"), thinks=False)[-1].text.endswith("<think>\n"), "what closes it is ours"
+    opens = ChatTemplate(PLAIN + "{{ '<think>' if enable_thinking else '</think>' }}")
+    for thinks in (
+        True,
+        False,
+    ):  # GLM-4.7's, DeepSeek V3.1's: what it says of no thinking is what it was trained on
+        assert opens_thinking(opens.render(talk("a"), thinks=thinks), opens.tags) is thinks
 
 
 def test_users_do_not_open_the_thinking() -> None:
