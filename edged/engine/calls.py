@@ -107,8 +107,9 @@ def learn(plain: str, one: str, two: str | None) -> CallForm | None:
     if two is not None and two.startswith(head + opening) and two.endswith(closing + tail):
         written = _written(two)
         _, _, rest = two.partition(written)
-        between, second, _ = rest.partition(NAMES[1])
-        if not (written and between and second) or any(name in between for name in IDS):
+        between, _, second = rest.partition(NAMES[1])
+        same = second.startswith(middle)  # Kimi's counts them
+        if not (written and between and same) or any(name in between for name in IDS):
             between = None
     # White space in front is no part of it: behind a thinking all of that is dropped.
     return CallForm(opening.lstrip(), middle, closing, between)

@@ -200,6 +200,14 @@ def test_form_is_learnt() -> None:
     assert once.between is None
 
 
+def test_counted_calls_come_alone() -> None:
+    """Where a template counts the calls of a turn, as Kimi's does, the second is not written as the first one."""
+    counted = OWN.replace('"with"', '"at": {{ loop.index0 }}, "with"')
+    form = ChatTemplate(counted).own_form
+    assert form is not None
+    assert (form.middle, form.between) == ('", "at": 0, "with": ', None)
+
+
 def test_a_call_on_a_line_of_its_own() -> None:
     """Where a template ends a line before a call, as Bielik's does, one that comes first thing is one too."""
     form = ChatTemplate(OWN.replace("<|call|>[", "{{ '\\n' }}<|call|>[")).form
