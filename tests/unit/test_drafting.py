@@ -205,6 +205,30 @@ def test_where_a_row_costs_as_much_as_a_pass_few_are_made() -> None:
     assert 0 < rig.scheduler.counters.drafted < 0.25 * 3 * len(TEXT)
 
 
+def test_what_never_comes_true_is_not_tried_for_long() -> None:
+    """Where two tokens won would pay for a draft, and each time others follow than did before."""
+    text = "".join(f"ab{chr(at)}" for at in range(33, 97))
+    rig = Rig(ScriptedModel(say(text)))
+    passes = rig.model.passes
+    passes.during = lambda: rig.clock.advance(0.001 + 0.0003 * (passes.rows_of[-1] - 1))
+    rig.scheduler.drafts.most = 3
+    rig.ask(1, seed=None)
+    rig.run()
+    assert rig.ended(1).text == text
+    assert 0 < rig.scheduler.counters.drafted < 0.25 * len(text)
+
+
+def test_beside_a_question_with_a_seed_none_is_drafted() -> None:
+    """Its own pass would be another with the drafts of others in it."""
+    rig = Rig(ScriptedModel(say(TEXT)))
+    rig.flat = True
+    rig.scheduler.drafts.most = 3
+    for number, seed in ((1, 3), (2, None)):
+        rig.ask(number, seed=seed)
+    rig.run()
+    assert rig.scheduler.counters.drafted == 0
+
+
 def test_thinking_ends_in_the_midst_of_a_draft() -> None:
     """The budget is spent between two tokens that came true: what is written for the model comes in between."""
     story = Story(TEXT.encode(), b"warm warm warm warm warm warm warm warm")

@@ -233,6 +233,35 @@ def test_arguments_as_text() -> None:
     assert ChatTemplate(STRING).own_form == ChatTemplate(OWN).own_form
 
 
+@pytest.mark.parametrize("at", ["<|call|>[", "]{% endif"])
+def test_one_call_a_reply_where_several_look_different(at: str) -> None:
+    """What stands around one call must stand around two, or no reply may have more."""
+    form = ChatTemplate(OWN.replace(at, "{{ m.tool_calls | length }}" + at)).own_form
+    assert form is not None
+    assert form.between is None
+    assert "1" in form.opening + form.closing
+
+
+BARE = "{{ c.function.name }}"
+NAME = f'"{BARE}"'
+UNFIT = {
+    "nothing in front of the name": OWN.replace("<|call|>[", "").replace(
+        '{"tool": ' + NAME, "{{ c.function.name }}"
+    ),
+    "nothing behind the name": OWN.replace(', "with": ', "").replace(NAME, BARE),
+    "no name": OWN.replace(NAME, '"it"'),
+    "no text beside": OWN.replace("{{ m.content }}", "{{ m.content if m.role != 'assistant' }}"),
+    "another beginning": "{{ messages[-1].tool_calls | length if messages[-1].tool_calls }}" + OWN,
+    "another end": OWN + "{{ messages[-1].tool_calls | length if messages[-1].tool_calls }}",
+}
+
+
+@pytest.mark.parametrize("source", UNFIT.values(), ids=UNFIT)
+def test_no_form_is_made_up(source: str) -> None:
+    """A model is held to what its template shows from the first to the last letter, or to ours."""
+    assert ChatTemplate(source).own_form is None
+
+
 @pytest.mark.parametrize("source", [CHATML, IDS, ITSELF, OWN.replace("t | tojson", "'some'")])
 def test_ours_where_nothing_is_learnt(source: str) -> None:
     """A template without tools, or whose calls hold more than name and arguments, gets our prompt and form."""
