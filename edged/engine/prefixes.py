@@ -131,7 +131,7 @@ class Prefixes:
             return known
         begun = self._clock()
         try:
-            state = state_file.read(best.path)
+            state = state_file.read(best.path, self._key, best.tokens)
         except (OSError, UnfitError) as error:
             self._remove(best.path, str(error))
             return None

@@ -59,14 +59,16 @@ def look(path: Path) -> tuple[Header, int]:
         return _header(file), os.fstat(file.fileno()).st_size
 
 
-def read(path: Path) -> bytearray:
-    """The state in a file.
+def read(path: Path, key: str, tokens: Sequence[int]) -> bytearray:
+    """The state in a file, which is to be of this model and these tokens.
 
     Raises:
         UnfitError, OSError: as `look`.
     """
     with path.open("rb") as file:
         header = _header(file)
+        if (header.key, header.packed) != (key, _packed(tokens)):
+            raise UnfitError("it is another one by now")
         state = bytearray(header.size)
         if file.readinto(state) != header.size or _digest(header, state) != header.sha256:
             raise UnfitError("it is damaged")

@@ -100,7 +100,7 @@ def measure(
     for _ in range(2):
         context.forget(0)
         begun = time.monotonic()
-        if not context.load(0, state_file.read(path)):
+        if not context.load(0, state_file.read(path, "bench", tokens)):
             raise SystemExit("llama.cpp does not take its own state")
         took.append(time.monotonic() - begun)
     path.unlink()

@@ -236,7 +236,7 @@ def test_any_bit_before_the_state_may_flip(tmp_path: Path) -> None:
         data[at // 8] ^= 1 << at % 8
         path.write_bytes(data)
         with pytest.raises(UnfitError):
-            state_file.read(path)
+            state_file.read(path, "key", HALL[:20])
         with contextlib.suppress(UnfitError):
             header, _ = state_file.look(path)
             assert (len(header.tokens), header.size) == (20, 300)
@@ -263,6 +263,21 @@ def test_a_file_damaged_while_the_node_runs(shelf: Shelf) -> None:
     shelf.files[0].unlink()
     assert found(prefixes, [*HALL, 1]) is None
     assert shelf.events() == ["prefix_removed", "prefix_removed"]
+
+
+def test_a_file_that_became_another_while_the_node_runs(shelf: Shelf) -> None:
+    """Whole as it is, as when somebody puts back a copy of the folder: it would go on from what nobody said."""
+    prefixes = shelf.open()
+    put(prefixes, HALL, b"hall")
+    put(prefixes, HALL[::-1], b"back")
+    one, other = shelf.files
+    other.replace(one)
+    assert found(prefixes, [*HALL, 1]) is found(prefixes, [*HALL[::-1], 1]) is None
+    put(prefixes, HALL, b"hall")
+    (path,) = shelf.files
+    state_file.write(path, "another model", HALL, bytearray(b"hers"))
+    assert found(prefixes, [*HALL, 1]) is None
+    assert shelf.files == []
 
 
 def test_foreign_files(shelf: Shelf) -> None:
