@@ -79,12 +79,14 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+        self._marks = Marks()
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
         )
         environment.globals["raise_exception"] = _complain
         environment.globals["strftime_now"] = _strftime_now
         environment.filters["tojson"] = self._tojson
+        environment.filters["trim"] = self._marks.trim
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -95,7 +97,6 @@ class ChatTemplate:
             raise ModelError(f"the chat template cannot be read: {reason}") from error
         self._bos, self._eos = bos, eos
         self.tags = tags_of(source)
-        self._marks = Marks()
         self._text_arguments = False
         self.own_form = self._learn_form()
         self.takes_system = self._learn_system()
@@ -259,11 +260,12 @@ def to_tokens(
     tokenize, begin = tokenize or vocabulary.tokenize, vocabulary.begin
     tokens: list[int] = []
     said = [sampled(span) for span in spans]
+    texts = [not (span.special or own) for span, own in zip(spans, said, strict=True)]
     space = ""
-    for span, own, follows in zip(spans, said, [*said[1:], None], strict=True):
+    for span, own, before in zip(spans, said, [*texts[1:], False], strict=True):
         text = space + span.text
         # A word is one token with the space before it, also where that is the template's: `USER: Hi`, `[INST] Hi`.
-        words = text.rstrip(" ") if span.special and follows is not None and not follows else text
+        words = text.rstrip(" ") if span.special and before else text
         space = text[len(words) :]
         first = not tokens or vocabulary.is_special(tokens[-1])
         tokens += own or tokenize(words, special=span.special, first=first)

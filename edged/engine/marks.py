@@ -52,6 +52,14 @@ class Marks:
             return self.mark(value)
         return value
 
+    def trim(self, value: object, chars: str | None = None) -> str:
+        """Jinja's filter, which finds the ends of a marked text between its marks."""
+        text = str(value).strip(chars)
+        begin = self._opening.match(text)
+        if begin is None or text.find(self._end) != len(text) - len(self._end):
+            return text
+        return begin[0] + text[begin.end() : -len(self._end)].strip(chars) + self._end
+
     def unmark(self, text: str) -> str:
         """The text without marks."""
         return self._opening.sub("", text).replace(self._end, "")

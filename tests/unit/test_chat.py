@@ -79,9 +79,14 @@ def test_text_arrives_whole(text: str) -> None:
 
 
 def test_trimming_template() -> None:
-    """A template that trims finds nothing to trim, and takes the text all the same."""
+    """A template that trims does so, as Llama 3's and Gemma's: what comes out of a file ends with a line break."""
     template = ChatTemplate("{% for m in messages %}<|user|>{{ m.content | trim }}{% endfor %}<|assistant|>")
-    assert tokens(template, talk(" a ")) == [USER, *b" a ", ASSISTANT]
+    assert tokens(template, talk(f" {ATTACKS} b\n")) == [USER, *f"{ATTACKS} b".encode(), ASSISTANT]
+    assert tokens(template, talk(" \n")) == [USER, ASSISTANT]
+    several = "{{ (messages[0].content + '<|user|>' + messages[0].content + ' ') | trim }}"
+    assert tokens(ChatTemplate(several), talk(" a ")) == [*b" a ", USER, *b" a "]
+    assert tokens(ChatTemplate("{{ messages[0].content | trim('-a') }}"), talk("-a-b-")) == [ord("b")]
+    assert tokens(ChatTemplate("{{ 1 | trim }}{{ ' b ' | trim }}"), talk("a")) == list(b"1b")
 
 
 def test_empty_text_is_empty() -> None:

@@ -70,7 +70,7 @@ def test_where_the_system_message_goes() -> None:
     begun = gemma.render([TALK[0], TALK[1]])
     assert gemma.render([Message("user", "S\n\nU")]) == begun
     assert gemma.render([Message("system", ""), TALK[1]]) == gemma.render([TALK[1]])
-    assert "S\n\n" in joined(gemma.render([TALK[0], Message("user", "")]))
+    assert "user\nS<end_of_turn>" in joined(gemma.render([TALK[0], Message("user", "")]))
 
 
 @pytest.mark.parametrize("name", STYLES)
