@@ -59,6 +59,12 @@ def test_deadline_survives_reboots(path: Path) -> None:
         assert remaining_s(recovered, clock.now.boot_id, clock.now.monotonic_s) == 30.0
 
 
+def test_a_boot_that_is_older_than_the_last_one_was() -> None:
+    """Asked in the first minute of a boot that ended in it, and found later in the next: it has its time still."""
+    question = row("a", deadline=deadline_in(60.0, Instant("short", 5.0)))
+    assert remaining_s(question, "long", 500.0) == 60.0
+
+
 def test_remaining_never_grows() -> None:
     """A monotonic clock that stands lower than recorded (a restored container) gives no extra time."""
     question = row("a", deadline=deadline_in(60.0, Instant("b", 1000.0)))
