@@ -605,6 +605,15 @@ def test_a_short_prompt_goes_before_a_long_one_beside_one_that_can_wait() -> Non
     assert ends == [3, 2, 1]
 
 
+def test_questions_that_come_at_once_are_written_together() -> None:
+    """The first of them waits for the others' prompts, for four rows cost little more than one."""
+    one = rig("a" * 30, streams=4, batch_tokens=64)
+    for number in range(1, 5):
+        one.ask(number, str(number) * 60, max_tokens=20)
+    one.run()
+    assert one.model.passes.rows_of == [62] * 4 + [4] * 19
+
+
 def test_short_prompts_keep_a_long_one_from_no_more_than_half() -> None:
     """However many clients come with one question each, what began first goes on."""
     one = slow_rig("y", streams=3, batch_tokens=16, context=500)
