@@ -23,6 +23,8 @@ def test_from_bare_to_answering(board: Board) -> None:
         assert ended.code == 0, ended.text
     assert board.version() == FIRST
     assert board.ssh("systemctl is-active edged").strip() == "active"
+    first = board.ssh("journalctl -u edged -o cat | grep -o -m 1 'clocks_[a-z_]*'")
+    assert first.strip() == "clocks_used", "the right to lower clocks is there before the daemon looks"
     served = board.ssh("journalctl -u file-server -o cat")
     assert f"small.gguf from 0 to {CUT_BYTES} of" in served
     assert f"small.gguf from {CUT_BYTES} to" in served

@@ -203,29 +203,33 @@ CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 
 
 def shell(line: str, folder: Path) -> int:
-    """Run a line of the unit as systemd would, on a folder in place of sysfs's, for this process as the daemon."""
+    """Run a line of the unit as systemd would, with `folder` in place of the clocks' and the service's own."""
     prefix, _, script = line.partition("/bin/sh -c ")
     assert prefix == "-+", "as root, and no reason not to start"
     script = script.strip("'").replace("$$", "$").replace(CPUFREQ, str(folder))
-    environment = {"PATH": "/usr/bin:/bin", "MAINPID": str(os.getpid())}
+    script = script.replace("/run/edged", str(folder))
+    environment = {"PATH": "/usr/bin:/bin"}
     return subprocess.run(
         ["/bin/sh", "-c", script], env=environment, stderr=subprocess.DEVNULL, check=False
     ).returncode
 
 
 def test_the_right_to_lower_clocks(unit: dict[str, list[str]], tmp_path: Path) -> None:
-    """The daemon's group gets it after the start, on the caps and on nothing else, and loses it with the end."""
+    """The service's group gets it before the daemon looks, on the caps alone, and loses it with the end."""
+    group = 62331 if os.geteuid() == 0 else os.getegid()
+    os.chown(tmp_path, -1, group)
     policies = [tmp_path / name for name in ("policy0", "policy4")]
     for policy in policies:
         policy.mkdir()
         for name in ("scaling_max_freq", "scaling_min_freq"):
             (policy / name).touch(0o644)
-    [given] = unit["Service.ExecStartPost"]
+    [given] = unit["Service.ExecStartPre"]
     assert shell(given, tmp_path) == 0
     modes = {path.name: path.stat() for policy in policies for path in policy.iterdir()}
     assert stat.S_IMODE(modes["scaling_max_freq"].st_mode) == 0o664
     assert stat.S_IMODE(modes["scaling_min_freq"].st_mode) == 0o644
-    assert modes["scaling_max_freq"].st_gid == os.getegid()
+    assert modes["scaling_max_freq"].st_gid == group
+    assert unit["Service.RuntimeDirectory"] == ["edged"]
     assert unit["Service.ReadWritePaths"] == [f"-{CPUFREQ}"]
     restored, taken = unit["Service.ExecStopPost"]
     assert restored == "-/opt/edged/current/bin/edged clocks --restore --config /etc/edged/edged.toml"
@@ -236,5 +240,5 @@ def test_the_right_to_lower_clocks(unit: dict[str, list[str]], tmp_path: Path) -
 
 def test_a_machine_without_clocks_starts_as_well(unit: dict[str, list[str]], tmp_path: Path) -> None:
     """The line fails there, which its `-` lets pass."""
-    [given] = unit["Service.ExecStartPost"]
+    [given] = unit["Service.ExecStartPre"]
     assert shell(given, tmp_path) != 0
