@@ -195,6 +195,14 @@ def test_the_same_text_in_fewer_passes(texts: list[str], asked: dict[str, object
         assert 0 < counters.drafted_right <= counters.drafted
 
 
+def test_nothing_is_drafted_beyond_the_context() -> None:
+    """Where the context ends, so does the answer; a row more would have no room in the cache."""
+    for size in range(60, 68):
+        [ended], rig = told(ScriptedModel(say("ab" * 99), context=size), 3, ["?"])
+        assert (ended.outcome, ended.usage.prompt_tokens + ended.usage.completion_tokens) == ("length", size)
+        assert rig.scheduler.counters.drafted > 0
+
+
 def test_where_a_row_costs_as_much_as_a_pass_few_are_made() -> None:
     """A board that computes no faster for four rows at once is asked now and then, and not slowed down."""
     rig = Rig(ScriptedModel(say(3 * TEXT), context=512))

@@ -751,8 +751,10 @@ def test_forced_tokens_count() -> None:
         ("1234", "{}", True),
         ("1.5e12", "{}", True),
         ("true ", "{}", False),
-        ("1234", None, False),
-        ("12", "{}", False),
+        ("1234", None, False),  # text beside tools may end anywhere
+        ("12", "{}", False),  # the model is done with it
+        ("🙂", None, False),
+        ("🙂", "{}", True),  # ends in the midst of a character
     ],
 )
 def test_a_number_that_may_have_lost_digits_is_no_answer(
