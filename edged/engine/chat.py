@@ -8,6 +8,7 @@ with specials off, and the template's own text with specials on.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -259,16 +260,19 @@ def to_tokens(
     """
     tokenize, begin = tokenize or vocabulary.tokenize, vocabulary.begin
     tokens: list[int] = []
-    said = [sampled(span) for span in spans]
-    texts = [not (span.special or own) for span, own in zip(spans, said, strict=True)]
-    space = ""
-    for span, own, before in zip(spans, said, [*texts[1:], False], strict=True):
-        text = space + span.text
-        # A word is one token with the space before it, also where that is the template's: `USER: Hi`, `[INST] Hi`.
-        words = text.rstrip(" ") if span.special and before else text
-        space = text[len(words) :]
+    texts, said = [span.text for span in spans], [sampled(span) for span in spans]
+    for at, (span, after) in enumerate(itertools.pairwise(spans)):
+        if span.special and not after.special:
+            # A word is one token with the space before it, also where that is the template's: `USER: Hi`,
+            # `[INST] Hi`. What a model wrote behind a prompt that ends with `ASSISTANT:` has that space already.
+            words = texts[at].rstrip(" ")
+            if not said[at + 1]:
+                texts[at + 1] = texts[at][len(words) :] + after.text
+            if not said[at + 1] or (after.text.startswith(" ") and not texts[-1].endswith(" ")):
+                texts[at] = words
+    for span, text, own in zip(spans, texts, said, strict=True):
         first = not tokens or vocabulary.is_special(tokens[-1])
-        tokens += own or tokenize(words, special=span.special, first=first)
+        tokens += own or tokenize(text, special=span.special, first=first)
     if begin is not None and tokens[:1] != [begin]:
         tokens.insert(0, begin)
     return tokens
