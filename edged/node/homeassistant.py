@@ -7,6 +7,9 @@ now on, or to use another prefix, takes away what it said in an earlier life.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +23,9 @@ from edged.node.outbox import Line
 
 BORN = b"online"
 """Home Assistant's birth message; its last will is `offline`."""
+AGAIN_S = 1.0
+"""For so long what was said is there for whoever starts: it is kilobytes, and one that said `online` in a loop had
+the memory filled with what the broker had not taken yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class Discovery:
         birth_topic: where Home Assistant says that it has started.
         admin: whether there are buttons.
         about: who this node is, as far as it is known without the engine.
+        clock: monotonic seconds.
     """
 
     topics: Topics
@@ -48,6 +55,8 @@ class Discovery:
     birth_topic: str = ""
     admin: bool = False
     about: dict[str, Any] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _said_at: float = -math.inf
 
     def connected(self) -> None:
         """A new connection: say it, and take away what is no longer so."""
@@ -62,7 +71,7 @@ class Discovery:
         """Take a message that is Home Assistant's; False for one that is not."""
         if self.topic is None or event.topic != self.birth_topic:
             return False
-        if event.payload == BORN:
+        if event.payload == BORN and self.clock() - self._said_at >= AGAIN_S:
             self._say()
         self.line.acknowledge(event.delivery)
         return True
@@ -74,6 +83,7 @@ class Discovery:
 
     def _say(self) -> None:
         if self.topic is not None:
+            self._said_at = self.clock()
             told = homeassistant.discovery(self.topics, self.about, admin=self.admin)
             payload = msgspec.json.encode(told)
             self.line.publish(Outgoing(self.topic, payload, qos=1, retain=True, content_type=JSON))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from broker import Mosquitto
 from daemon_process import MakeDaemon
 from device import Listener
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edged.node.homeassistant import AGAIN_S
 
 ON = {"homeassistant": {"enabled": True}}
 TOPIC = "homeassistant/device/n1/config"
@@ -62,10 +65,12 @@ def test_it_is_said_again_to_a_home_assistant_that_starts(
     node = daemon(broker, ON, scripted=True).start()
     home.wait_for(TOPIC)
     for retain in (False, True):
+        time.sleep(AGAIN_S)
         since = home.mark
         home.publish("homeassistant/status", b"offline", retain=retain)
         home.publish("homeassistant/status", b"online", retain=retain)
         home.wait_for(TOPIC, since=since)
+        time.sleep(AGAIN_S)
         again = home.mark
         home.publish("homeassistant/status", b"offline", retain=retain)
         home.publish("homeassistant/status", b"online", retain=retain)
@@ -73,6 +78,18 @@ def test_it_is_said_again_to_a_home_assistant_that_starts(
         assert len([h for h in home.heard[since:] if h.topic == TOPIC]) == 2
     health = node.wait_health(since=node.watcher.mark)
     assert health["counts"]["dropped"] == health["counts"]["retained_ignored"] == 0
+
+
+def test_one_that_starts_in_a_loop(broker: Mosquitto, daemon: MakeDaemon, home: Listener) -> None:
+    """Each `online` was answered with kilobytes: 20 s of a flood of them took 400 MB, and held questions up."""
+    node = daemon(broker, ON, scripted=True).start()
+    home.wait_for(TOPIC)
+    since, began = home.mark, time.monotonic()
+    for _ in range(300):
+        home.publish("homeassistant/status", b"online")
+    node.wait_health(since=node.watcher.mark)
+    took_s = time.monotonic() - began
+    assert len([h for h in home.heard[since:] if h.topic == TOPIC]) <= 1 + took_s / AGAIN_S
 
 
 def test_it_is_forgotten_when_that_is_no_longer_wanted(
