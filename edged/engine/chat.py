@@ -264,11 +264,11 @@ def to_tokens(
     for at, (span, after) in enumerate(itertools.pairwise(spans)):
         if span.special and not after.special:
             # A word is one token with the space before it, also where that is the template's: `USER: Hi`,
-            # `[INST] Hi`. What a model wrote behind a prompt that ends with `ASSISTANT:` has that space already.
+            # `[INST] Hi`. What a model wrote behind a prompt that ends with `ASSISTANT:` has none but its own.
             words = texts[at].rstrip(" ")
             if not said[at + 1]:
                 texts[at + 1] = texts[at][len(words) :] + after.text
-            if not said[at + 1] or (after.text.startswith(" ") and not texts[-1].endswith(" ")):
+            if not (said[at + 1] and texts[-1].endswith(" ")):
                 texts[at] = words
     for span, text, own in zip(spans, texts, said, strict=True):
         first = not tokens or vocabulary.is_special(tokens[-1])

@@ -383,13 +383,11 @@ def test_space_before_a_text(model: llama.Model, text: str) -> None:
     spans = ChatTemplate(source).render(talk(text, text))
     told = [*begin, *model.tokenize(f"assistant: {text}", special=False), *end]
     assert to_tokens(spans, model) == asked + told
-    said = model.tokenize(text, special=False)  # what the model wrote itself stays as it was
-    head = "assistant:" if text.startswith(" ") else "assistant: "
-    told = [*begin, *model.tokenize(head, special=False), *said, *end]
-    assert to_tokens(spans, model, sampled=lambda span: said if span.message == 1 else ()) == asked + told
 
 
-@pytest.mark.parametrize(("opening", "answer"), [(":", " Hello."), (": ", "Hello."), (": ", " Hello.")])
+@pytest.mark.parametrize(
+    ("opening", "answer"), list(itertools.product([":", ": "], ["Hello.", " Hello.", "\nHello."]))
+)
 def test_space_that_the_model_writes(model: llama.Model, opening: str, answer: str) -> None:
     """Where a prompt ends with `assistant:` the space is the answer's own: a session reads on what stands there."""
     source = "{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
