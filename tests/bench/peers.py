@@ -102,7 +102,7 @@ class Server:
         return prompt + (THINK.closing if self._thinks else "")
 
     def ask(self, messages: list[dict[str, str]], count: int, *, cached: bool = False) -> Streamed:
-        """Ask and read the stream to its end."""
+        """Ask, from rest as edged is asked, and read the stream to its end."""
         body = {
             "prompt": self.render(messages),
             "n_predict": count,
@@ -111,6 +111,7 @@ class Server:
             "stream": True,
             "cache_prompt": cached,
         }
+        settle()  # making the prompt has woken it
         streamed = Streamed(time.monotonic())
         for line in self._post("/completion", body):
             if line.startswith(b"data: {"):
@@ -199,7 +200,6 @@ class Bench:
         messages = [{"role": "user", "content": story(number)}]
         settle()
         ours = self._ask(0, messages=messages, max_tokens=self.tokens).wait()
-        settle()
         theirs = self.server.ask(messages, self.tokens)
         settle()
         third = self.high_level.call({"prompt": self.server.render(messages), "count": self.tokens})
@@ -228,13 +228,11 @@ class Bench:
             threading.Thread(target=lambda m=messages: theirs.append(self.server.ask(m, self.tokens)))
             for messages in asked
         ]
-        settle()
-        begun = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        theirs_s = max(each.done_at for each in theirs) - begun
+        theirs_s = max(each.done_at for each in theirs) - min(each.sent for each in theirs)
         settle()
         bare = self._run_bare(*asked, count=self.tokens)
         return {
@@ -248,7 +246,6 @@ class Bench:
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": story(number)}]
         settle()
         ours = self._ask(0, messages=messages, max_tokens=2, cache="use" if warm else "bypass").wait()
-        settle()
         theirs = self.server.ask(messages, 2, cached=warm)
         settle()
         bare = self._run_bare(messages, count=1, cached=warm)
