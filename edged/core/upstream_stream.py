@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,6 +13,8 @@ from edged.errors import DECODE_ERRORS
 
 LINE_BYTES_MAX = 256 * 1024
 """One server-sent event; a longer one is no answer of a language model."""
+COUNT_MAX = 2**53
+"""Tokens; whole in any JSON, and a float can still be made of it."""
 QUESTION_REFUSED = (400, 413, 422)
 """Statuses that blame the question, not the server."""
 OWN_LIMITS = ("max_tokens", "max_completion_tokens", "stop")
@@ -31,20 +33,9 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""Whole in any JSON, and a float can still be made of it."""
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: _Count = 0
-    completion_tokens: _Count = 0
-    prompt_tokens_details: dict[str, Any] | None = None
-    completion_tokens_details: dict[str, Any] | None = None
-
-
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -119,13 +110,7 @@ class Stream:
         if chunk.error is not None:
             raise _told_in_stream(chunk.error, self._key)
         if chunk.usage is not None:
-            usage = chunk.usage
-            self.usage = Usage(
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                cached_tokens=_count(usage.prompt_tokens_details, "cached_tokens"),
-                reasoning_tokens=_count(usage.completion_tokens_details, "reasoning_tokens"),
-            )
+            self.usage = _usage(chunk.usage)
         for choice in chunk.choices[:1]:
             self._begun = True
             delta = choice.delta
@@ -178,9 +163,22 @@ def _error_of(body: bytes) -> object:
     return told.get("error") if isinstance(told, dict) else None
 
 
-def _count(details: Mapping[str, Any] | None, name: str) -> int:
-    value = (details or {}).get(name)
-    return value if isinstance(value, int) and 0 <= value <= 2**53 else 0
+def _usage(told: object) -> Usage:
+    """What it cost; what cannot be read of that counts as nothing, for the answer itself has come."""
+
+    def count(name: str, of: object = told) -> int:
+        value = of.get(name) if isinstance(of, Mapping) else None
+        return value if isinstance(value, int) and 0 <= value <= COUNT_MAX else 0
+
+    def detail(group: str, name: str) -> int:
+        return count(name, told.get(group) if isinstance(told, Mapping) else None)
+
+    return Usage(
+        prompt_tokens=count("prompt_tokens"),
+        completion_tokens=count("completion_tokens"),
+        cached_tokens=detail("prompt_tokens_details", "cached_tokens"),
+        reasoning_tokens=detail("completion_tokens_details", "reasoning_tokens"),
+    )
 
 
 def _message(error: object, key: str | None) -> str:

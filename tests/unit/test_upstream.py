@@ -131,14 +131,31 @@ def test_an_end_that_is_not_told(reasons: list[str], end: bytes, finish: str | N
         b"data: " + b"x" * (LINE_BYTES_MAX + 1),
         b"data: " + b"[" * 20_000 + b"\n",
         b"data: \xff\n",
-        b'data: {"usage": {"completion_tokens": 1' + b"0" * 400 + b"}}\n",
-        b'data: {"usage": {"prompt_tokens": -1}}\n',
     ],
 )
 def test_a_stream_that_is_none(data: bytes) -> None:
     """It is refused, and bounded before it is parsed."""
     with pytest.raises(BadStreamError):
         Stream().feed(data)
+
+
+@pytest.mark.parametrize(
+    ("told", "cost"),
+    [
+        ('{"prompt_tokens": null, "completion_tokens": 2}', (0, 2)),
+        ('{"prompt_tokens": "7", "completion_tokens": 2.5}', (0, 0)),
+        ('{"prompt_tokens": -1, "completion_tokens": 1%s}' % ("0" * 400), (0, 0)),
+        ('{"prompt_tokens": 7, "prompt_tokens_details": [3]}', (7, 0)),
+        ('"free"', (0, 0)),
+    ],
+)
+def test_a_cost_that_cannot_be_read(told: str, cost: tuple[int, int]) -> None:
+    """The answer has come all the same: it was computed anew, or failed, for the sake of its cost."""
+    stream = Stream()
+    chunk = '{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}],"usage":%s}'
+    assert stream.feed(f"data: {chunk % told}\n\n".encode()) == [("text", "x")]
+    assert stream.finish == "stop"
+    assert (stream.usage.prompt_tokens, stream.usage.completion_tokens) == cost
 
 
 TOO_LONG = (
