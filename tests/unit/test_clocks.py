@@ -224,7 +224,13 @@ def test_kept_and_read_again(owners: dict[str, int]) -> None:
         "boot ../x=5",
         "boot policy4=1 junk",
         "b policy=1",
+        "b policy12345=1",
+        "b policy/../4=1",
+        "b policy4=\u00b2",
+        "b policy4=\u0661",
+        f"b policy4={'1' * 5000}",
     ],
+    ids=lambda line: ascii(line)[:20],
 )
 def test_damaged_lines(line: str) -> None:
     """Nothing is written to a board by a line that is not ours."""
