@@ -63,13 +63,19 @@ _decoder = msgspec.msgpack.Decoder(Turn)
 
 
 def read(stored: StoredSession) -> History:
-    """A session as the journal has it; a turn that cannot be read ends what is remembered before it."""
+    """A session as the journal has it; a turn that cannot be read ends what is remembered before it.
+
+    Results at the beginning go: their calls are lost, or were forgotten while the question with the results ran,
+    and a template that refuses these would refuse every question of the session from then on.
+    """
     turns: list[Kept] = []
     for number, body in stored.turns:
         try:
             turns.append(Kept(number, _decoder.decode(body), len(body)))
         except DECODE_ERRORS:
             turns.clear()
+    while turns and _goes_on(turns[0].turn.messages):
+        del turns[0]
     return History(stored.system, tuple(turns))
 
 

@@ -81,6 +81,18 @@ def test_a_damaged_turn_ends_the_memory_before_it() -> None:
     assert [kept.number for kept in history.turns] == [3]
 
 
+def test_results_whose_calls_the_journal_has_not() -> None:
+    """It forgot the session while one of its questions ran, or cannot read the turn with the calls."""
+    history = session.grown(History(), 1, asked("a"), called("c"), ())
+    history = session.grown(history, 2, answering("c"), called("d"), ())
+    history = session.grown(history, 3, answering("d"), YES, (7,))
+    history = session.grown(history, 4, asked("b"), YES, (7,))
+    bodies = [(kept.number, msgspec.msgpack.encode(kept.turn)) for kept in history.turns]
+    for missing in (bodies[1:], bodies[2:], [(1, b"\xc1"), *bodies[1:]]):
+        assert [kept.number for kept in session.read(StoredSession(None, tuple(missing))).turns] == [4]
+    assert session.read(StoredSession(None, tuple(bodies[1:3]))) == History()
+
+
 def test_a_full_history() -> None:
     """It is refused with both numbers, or loses its oldest turns, as the question wants it."""
     history = talk("a" * 100, "b" * 100, "c" * 100)
