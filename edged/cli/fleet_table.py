@@ -23,6 +23,8 @@ OTHERS_WIDTH, FEW_WIDTH = 54, 31
 NAME_WIDTH_MIN = 8
 FIGURE_MAX = 1_000_000
 """No board says more; a node may say anything, and a hundred digits would take the columns of all others."""
+STATUS_WIDTH, VERSION_WIDTH = 8, 20
+"""Columns of a status, and of a version: a node may say anything, and would take those of all names."""
 UNCUT = 1000
 """Columns of a pipe, which has none: what stands in it is for `grep`."""
 ORDERS = ("name", "heat", "queue", "speed")
@@ -126,7 +128,7 @@ def standing(view: NodeView) -> Text:
         return Text("draining", "yellow")
     if view.status == "unknown" and view.info is not None:
         return Text("starting", "yellow")  # who it is it says first, `online` once its model is loaded
-    return Text(one_line(view.status), "" if view.status == "online" else "red")
+    return _cut(view.status, STATUS_WIDTH, "" if view.status == "online" else "red")
 
 
 def _model(view: NodeView) -> Text:
@@ -138,7 +140,13 @@ def _model(view: NodeView) -> Text:
 
 
 def _version(view: NodeView) -> Text:
-    return Text("" if view.info is None else one_line(view.info.version), "dim")
+    return _cut("" if view.info is None else view.info.version, VERSION_WIDTH, "dim")
+
+
+def _cut(word: str, width: int, style: str) -> Text:
+    cut = Text(one_line(word), style)
+    cut.truncate(width, overflow="ellipsis")
+    return cut
 
 
 def temperature(view: NodeView) -> str:

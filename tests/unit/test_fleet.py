@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edged.cli.ask import note
 from edged.cli.events import line
-from edged.cli.fleet_table import ORDERS, UNCUT, FleetTable, closer, ordered, paper, temperature
+from edged.cli.fleet_table import NARROW, ORDERS, UNCUT, FleetTable, closer, ordered, paper, temperature
 from edged.cli.top import Watching
 from edged.client.fleet import Happened, NodeView, happened, views
 from edged.core.news import Board, Health, Trip, Zone
@@ -274,6 +274,30 @@ def test_a_figure_of_many_digits_takes_no_columns_of_others() -> None:
         shown = text(FleetTable(ordered(told, by)), 80)
         assert all(word in shown for word in ("shed", "online", "cool", ">1000000", "<-1000000")), shown
     assert ">1000000 of >1000000 MHz" in text(closer(told[0]), 80)
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+@pytest.mark.parametrize(
+    ("status", "info"),
+    [
+        (b"online" + b"A" * 1000, {"version": "1.0.0"}),
+        ("\u706b".encode() * 1000, {"version": "1.0.0"}),
+        (b"online", {"version": "V" * 1000}),
+        (b"online", {"version": "1.0.0", "board": "B" * 1000, "model": "M" * 1000}),
+    ],
+)
+def test_a_long_word_of_a_node_takes_no_columns_of_others(
+    width: int, status: bytes, info: dict[str, str]
+) -> None:
+    """One node's status or version of some hundred characters left no column for the names of all others."""
+    model = {"name": info.pop("model", "Qwen3"), "architecture": "x", "quantisation": "q"}
+    latest = said("attic", status=b"online", health={"level": "hot", "queue": 7}) | said(
+        "liar", info={"node": "liar", "contract": 1, "model": model, **info}, health={"level": "cool"}
+    )
+    latest["edged/v1/node/liar/status"] = status
+    _, attic, liar = text(FleetTable(views("edged", latest, {}, 0.0)), width).splitlines()
+    assert attic.split() == ["attic", "online", "hot", "7", "0"][: 4 if width < NARROW else None]
+    assert liar.startswith("liar ")
 
 
 def test_what_a_node_says_stays_in_its_line() -> None:
