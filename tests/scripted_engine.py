@@ -3,8 +3,8 @@
 All of `edged.engine` runs as it is but the model: its answer is `w0 w1 w2 ...` and what it does is written in
 the prompt, as `key=value` words: `tokens` of the answer (3), `step_ms` of a pass that writes (0), `read_ms` to
 read one token of the prompt (0), `crash` a signal that the process sends itself, `hang` the model thread, both
-after `at` tokens of the answer (2), `measure` a signal or a `defect` before that. Words of the prompt are its
-tokens, so a test knows the numbers; one more is the template's.
+after `at` tokens of the answer (2), `measure` a signal, a `defect` or `endless` before that. Words of the
+prompt are its tokens, so a test knows the numbers; one more is the template's.
 
 From the environment: SCRIPTED_THINKS=1 makes the answers begin inside the thinking; while the file that
 SCRIPTED_ABORT names exists, loading ends in SIGABRT, and while that of SCRIPTED_LOADS does, it goes on.
@@ -53,6 +53,8 @@ class WordVocabulary:
         fault = dict(_DIRECTIVE.findall(text)).get("measure")
         if fault == "defect":
             raise RuntimeError(f"a defect, and the prompt: {text}")
+        while fault == "endless":
+            time.sleep(0.02)
         if fault is not None:
             signal.raise_signal(signal.Signals[fault])  # in this very thread: it says nothing more
         with self._lock:

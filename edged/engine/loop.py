@@ -6,6 +6,7 @@ alone, so that between two steps everything is as the last one left it.
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 
@@ -20,6 +21,7 @@ from edged.engine.messages import (
     ForgetPrompts,
     Frame,
     Join,
+    Log,
     PromptsForgotten,
     Pulse,
     SetLimits,
@@ -53,7 +55,7 @@ class Loop:
         preparation: read for what a question may have just now.
         cores: how many there still are.
         crowd: who else wants them.
-        hang_s: silence after which the daemon takes us for hung.
+        hang_s: silence after which the daemon takes us for hung; the longest that a question may be measured.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Loop:
         self._pulsed_at = 0.0
         self._computed = False  # since the last pulse
         self._rests_since = time.monotonic()
+        self._hang_s = hang_s
         self._rows_max, self._pass_s = passes.batch_tokens, PASS_SHARE * hang_s
         self._rows_min = min(self._rows_max, max(CHUNK_MIN, scheduler.limits.slots_max + 1))
 
@@ -146,6 +149,11 @@ class Loop:
         if now - self._pulsed_at < PULSE_S:
             return
         self._pulsed_at = now
+        since = self._preparation.since
+        if since is not None and now - since > self._hang_s:  # nobody behind it is heard, not even a cancel
+            reason = f"for {self._hang_s:g} s; the model's chat template may have no end"
+            self._channel.send(Log("error", "question_not_measured", {"reason": reason}))
+            os._exit(1)
         scheduler, prefixes = self._scheduler, self._prefixes
         cores = self._cores.left(scheduler.limits.threads_max)
         scheduler.confine(cores, spared=self._crowd.spare(cores, computed=self._computed))

@@ -41,6 +41,7 @@ class Preparation:
         system_prompt: stands before every conversation that brings none of its own; may be empty.
         reasoning_budget: tokens of thinking for questions that name none; None is a third of the context.
         reasoning_max: tokens of thinking that no question gets more of; None for no bound.
+        since: monotonic seconds since when a question is being measured; None where none is. From any thread.
         delta_interval_s: least time between two deltas of one answer.
         make_constraints: makes what compiles JSON schemas, once, when the first one comes; None where the model
             has no support for them.
@@ -54,6 +55,7 @@ class Preparation:
     delta_interval_s: float
     make_constraints: Callable[[], Constraints] | None = None
     reasoning_max: int | None = None
+    since: float | None = field(default=None, init=False)
     _constraints: Constraints | None = field(default=None, init=False)
     _context_most: int = field(init=False)
     _tokenize: Tokenizer = field(init=False)
@@ -73,6 +75,13 @@ class Preparation:
         Raises:
             Refusal: `too_long` with both numbers, or `bad_request` if the template refuses the messages.
         """
+        self.since = now
+        try:
+            return self._prepare(order, now)
+        finally:
+            self.since = None
+
+    def _prepare(self, order: Submit, now: float) -> Measured:
         messages = list(order.messages)
         sampled = {id(messages[at]): tokens for at, tokens in order.sampled.items() if at < len(messages)}
         if self.system_prompt and messages[0].role != "system":

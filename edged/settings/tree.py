@@ -104,7 +104,7 @@ class Engine(Section):
     """Layers computed on a GPU, where llama.cpp was built for one."""
     hang_s: Annotated[float, Field(strict=True, ge=5, le=3600)] = 120.0
     """Longest silence of an engine before it counts as hung and is restarted; one that is known to be fast is given
-    less, 10 s at least."""
+    less, 10 s at least. The longest that it may measure one question."""
     start_timeout_s: Annotated[float, Field(strict=True, ge=5, le=86400)] = 600.0
     """Longest time for checking and loading the model."""
 

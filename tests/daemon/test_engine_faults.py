@@ -100,6 +100,16 @@ def test_a_defect_in_measuring(broker: Mosquitto, daemon: MakeDaemon, device: Ma
     assert not any(b"secret" in raw for raw in node.raw)
 
 
+def test_measuring_without_end(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
+    """What is measured for as long as an engine may be silent is poison, and nobody behind it waits for ever."""
+    node = daemon(broker, QUICK, scripted=True).start()
+    asking = device(broker, "c1")
+    endless, behind = asking.ask("measure=endless tokens=2"), asking.ask("tokens=2")
+    assert asking.answer(endless, 90).check().last["code"] == "poison"
+    assert asking.answer(behind).check().text == "w0 w1 "
+    assert len(node.log("engine_gone")) == 3
+
+
 def test_poison_does_not_taint_its_neighbours(
     broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
 ) -> None:
