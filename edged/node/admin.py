@@ -32,8 +32,8 @@ from edged.node.supervision import Supervision
 
 DRAINING = "draining"
 REPEAT_S = 120.0
-"""A `restart` or `model` with the transaction of one that came so long ago is the same one, delivered again; a
-later one is meant, for a button says the same each time."""
+"""A `restart` or `model` that says what one said so long ago is the same one, delivered again; a later one is
+meant, for a button says the same each time."""
 KEPT_RESULTS = 64
 FINISH_S = 10.0
 """Before another model is loaded, answers that run may finish for so long; the rest are computed again."""
@@ -98,7 +98,7 @@ class Admin:
     clock: Callable[[], float] = time.monotonic
     draining: bool = False
     _told_idle: bool = False
-    _done: OrderedDict[tuple[str, str], tuple[float, Result]] = field(default_factory=OrderedDict)
+    _done: OrderedDict[tuple[str, str], tuple[float, Order, Result]] = field(default_factory=OrderedDict)
     _switch: Switch | None = None
 
     @property
@@ -145,7 +145,6 @@ class Admin:
             return
 
         def told(result: Result) -> None:
-            self._keep(order, result)
             log.info("admin_done", op=order.op, way=way, status=result.status, reason=result.error)
             self.tell("admin", op=order.op, transaction=order.transaction, status=result.status)
             answer(result)
@@ -176,7 +175,7 @@ class Admin:
             case "restart":
                 now = self.now()
                 self.restarted.write(f"{now.boot_id} {now.monotonic_s} {order.transaction}")
-                answer(admin.ok(order, running=self.desk.running))
+                self._keep(order, answer, admin.ok(order, running=self.desk.running))
                 self.stop()
 
     # draining -------------------------------------------------------------------------------------------
@@ -269,10 +268,11 @@ class Admin:
         if reason is None:
             self.desk.sharing.answers.clear()
             self.tell("model_changed", model=model, path=switch.order.path)
-            switch.answer(admin.ok(switch.order, model=model))
+            result = admin.ok(switch.order, model=model)
         else:
             what = "is used" if self.supervision.ready else "cannot be used either: name another one"
-            switch.answer(admin.failed(switch.order.transaction, f"{reason}; the model before it {what}"))
+            result = admin.failed(switch.order.transaction, f"{reason}; the model before it {what}")
+        self._keep(switch.order, switch.answer, result)
 
     # the same order again -------------------------------------------------------------------------------
 
@@ -280,8 +280,8 @@ class Admin:
         if order.op not in {"restart", "model"}:
             return None  # done twice they are as done once
         found = self._done.get((order.op, order.transaction))
-        if found is not None and self.clock() - found[0] < REPEAT_S:
-            return found[1]
+        if found is not None and found[1] == order and self.clock() - found[0] < REPEAT_S:
+            return found[2]
         if order.op == "model" and self._switch is not None and self._switch.order == order:
             return admin.ok(order, under_way=True)
         if order.op == "restart":
@@ -293,10 +293,12 @@ class Admin:
                 return admin.ok(order, restarted=True)
         return None
 
-    def _keep(self, order: Order, result: Result) -> None:
-        self._done[order.op, order.transaction] = (self.clock(), result)
+    def _keep(self, order: Order, answer: Answer, result: Result) -> None:
+        """Answer an order that something was done for; one that was refused may be given again."""
+        self._done[order.op, order.transaction] = (self.clock(), order, result)
         while len(self._done) > KEPT_RESULTS:
             self._done.popitem(last=False)
+        answer(result)
 
 
 def _transaction_of(payload: bytes) -> str:

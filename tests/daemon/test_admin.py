@@ -239,6 +239,18 @@ def test_another_model(  # noqa: PLR0917 - fixtures
     assert done[-1]["model"] != "first"
     assert node.wait_info(lambda info: info.get("model", {}).get("name") == done[-1]["model"])
     assert operator.order("model", "m-2", path="other.gguf") == right  # delivered twice, done once
+    assert "no GGUF" in operator.order("model", "m-2", path="text.gguf")["error"]  # that one is another order
+
+
+def test_an_order_that_was_refused_may_be_repeated(
+    broker: Mosquitto, daemon: MakeDaemon, operator: Operator, tmp_path: Path
+) -> None:
+    """Word for word, once its file is there: nothing was done for it that is not to be done twice."""
+    sections: dict[str, dict[str, Any]] = {"admin": {"enabled": True, "models": str(tmp_path)}}
+    daemon(broker, sections, scripted=True).start()
+    assert "No such file" in operator.order("model", "m-1", path="late.gguf")["error"]
+    (tmp_path / "late.gguf").write_bytes(b"GGUF")
+    assert operator.order("model", "m-1", path="late.gguf")["status"] == "ok"
 
 
 def test_a_model_for_a_node_whose_own_crashes(
