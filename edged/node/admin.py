@@ -24,6 +24,7 @@ from edged.core.admin import Order, Result
 from edged.core.gguf import MAGIC
 from edged.core.link import JSON, Arrived, Outgoing
 from edged.core.records import Instant
+from edged.engine.messages import Configure
 from edged.errors import DECODE_ERRORS, Refusal, SettingsError
 from edged.node.desk import Desk
 from edged.node.note import Note
@@ -100,6 +101,11 @@ class Admin:
     _told_idle: bool = False
     _done: OrderedDict[tuple[str, str], tuple[float, Order, Result]] = field(default_factory=OrderedDict)
     _switch: Switch | None = None
+    _own: Configure = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What the settings name is loaded first."""
+        self._own = self.supervision.setup
 
     @property
     def idle(self) -> bool:
@@ -220,12 +226,13 @@ class Admin:
         if self._switch is not None:
             answer(admin.failed(order.transaction, "another model is being loaded; wait for its answer"))
             return
+        is_own = str(path) == os.path.realpath(self._own.model_path)  # the settings say more of that one
         setup = msgspec.structs.replace(
             self.supervision.setup,
             model_path=str(path),
             sha256=None if order.sha256 is None else order.sha256.lower(),
-            name=None,
-            chat_template=None,
+            name=self._own.name if is_own else None,
+            chat_template=self._own.chat_template if is_own else None,
             step_s=0.0,  # no calibration is of this file
             read_s=0.0,
         )

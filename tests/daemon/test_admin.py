@@ -242,6 +242,39 @@ def test_another_model(  # noqa: PLR0917 - fixtures
     assert "no GGUF" in operator.order("model", "m-2", path="text.gguf")["error"]  # that one is another order
 
 
+def test_back_to_its_own_model(  # noqa: PLR0917 - fixtures
+    broker: Mosquitto,
+    daemon: MakeDaemon,
+    device: MakeDevice,
+    operator: Operator,
+    small_model: Path,
+    tmp_path: Path,
+) -> None:
+    """Name and chat template of the settings are their own file's: not another's, and again once that is back."""
+    for name in ("own.gguf", "other.gguf"):
+        shutil.copyfile(small_model, tmp_path / name)
+    template = tmp_path / "template"
+    template.write_text("{% for message in messages %}{{ message.content }} {% endfor %}")
+    sections: dict[str, dict[str, Any]] = {
+        "admin": {"enabled": True, "models": str(tmp_path)},
+        "model": {"path": str(tmp_path / "own.gguf"), "name": "own", "chat_template": str(template)},
+    }
+    daemon(broker, sections).start(timeout_s=120)
+    asking = device(broker, "model-dev")
+
+    def ask() -> tuple[str, int]:
+        done = asking.answer(asking.ask("Hello.", max_tokens=2), 3 * WAIT_S).last
+        return done["model"], done["usage"]["prompt_tokens"]
+
+    name, prompt_tokens = ask()
+    assert name == "own"
+    assert operator.order("model", "m-1", path="other.gguf")["status"] == "ok"
+    another, more = ask()
+    assert (another != name, more > prompt_tokens) == (True, True)
+    assert operator.order("model", "m-2", path="own.gguf")["data"] == {"model": "own"}
+    assert ask() == (name, prompt_tokens)
+
+
 def test_an_order_that_was_refused_may_be_repeated(
     broker: Mosquitto, daemon: MakeDaemon, operator: Operator, tmp_path: Path
 ) -> None:
