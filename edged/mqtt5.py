@@ -55,6 +55,18 @@ class Client(paho.Client):
                 message.state = MessageState.MQTT_MS_QUEUED
             return larger
 
+    @property
+    def unanswered(self) -> dict[int, str]:
+        """Topics of the messages of QoS 1 that were sent and not acknowledged, the oldest first, by identifier."""
+        with self._out_message_mutex:
+            sent = {mid: m for mid, m in self._out_messages.items() if m.state != MessageState.MQTT_MS_QUEUED}
+        return {mid: message.topic for mid, message in sent.items()}
+
+    def give_up(self, mid: int) -> None:
+        """Without a connection: do not send this message on the next one."""
+        with self._out_message_mutex:
+            del self._out_messages[mid]
+
     def loop_stop(self) -> MQTTErrorCode:
         """End the network thread; paho looks for it twice, and it may have ended by itself in between."""
         try:

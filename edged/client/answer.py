@@ -129,6 +129,7 @@ class Answer:
         self.order = Order()
         self._publish = publish
         self._times_asked = 0
+        self._under_way = False
         self._ask_again = False
         self._asker = asker
         self._asked_s = time.monotonic()
@@ -137,12 +138,15 @@ class Answer:
         self._wake: Callable[[], object] = lambda: None
 
     def ask(self) -> None:
-        """Publish the question, first or again. From any thread."""
+        """Publish the question, first or again; one that is under way is sent again by itself. From any thread."""
         self._times_asked += 1
-        self._publish()
+        if not self._under_way:
+            self._under_way = True
+            self._publish()
 
     def acknowledged(self, reason: int, words: str) -> None:
         """The broker has the question, or says why not. From any thread."""
+        self._under_way = False
         if reason >= FAILURE:
             self.put(ClientError(f"the broker refused the question: {words}; see its ACL"))
         elif reason == NO_SUBSCRIBER and self._times_asked > 1:
@@ -158,6 +162,8 @@ class Answer:
 
     def put(self, item: Reply | ClientError) -> None:
         """Hand over a reply that is due, or the reason why none will come. Network thread."""
+        if isinstance(item, ClientError):
+            self._asker.forget(self)
         if isinstance(item, Accepted):
             self.node = item.node
         elif self.first_s is None and isinstance(item, Delta | ReasoningDelta):
@@ -266,7 +272,6 @@ class Answer:
 
     def _take(self, item: Reply | ClientError) -> Reply:
         if isinstance(item, ClientError):
-            self._asker.forget(self)
             self._arrived.put(item)  # nothing else will come: whoever asks this answer again is told the same
             raise item
         if isinstance(item, Done | Cancelled | Failed):

@@ -37,6 +37,11 @@ SUBSCRIBED_S = 2.0 * RETRY_MIN_S
 """By then a program that was pushed out is back and has subscribed."""
 RECEIVE_MAX = 32
 """Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
+WARY_CUTS, GIVE_UP_CUTS = 3, 10
+"""After so many connections in a row that ended soon, before the same message was acknowledged, messages go one by
+one, so that it shows at which the broker cuts; after so many that one is given up: a question that is longer than
+the broker takes, or goes where nobody may write, would end each connection, with all other questions on it."""
+CUTS_OFF = "it ends the connection each time that this is sent, and may have a limit that it does not name"
 EXPIRY_MAX_S = 0xFFFF_FFFF
 """Message Expiry Interval has four bytes (MQTT 5, 3.3.2.3.3)."""
 PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
@@ -78,7 +83,7 @@ class Line:
         self._on_message = on_message
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
-        self._pubacks: Words[ReasonCode] = Words()
+        self._pubacks: Words[tuple[int, str]] = Words()
         self._subacks: Words[list[ReasonCode]] = Words()
         self._refused: ReasonCode | None = None
         self._found = Found(marks)
@@ -86,6 +91,8 @@ class Line:
         self._no_qos_1 = False
         self._connected_s: float | None = None
         self._short_lives = 0
+        self._suspect: int | None = None
+        self._cuts = 0
         self._taken_in = threading.Event()
         self._packet_bytes_max = mqtt5.PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
@@ -152,7 +159,7 @@ class Line:
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
         self._found.begin()
-        self._hung_up, self._short_lives = False, 0
+        self._hung_up, self._short_lives, self._cuts = False, 0, 0
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_S
@@ -263,7 +270,7 @@ class Line:
             raise ClientError(f"it cannot be sent: {error}") from None
         if sent.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
             raise ClientError(f"it cannot be sent: {paho.error_string(sent.rc)}")
-        self._pubacks.wait_for(sent.mid, lambda reason: acknowledged(reason.value, str(reason)))
+        self._pubacks.wait_for(sent.mid, lambda word: acknowledged(*word))
 
     def _subscribe(self, topics: tuple[str, ...], then: Callable[[], None] = lambda: None) -> None:
         def answered(reasons: list[ReasonCode]) -> None:
@@ -294,9 +301,10 @@ class Line:
         self._connected_s = time.monotonic()
         self._no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
-        most = min(mqtt5.MOST, getattr(properties, "ReceiveMaximum", mqtt5.MOST))
+        most = 1 if self._cuts >= WARY_CUTS else mqtt5.MOST
+        most = min(most, getattr(properties, "ReceiveMaximum", most))
         for mid in self._paho.fit(most, self._packet_bytes_max):
-            self._pubacks.came(mid, mqtt5.reason(mqtt5.TOO_LARGE))
+            self._told(mid, mqtt5.reason(mqtt5.TOO_LARGE))
         self._subacks.clear()  # those of the connection that is gone
         if flags.session_present and not self._taken_in.is_set():
             self._found.ask(client.unsubscribe)
@@ -345,10 +353,27 @@ class Line:
     ) -> None:
         since_s, self._connected_s = self._connected_s, None
         if since_s is not None:  # paho may tell it twice
-            self._short_lives = self._short_lives + 1 if time.monotonic() - since_s < STEADY_S else 0
+            soon = time.monotonic() - since_s < STEADY_S
+            self._short_lives = self._short_lives + 1 if soon else 0
+            self._cut(soon=soon)
         elif not self._taken_in.is_set():
             self._hung_up = True
             self._taken_in.set()
+
+    def _cut(self, *, soon: bool) -> None:
+        """A connection has ended: see what it may have been that it was cut at."""
+        before, self._suspect = self._suspect, next(iter(self._paho.unanswered), None)
+        if self._suspect is None or not soon:
+            self._cuts = 0
+            return
+        self._cuts = self._cuts + 1 if self._suspect == before else 1
+        if self._cuts >= GIVE_UP_CUTS:
+            self._paho.give_up(self._suspect)
+            self._pubacks.came(self._suspect, (mqtt5.FAILURE, CUTS_OFF))
+            self._cuts = 0
+
+    def _told(self, mid: int, reason: ReasonCode) -> None:
+        self._pubacks.came(mid, (reason.value, str(reason)))
 
     def _arrived(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
         if self._found.doubtful:
@@ -364,7 +389,7 @@ class Line:
         reason: ReasonCode,
         _properties: Properties,
     ) -> None:
-        self._pubacks.came(mid, reason)
+        self._told(mid, reason)
 
 
 def _prompt(_paho: paho.Client, _userdata: object, sock: object) -> None:

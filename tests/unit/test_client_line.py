@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import socket
 import ssl
@@ -10,22 +11,26 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broker import Mosquitto
 from certificates import Authority
-from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, suback
+from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
 
-from edged.client import Client, ClientError, UnreachableError
+from edged.client import Client, ClientError, Failed, UnreachableError
 from edged.client.gaps import MISSED, MISSING, Gaps
+from edged.client.line import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
 from edged.client.watcher import SETTLE_S
+from edged.core.link import STEADY_S
 
 MAXIMUM, QUESTIONS = 3, 10
 COUNTS = bytes([0x20, 6, 0, 0, 3, 0x21, 0, MAXIMUM])
 """Of a broker that takes so many messages at once."""
 NOT_AUTHORIZED = 0x87
+BUSY = b'{"type":"error","id":"","seq":0,"code":"busy","message":""}'
 ONLINE = b"\x31\x23\x00\x1aedged/v1/node/attic/status\x00online"
 """Retained, as brokers hand it on after a subscription."""
 
@@ -107,7 +112,7 @@ def test_a_refused_subscription_is_told() -> None:
 def test_no_more_questions_at_once_than_the_broker_takes() -> None:
     """By itself paho does not look at Receive Maximum (MQTT 5, 3.2.2.3.3); brokers may cut who passes it.
 
-    Here the first connection ends with all that it takes under way: these are sent again, and all are asked again.
+    Here the first connection ends with all that it takes under way: these are sent again.
     """
     under_way: list[bytes] = []
     most = 0
@@ -135,9 +140,75 @@ def test_no_more_questions_at_once_than_the_broker_takes() -> None:
             client.ask(
                 "Is 31 C warm?", job_id=f"q{number}"
             )  # kept: nothing is sent when the client is closed
-        for _ in range(MAXIMUM + 2 * QUESTIONS - 2):  # two of them may wait for a third
+        for _ in range(MAXIMUM + QUESTIONS - 2):  # two of them may wait for a third
             assert came.acquire(timeout=30)
     assert most == MAXIMUM
+
+
+def busy(body: bytes) -> bytes:
+    """The words on a question: that it came, and what its node says to it."""
+    name = asked(body).encode()
+    topic = b"edged/v1/client/c1/answer/" + name
+    packet = len(topic).to_bytes(2) + topic + b"\0" + BUSY
+    return puback(body) + bytes([PUBLISH << 4, len(packet)]) + packet
+
+
+def asked(body: bytes) -> str:
+    """The name of the question in a PUBLISH."""
+    return str(re.findall(rb'"id":"(\w+)"', body)[0], "ascii")
+
+
+def test_a_question_that_the_broker_cuts_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up with words, and no other: it was sent again until its time was over, and all others with it.
+
+    What came with it is not acknowledged either, as with rumqttd, which names no limit.
+    """
+    monkeypatch.setattr("edged.client.line.RETRY_MIN_S", 0.01)
+    came: list[list[str]] = []
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        if kind == SUBSCRIBE:
+            came.append([])
+            return suback(body, GRANTED)
+        if kind != PUBLISH:
+            return b""
+        name = asked(body)
+        came[-1].append(name)
+        if name == "bad":
+            return None
+        return b"" if len(came) <= WARY_CUTS else busy(body)
+
+    with fake(CONNACK, answer) as port, Client(port=port, node="attic", name="c1") as client:
+        first, bad, last = (
+            client.ask("Is 31 C warm?", job_id=name, timeout_s=30) for name in ("first", "bad", "last")
+        )
+        with pytest.raises(ClientError, match=f"the broker refused the question: {CUTS_OFF}; see its ACL"):
+            bad.text()
+        assert [isinstance(reply, Failed) for one in (first, last) for reply in one] == [True, True]
+        cut = [names for names in came if "bad" in names]
+    assert len(cut) == WARY_CUTS + GIVE_UP_CUTS
+    assert cut[: WARY_CUTS + 1] == [["first", "bad"]] * (WARY_CUTS + 1)
+    assert cut == came[: len(cut)]
+
+
+@pytest.mark.parametrize(("cuts", "steady_s"), [(GIVE_UP_CUTS - 1, STEADY_S), (2 * GIVE_UP_CUTS, 0.0)])
+def test_a_broker_that_cuts_off_now_this_now_that(
+    monkeypatch: pytest.MonkeyPatch, cuts: int, steady_s: float
+) -> None:
+    """It may be dying, or the link be bad: what is cut less often, or after a while each time, is not given up."""
+    monkeypatch.setattr("edged.client.line.RETRY_MIN_S", 0.01)
+    monkeypatch.setattr("edged.client.line.STEADY_S", steady_s)
+    came: Counter[str] = Counter()
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        if kind != PUBLISH:
+            return suback(body, GRANTED) if kind == SUBSCRIBE else b""
+        came[asked(body)] += 1
+        return busy(body) if came[asked(body)] > cuts else None
+
+    with fake(CONNACK, answer) as port, Client(port=port, node="attic", name="c1") as client:
+        answers = [client.ask("Is 31 C warm?", job_id=name, timeout_s=30) for name in ("first", "last")]
+        assert [isinstance(reply, Failed) for one in answers for reply in one] == [True, True]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from paho.mqtt.enums import MessageState, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MalformedPacket
 
 from edged import mqtt5
@@ -66,17 +66,6 @@ class Client(mqtt5.Client):
         self._on_bare = on_bare
         # Where somebody else watches the socket, paho leaves packets in their line until `loop_write`.
         self.on_socket_register_write = lambda _client, _userdata, _socket: None
-
-    @property
-    def unanswered(self) -> dict[int, str]:
-        """Topics of the messages of QoS 1 that were sent and not acknowledged, the oldest first, by identifier."""
-        sent = {mid: m for mid, m in self._out_messages.items() if m.state != MessageState.MQTT_MS_QUEUED}
-        return {mid: message.topic for mid, message in sent.items()}
-
-    def give_up(self, mid: int) -> None:
-        """Without a connection: do not send this message on the next one."""
-        with self._out_message_mutex:
-            del self._out_messages[mid]
 
     def loop_write(self) -> MQTTErrorCode:
         """Write what waits, in as few pieces as may be."""
