@@ -145,7 +145,7 @@ class Hasty(Tries):
         return 0.01
 
 
-def serve_batches(server: socket.socket, came: list[list[bytes]]) -> None:
+def serve_batches(server: socket.socket, came: list[list[bytes]]) -> None:  # noqa: C901 - packet by packet
     """A broker that takes all that is there, and at `bad` hangs up without a word on what came with it."""
     while True:
         with server.accept()[0] as line:
@@ -159,6 +159,8 @@ def serve_batches(server: socket.socket, came: list[list[bytes]]) -> None:
                     continue
                 except TimeoutError:
                     pass
+                except ConnectionResetError:
+                    return  # it has ended without reading our last word
                 words, batch = b"", []
                 while held:
                     kind, body, held = held[0] >> 4, held[2 : 2 + held[1]], held[2 + held[1] :]
