@@ -94,20 +94,26 @@ def happened(prefix: str, topic: str, payload: bytes) -> Happened | None:
 
 
 def _view(name: str, said: Mapping[str, bytes], now: float, health_at: float | None) -> NodeView:
-    info, health = _read(said.get("info"), Info), _read(said.get("health"), Health)
-    known = {"info": info, "health": health}
+    as_info, info = _read(said.get("info"), Info)
+    as_health, health = _read(said.get("health"), Health)
+    as_told = {"info": as_info, "health": as_health}
     return NodeView(
         name,
         said.get("status", b"unknown").decode("ascii", "replace"),
         info,
         health,
         None if health_at is None else now - health_at,
-        {what: msgspec.json.decode(said[what]) for what, value in known.items() if value is not None},
+        {what: told for what, told in as_told.items() if told is not None},
     )
 
 
-def _read(payload: bytes | None, shape: type[_Shape]) -> _Shape | None:
+def _read(payload: bytes | None, shape: type[_Shape]) -> tuple[Any, _Shape | None]:
+    """As it came, and as a value; nothing where it cannot be read.
+
+    All of it is read: what the shape does not name would be passed over, and not be JSON for whoever shows it.
+    """
     try:
-        return None if payload is None else msgspec.json.decode(payload, type=shape, strict=False)
+        told = msgspec.json.decode(b"null" if payload is None else payload)
+        return told, None if told is None else msgspec.convert(told, shape, strict=False)
     except DECODE_ERRORS:
-        return None
+        return None, None

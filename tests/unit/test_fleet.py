@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +91,19 @@ def test_nothing_that_a_topic_holds_breaks_the_view(payload: bytes, what: str) -
     for each in views("edged", {topic: payload}, {}, 0.0):
         assert text(FleetTable([each]))
     happened("edged", topic, payload)
+
+
+@pytest.mark.parametrize("what", ["info", "health"])
+@pytest.mark.parametrize("odd", [b'"\xff"', b"1e999", b"1" * 5000, b"[" * 2000 + b"]" * 2000])
+def test_what_no_shape_names_breaks_no_view(what: str, odd: bytes) -> None:
+    """A field that is not known here and cannot be read ended `edged nodes` and `edged top` for the whole fleet."""
+    latest = said("a", status=b"online", info=INFO, health={"level": "warm"})
+    topic = f"edged/v1/node/a/{what}"
+    latest[topic] = latest[topic][:-1] + b', "later": ' + odd + b"}"
+    [one] = views("edged", latest, {}, 0.0)
+    assert "online" in text(FleetTable([one]))
+    assert getattr(one, what) is None
+    assert what not in json.loads(msgspec.json.encode(one.as_json()))
 
 
 def test_events_are_told_by_name_and_fields() -> None:
