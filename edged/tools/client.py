@@ -88,8 +88,9 @@ class Toolbox:
             return
         loaded = self._begin()
         if loaded is None:
+            why = self._why_not_loaded()
             self._end()
-            raise NotNowError(f"tools.enabled: the tools did not load within {START_S:g} s")
+            raise NotNowError(f"tools.enabled: {why}")
         if loaded.problem:
             self._end()
             raise SettingsError(f"tools.enabled: {loaded.problem}")
@@ -178,7 +179,7 @@ class Toolbox:
             self._end()
             try:
                 loaded = self._begin()
-                problem = "the tools do not load in time" if loaded is None else loaded.problem
+                problem = self._why_not_loaded() if loaded is None else loaded.problem
             except OSError as error:  # no memory, no file descriptor left: that passes
                 problem = f"the process cannot be started: {error.strerror or error}"
             if problem:
@@ -204,14 +205,25 @@ class Toolbox:
 
     def _why_none(self, name: str) -> str:
         """Why there is no result: the tool ended its process, as `os._exit` does, or takes too long."""
+        how = self._how_ended()
+        if how is None:
+            return f"{name} gave no result within {self._limit_s:g} s"
+        return f"{name} gave no result but ended its process with {how}; the next call gets a new process"
+
+    def _why_not_loaded(self) -> str:
+        """Why there is no word of what they are: an import ended the process, or takes too long."""
+        how = self._how_ended()
+        if how is None:
+            return f"the tools did not load within {START_S:g} s"
+        return f"the tools ended their process with {how} as they were loaded"
+
+    def _how_ended(self) -> str | None:
+        """How the process ended, in words; None while it lives."""
         try:
             code = self._process.wait(EXIT_S) if self._process is not None else None
         except subprocess.TimeoutExpired:
-            code = None
-        if code is None:
-            return f"{name} gave no result within {self._limit_s:g} s"
-        how = exit_code.words(code)
-        return f"{name} gave no result but ended its process with {how}; the next call gets a new process"
+            return None
+        return None if code is None else exit_code.words(code)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

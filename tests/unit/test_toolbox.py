@@ -15,7 +15,7 @@ from desk_rig import Toolbox as Written
 
 from edged.core.tools import Call, Offer
 from edged.engine.messages import Started, Submit
-from edged.errors import SettingsError
+from edged.errors import NotNowError, SettingsError
 from edged.tools.client import Toolbox, ToolsRan
 
 LIMIT_S = 1.0
@@ -68,11 +68,12 @@ def toolbox(
     """Tools that an installed package brings."""
     (tmp_path / "trial_tools.py").write_text(PLUGIN)
     (tmp_path / "trial_exit.py").write_text("raise SystemExit('no licence')")
+    (tmp_path / "trial_crash.py").write_text("import os; os.kill(os.getpid(), 4)")
     info = tmp_path / "trial_tools-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: trial-tools\nVersion: 1.0\n")
     entries = "".join(f"{name} = trial_tools:{name.upper()}\n" for name in (*NAMES, "list"))
-    entries += "exit = trial_exit:EXIT\n"
+    entries += "exit = trial_exit:EXIT\ncrash = trial_crash:CRASH\n"
     (info / "entry_points.txt").write_text(f"[edged.tools]\n{entries}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TRIAL_PID", str(tmp_path / "pid"))
@@ -99,6 +100,13 @@ def test_a_tool_that_exits_as_it_is_imported(toolbox: Toolbox, ran: queue.Simple
     del toolbox
     with pytest.raises(SettingsError, match="SystemExit: no licence"):
         Toolbox(("exit",), LIMIT_S, ran.put).start()
+
+
+def test_a_tool_that_crashes_as_it_is_imported(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
+    """As NumPy for a newer processor does: the operator heard that it took too long."""
+    del toolbox
+    with pytest.raises(NotNowError, match="the tools ended their process with SIGILL as they were loaded"):
+        Toolbox(("crash",), LIMIT_S, ran.put).start()
 
 
 def test_calls_that_nobody_waits_for_are_not_made(toolbox: Toolbox, ran: queue.SimpleQueue[ToolsRan]) -> None:
