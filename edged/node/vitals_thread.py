@@ -77,7 +77,10 @@ class VitalsThread:
         """One reading, in a thread that may hang; None where it raised, or there is no more need of it."""
         read: list[Vitals] = []
         reader = threading.Thread(target=lambda: read.append(self._read()), name="sensors", daemon=True)
-        reader.start()
+        try:
+            reader.start()
+        except RuntimeError:  # a tool may have taken all threads that the service may have; that passes
+            return Vitals(late=True)
         reader.join(self._late_s)
         while reader.is_alive() and not self._stopping.is_set():
             self._emit(VitalsRead(Vitals(late=True)))

@@ -60,6 +60,24 @@ def test_a_reading_that_hangs() -> None:
         thread.stop(WAIT_S)
 
 
+def test_a_reading_that_gets_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that started process after process took all that the service may have, and that ended the daemon."""
+    inbox, start = queue.SimpleQueue[VitalsRead | ThreadDied](), threading.Thread.start
+    refusals = ["can't start new thread"] * 2
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "sensors" and refusals:
+            raise RuntimeError(refusals.pop())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    thread = VitalsThread(lambda: WARM, 0.05, inbox.put)
+    thread.start()
+    told = [inbox.get(timeout=WAIT_S) for _ in range(3)]
+    thread.stop(WAIT_S)
+    assert told == [VitalsRead(Vitals(late=True))] * 2 + [VitalsRead(WARM)]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_reading_that_raises() -> None:
     """That is a defect: the thread ends, and says so."""
