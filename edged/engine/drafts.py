@@ -53,7 +53,7 @@ class Drafts:
     def make(self, sequences: list[Sequence], threads: int) -> list[Draft]:
         """Drafts for the next pass, one for each of the sequences in it; none for any where that would not pay."""
         count = drafted_of(len(sequences), self.most)
-        if count < 1 or not self._passes.cuts:
+        if count < 1 or not self._passes.cuts or len(sequences) * (1 + count) > self._passes.batch_tokens:
             return []
         if not all(each.answering and each.rows == 1 and each.room > count for each in sequences):
             return []
