@@ -20,6 +20,7 @@ from broker import Mosquitto
 from certificates import Authority
 from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
 
+from edged import mqtt5
 from edged.client import Client, ClientError, Failed, UnreachableError
 from edged.client.gaps import MISSED, MISSING, Gaps
 from edged.client.line import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
@@ -165,6 +166,14 @@ def test_a_question_that_the_broker_cuts_at(monkeypatch: pytest.MonkeyPatch) -> 
     """
     monkeypatch.setattr("edged.client.line.RETRY_MIN_S", 0.01)
     came: list[list[str]] = []
+    most: list[int] = []
+    fit = mqtt5.Client.fit
+
+    def noted(client: mqtt5.Client, at_once: int, size: int) -> list[int]:
+        most.append(at_once)
+        return fit(client, at_once, size)
+
+    monkeypatch.setattr(mqtt5.Client, "fit", noted)
 
     def answer(kind: int, body: bytes) -> bytes | None:
         if kind == SUBSCRIBE:
@@ -189,6 +198,7 @@ def test_a_question_that_the_broker_cuts_at(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(cut) == WARY_CUTS + GIVE_UP_CUTS
     assert cut[: WARY_CUTS + 1] == [["first", "bad"]] * (WARY_CUTS + 1)
     assert cut == came[: len(cut)]
+    assert most[: WARY_CUTS + 1] == [mqtt5.MOST] * WARY_CUTS + [1]
 
 
 @pytest.mark.parametrize(("cuts", "steady_s"), [(GIVE_UP_CUTS - 1, STEADY_S), (2 * GIVE_UP_CUTS, 0.0)])
