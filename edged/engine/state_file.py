@@ -97,7 +97,7 @@ def _header(file: BinaryIO) -> Header:
         header = msgspec.msgpack.decode(file.read(size), type=Header)
     except DECODE_ERRORS as error:
         raise UnfitError("it is damaged") from error
-    if os.fstat(file.fileno()).st_size != file.tell() + header.size:
+    if len(header.packed) % 4 or os.fstat(file.fileno()).st_size != file.tell() + header.size:
         raise UnfitError("it is damaged")
     return header
 

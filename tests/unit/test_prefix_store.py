@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from configured import configured
 
@@ -240,6 +241,16 @@ def test_any_bit_before_the_state_may_flip(tmp_path: Path) -> None:
         with contextlib.suppress(UnfitError):
             header, _ = state_file.look(path)
             assert (len(header.tokens), header.size) == (20, 300)
+
+
+def test_half_a_token(shelf: Shelf) -> None:
+    """A file that says so of itself goes like any other that is none of ours, and the engine starts."""
+    put(shelf.open(), HALL)
+    (path,) = shelf.files
+    head = msgspec.msgpack.encode(state_file.Header("model", bytes(4 * len(HALL) + 1), 0, b""))
+    path.write_bytes(path.read_bytes()[:8] + len(head).to_bytes(4, "little") + head)
+    assert found(shelf.open(), [*HALL, 1]) is None
+    assert shelf.files == []
 
 
 @pytest.mark.parametrize("size", [0, 5, 12, 100, 1000])
