@@ -26,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edged import mqtt5
 from edged.client import failures
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
+from edged.client.cuts import CUTS_OFF, Cuts
 from edged.client.found import SESSION_S, Found
 from edged.client.words import Words
 from edged.core.link import SHORT_LIVES, STEADY_S
@@ -37,11 +38,6 @@ SUBSCRIBED_S = 2.0 * RETRY_MIN_S
 """By then a program that was pushed out is back and has subscribed."""
 RECEIVE_MAX = 32
 """Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
-WARY_CUTS, GIVE_UP_CUTS = 3, 10
-"""After so many connections in a row that ended soon, before the same message was acknowledged, messages go one by
-one, so that it shows at which the broker cuts; after so many that one is given up: a question that is longer than
-the broker takes, or goes where nobody may write, would end each connection, with all other questions on it."""
-CUTS_OFF = "it ends the connection each time that this is sent, and may have a limit that it does not name"
 EXPIRY_MAX_S = 0xFFFF_FFFF
 """Message Expiry Interval has four bytes (MQTT 5, 3.3.2.3.3)."""
 PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
@@ -91,8 +87,7 @@ class Line:
         self._no_qos_1 = False
         self._connected_s: float | None = None
         self._short_lives = 0
-        self._suspect: int | None = None
-        self._cuts = 0
+        self._cuts = Cuts()
         self._taken_in = threading.Event()
         self._packet_bytes_max = mqtt5.PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
@@ -159,7 +154,8 @@ class Line:
         self._taken_in.clear()
         self._closed, self._refused, self._network = False, None, None
         self._found.begin()
-        self._hung_up, self._short_lives, self._cuts = False, 0, 0
+        self._hung_up, self._short_lives = False, 0
+        self._cuts.begin()
         place = f"{self._host}:{self._port}"
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_S
@@ -301,7 +297,7 @@ class Line:
         self._connected_s = time.monotonic()
         self._no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
-        most = 1 if self._cuts >= WARY_CUTS else mqtt5.MOST
+        most = 1 if self._cuts.wary else mqtt5.MOST
         most = min(most, getattr(properties, "ReceiveMaximum", most))
         for mid in self._paho.fit(most, self._packet_bytes_max):
             self._told(mid, mqtt5.reason(mqtt5.TOO_LARGE))
@@ -361,16 +357,11 @@ class Line:
             self._taken_in.set()
 
     def _cut(self, *, soon: bool) -> None:
-        """A connection has ended: see what it may have been that it was cut at."""
-        before, self._suspect = self._suspect, next(iter(self._paho.unanswered), None)
-        if self._suspect is None or not soon:
-            self._cuts = 0
-            return
-        self._cuts = self._cuts + 1 if self._suspect == before else 1
-        if self._cuts >= GIVE_UP_CUTS:
-            self._paho.give_up(self._suspect)
-            self._pubacks.came(self._suspect, (mqtt5.FAILURE, CUTS_OFF))
-            self._cuts = 0
+        """A connection has ended: give up the message that it may have been cut at, where others were before."""
+        oldest = next(iter(self._paho.unanswered), None)
+        if self._cuts.ended(oldest, soon=soon) and oldest is not None:
+            self._paho.give_up(oldest)
+            self._pubacks.came(oldest, (mqtt5.FAILURE, CUTS_OFF))
 
     def _told(self, mid: int, reason: ReasonCode) -> None:
         self._pubacks.came(mid, (reason.value, str(reason)))

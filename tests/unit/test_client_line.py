@@ -22,8 +22,8 @@ from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, 
 
 from edged import mqtt5
 from edged.client import Client, ClientError, Failed, UnreachableError
+from edged.client.cuts import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
 from edged.client.gaps import MISSED, MISSING, Gaps
-from edged.client.line import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
 from edged.client.watcher import SETTLE_S
 from edged.core.link import STEADY_S
 
