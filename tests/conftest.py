@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 # The same examples every time, and no limit for one of them: a busy machine is no defect.
 hypothesis.settings.register_profile("edged", deadline=None, derandomize=True)
@@ -24,6 +25,13 @@ NEEDS_FLAG = {
     "gpu": "needs llama.cpp built for a GPU, and one; runs with --gpu only",
 }
 """Markers whose tests are skipped without the flag of that name: the only skips that CI expects."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _left_open() -> Iterator[None]:
+    """A socket or file that was left open: blame the tests that left it, not those that run when it is found."""
+    yield
+    gc.collect()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
