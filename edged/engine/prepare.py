@@ -237,19 +237,17 @@ def _room(order: Submit, left: int) -> int:
 def _trimmed(messages: list[Message], fits: Callable[[list[Message]], bool]) -> list[Message]:
     """A conversation without so many of its oldest turns that it fits; the last one is left in any case.
 
-    How many is searched by doubling, then halving: each look renders and tokenizes all that is left, and a session
-    may have hundreds of turns, of which a long question leaves room for none.
+    How many stay is searched from the end, by doubling, then halving: each look renders and tokenizes all that it
+    leaves, and a question may bring thousands of turns, of which the context holds a few.
     """
     turns = turns_of(messages)
 
-    def without(count: int) -> list[Message]:
-        dropped = {id(message) for turn in turns[:count] for message in turn}
+    def last(count: int) -> list[Message]:
+        dropped = {id(message) for turn in turns[:-count] for message in turn}
         return [message for message in messages if id(message) not in dropped]
 
-    few, many = 0, min(1, len(turns) - 1)  # the first does not fit
-    while many < len(turns) - 1 and not fits(without(many)):
-        few, many = many, min(2 * many, len(turns) - 1)
+    few, many = 1, len(turns)  # all do not fit
     while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if fits(without(middle)) else (middle, many)
-    return without(many)
+        middle = min(2 * few, (few + many) // 2)
+        few, many = (middle, many) if fits(last(middle)) else (few, middle)
+    return last(few)
