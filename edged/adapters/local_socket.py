@@ -23,7 +23,7 @@ ANSWER_S = 900.0
 """Longest wait for an answer: a large model is hashed and loaded in minutes."""
 CONNECTIONS_MAX = 8
 PAUSE_S = 1.0
-"""Out of file descriptors nobody can be taken in, and accept(2) says so at once each time."""
+"""Out of file descriptors or threads nobody can be taken in, and that is said at once each time."""
 MODE = 0o660
 NO_SOCKET = "what lies there is no socket and stays; name another place (admin.socket)"
 
@@ -88,7 +88,17 @@ class LocalSocket:
                 log.warning("local_socket_waits", reason=error.strerror)
                 time.sleep(PAUSE_S)
                 continue
+            while not self._begin(connection):
+                time.sleep(PAUSE_S)
+
+    def _begin(self, connection: socket.socket) -> bool:
+        """Have a thread serve it; False where the system gives none now (`TasksMax`, memory)."""
+        try:
             threading.Thread(target=self._serve, args=(connection,), name="local-order", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("local_socket_waits", reason=str(error))
+            return False
+        return True
 
     def _serve(self, connection: socket.socket) -> None:
         try:

@@ -6,6 +6,7 @@ import os
 import queue
 import resource
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from edged.adapters.local_socket import NO_SOCKET, LocalSocket
+
+MORE_THAN_THERE_IS = 1 << 46
+"""Bytes of a thread's stack: half of the address space of a process."""
 
 
 def test_out_of_files(tmp_path: Path) -> None:
@@ -39,6 +43,27 @@ def test_out_of_files(tmp_path: Path) -> None:
             answer(b"ok")
         assert [asking.recv(100) for asking in (first, second)] == [b"ok\n"] * 2
     local.stop()
+
+
+def test_out_of_threads(tmp_path: Path) -> None:
+    """The same: the socket's thread ended then, and no order came in until the next start."""
+    local = LocalSocket(tmp_path / "s", lambda _payload, answer: answer(b"ok"))
+    local.start()
+    with socket.socket(socket.AF_UNIX) as asking, capture_logs() as told:
+        asking.settimeout(30)
+        threading.stack_size(MORE_THAN_THERE_IS)
+        try:
+            asking.connect(str(tmp_path / "s"))
+            asking.sendall(b"status\n")
+            while not told:
+                time.sleep(0.01)
+        finally:
+            threading.stack_size(0)
+        assert asking.recv(100) == b"ok\n"
+    local.stop()
+    assert {(one["event"], one["reason"]) for one in told} == {
+        ("local_socket_waits", "can't start new thread")
+    }
 
 
 @pytest.mark.parametrize("kind", ["file", "device", "folder", "link"])
