@@ -104,6 +104,12 @@ def _run(fd: int, load: Load) -> int:
         return 0
     if model.gpu_missed:
         channel.send(Log("warning", "gpu_not_used", {"reason": model.gpu_missed}))
+    if 0 < model.info.context_trained < setup.context:
+        reason = (
+            f"the model was trained for {model.info.context_trained} tokens: beyond them it writes nonsense; "
+            "lower engine.context_max"
+        )
+        channel.send(Log("warning", "context_too_long", {"context": setup.context, "reason": reason}))
     prefixes = _open_prefixes(setup, model, say)
     scheduler = Scheduler(
         model.vocabulary,

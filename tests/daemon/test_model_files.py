@@ -223,3 +223,16 @@ def test_damage_that_no_digest_guards(  # noqa: PLR0917 - fixtures
     assert node.running
     assert node.pid == pid
     assert node.wait_health(since=node.watcher.mark)
+
+
+@pytest.mark.parametrize(("context", "told"), [(8192, 0), (8193, 1)])
+def test_a_context_beyond_what_it_was_trained_for(
+    broker: Mosquitto, daemon: MakeDaemon, small_model: Path, context: int, told: int
+) -> None:
+    """It answers, and says why not to trust what it writes there: only the doctor told of it."""
+    engine = {"context_max": context, "slots": 1}
+    node = daemon(broker, {"model": {"path": str(small_model)}, "engine": engine}).start()
+    assert node.wait_info()["model"]["context_trained"] == 8192
+    lines = node.log("context_too_long")
+    assert len(lines) == told
+    assert all("lower engine.context_max" in line["reason"] for line in lines)
