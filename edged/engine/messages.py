@@ -69,6 +69,7 @@ class Submit(Frame, frozen=True, tag="submit"):
         session: the conversation goes on: `Ended.said` is wanted.
         tools: what the model may call, how it may, and the one that it must call, if any.
         spent: tokens of `max_tokens` that rounds before this one wrote, of which it is what they left.
+        context: what the first round had, in tokens; 0 in that one. Heat takes nothing of it between two rounds.
     """
 
     number: int
@@ -94,6 +95,7 @@ class Submit(Frame, frozen=True, tag="submit"):
     tool_named: str | None = None
     tools_parallel: bool = True
     spent: int = 0
+    context: int = 0
 
 
 class Cancel(Frame, frozen=True, tag="cancel"):

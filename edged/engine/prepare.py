@@ -86,7 +86,7 @@ class Preparation:
         sampled = {id(messages[at]): tokens for at, tokens in order.sampled.items() if at < len(messages)}
         if self.system_prompt and messages[0].role != "system":
             messages.insert(0, Message("system", self.system_prompt))
-        limit, trimmed = self.context, 0
+        limit, trimmed = max(self.context, order.context), 0
         tokens, opening = self._measure(messages, sampled, order)
         # A thinking that the prompt opens is closed by us in the end: those tokens need a place too.
         reserve = ANSWER_TOKENS_MIN + (len(self._closing()) if opening else 0)
@@ -109,7 +109,7 @@ class Preparation:
                 details={"prompt_tokens": len(tokens), "context": limit},
             )
         room = _room(order, limit - len(tokens))
-        budget = self._budget(order, room)
+        budget = self._budget(order, room, limit)
         most = self._granted(order, _room(order, self._context_most - len(tokens)), self._context_most)
         if opening and budget == 0:
             # As one text: "<think>\n" and "\n</think>" hold a token between the tags where they meet, not two.
@@ -117,7 +117,9 @@ class Preparation:
             tokens[-own:] = self._tokenize(opening + self._closing_text(), special=True)
             room = max(1, min(room, limit - len(tokens)))
         thinking = bool(opening) and budget > 0
-        measured = self._sequence(order, tokens, room, budget, now, thinking=thinking, trimmed=trimmed)
+        measured = self._sequence(
+            order, tokens, room, budget, now, context=limit, thinking=thinking, trimmed=trimmed
+        )
         measured.hurried = self.template.tags is not None and budget < most
         return measured
 
@@ -127,9 +129,9 @@ class Preparation:
     def _closing_text(self) -> str:
         return self.template.tags.closing if self.template.tags is not None else ""
 
-    def _budget(self, order: Submit, room: int) -> int:
+    def _budget(self, order: Submit, room: int, context: int) -> int:
         """Tokens of thinking for a question, within the bound that heat may set."""
-        budget = self._granted(order, room, self.context)
+        budget = self._granted(order, room, context)
         return budget if self.reasoning_max is None else min(budget, self.reasoning_max)
 
     def _granted(self, order: Submit, room: int, context: int) -> int:
@@ -173,6 +175,7 @@ class Preparation:
         budget: int,
         now: float,
         *,
+        context: int,
         thinking: bool,
         trimmed: int,
     ) -> Measured:
@@ -191,7 +194,7 @@ class Preparation:
             closing=self._closing(),
             room=room,
             budget=budget,
-            context=self.context,
+            context=context,
             arrived=now,
             chunker=Chunker(self.delta_interval_s),
             trimmed=trimmed,

@@ -43,6 +43,7 @@ def order(job: Job, conversation: Conversation, offered: dict[str, Any], *, shar
         sampled=conversation.sampled,
         session=question.session is not None,
         spent=job.progress.usage.completion_tokens,
+        context=job.context if job.progress.rounds else 0,
         **offered,
     )
 

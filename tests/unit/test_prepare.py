@@ -303,7 +303,7 @@ def test_never_above_the_context(
 
 
 def test_the_context_may_change() -> None:
-    """A lower limit counts from the next question on."""
+    """A lower limit counts from the next question on; the next round of one has what the first one had."""
     model = ScriptedModel(say("x"), context=100)
     measure = preparation(model)
     assert measure.prepare(submit(1, user("a" * 60)), NOW).context == 100
@@ -311,6 +311,10 @@ def test_the_context_may_change() -> None:
     with pytest.raises(Refusal):
         measure.prepare(submit(2, user("a" * 60)), NOW)
     assert measure.prepare(submit(3, user("a")), NOW).context == 50
+    round_two = measure.prepare(submit(4, user("a" * 60), context=100), NOW)
+    assert (round_two.context, round_two.room) == (100, 100 - len(round_two.tokens))
+    measure.context = 80
+    assert measure.prepare(submit(5, user("a"), context=50), NOW).context == 80
 
 
 def test_schema_without_support() -> None:

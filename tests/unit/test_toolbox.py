@@ -187,13 +187,19 @@ def calling() -> tuple[Rig, Listening]:
     return rig, toolbox
 
 
-def test_the_next_round_hears_what_was_spent() -> None:
-    """Of `max_tokens`: where they do not suffice its device is told of all that it allowed, not of the rest."""
+def test_the_next_round_hears_of_the_ones_before() -> None:
+    """What of `max_tokens` was spent, so that a device is told of all that it allowed, and the context they had.
+
+    An engine that is gone meanwhile has no rounds: all begins anew, with the context that is left by then.
+    """
     rig, _ = calling()
     spent = ended(1, "").usage.completion_tokens
+    context = rig.desk.roster.numbered[1].context
     rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
-    assert [order.spent for order in rig.engine.orders if isinstance(order, Submit)] == [0, spent]
-    assert spent > 0
+    rig.crash()
+    told = [(order.spent, order.context) for order in rig.engine.orders if isinstance(order, Submit)]
+    assert told == [(0, 0), (spent, context), (0, 0)]
+    assert min(spent, context) > 0
 
 
 def test_a_question_that_is_taken_back_as_a_round_ends() -> None:
