@@ -68,11 +68,17 @@ class Client(paho.Client):
             del self._out_messages[mid]
 
     def loop_stop(self) -> MQTTErrorCode:
-        """End the network thread; paho looks for it twice, and it may have ended by itself in between."""
+        """End the network thread; paho looks for it twice, and it may have ended by itself in between.
+
+        An interrupt may have met its start as well: then there is none to send what waits, or it comes too late.
+        """
         try:
             return super().loop_stop()
         except AttributeError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
+        except RuntimeError:  # of `Thread.join`
+            self._thread = None
+            return self.loop_write()
 
     def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         try:

@@ -286,6 +286,26 @@ def test_an_interrupted_connection_leaves_no_session() -> None:
         program.wait(30)
 
 
+@pytest.mark.parametrize("late_s", [None, 0.1])
+def test_an_interrupt_meets_the_start_of_the_network_thread(
+    monkeypatch: pytest.MonkeyPatch, late_s: float | None
+) -> None:
+    """CONNECT is sent by then. It ended with an error of a thread that has not begun, and without DISCONNECT."""
+
+    def interrupted(thread: threading.Thread) -> None:
+        if late_s is not None:
+            start(threading.Timer(late_s, start, [thread]))
+        raise KeyboardInterrupt
+
+    start = threading.Thread.start
+    with fake(CONNACK, lambda _kind, _body: b"") as port:
+        client = Client(port=port)
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.connect()
+    client.close()
+
+
 @pytest.mark.parametrize("topic", ["text", "answer/+", "#"])
 def test_a_devices_account_is_its_programs(by_account: Mosquitto, topic: str) -> None:
     """A session of the device itself, of other firmware a while ago say, keeps no later program of it out."""
