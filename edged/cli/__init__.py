@@ -89,7 +89,8 @@ def _mend_streams() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")  # what is no UTF-8 is told where it is asked
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace" if stream.errors == "strict" else None, line_buffering=True)
+            usual = stream.errors in {"strict", "surrogateescape"}  # the second in the locale C
+            stream.reconfigure(errors="replace" if usual else None, line_buffering=True)
 
 
 def is_no_room(error: OSError) -> bool:

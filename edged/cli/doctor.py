@@ -47,7 +47,7 @@ def doctor(
         print(json.dumps(screen.as_json(verdicts, board_json(reader.board())), ensure_ascii=False))
     else:
         out = Console(highlight=False)
-        out.print(screen.table(verdicts))
+        out.print(screen.table(verdicts, ascii_only=out.options.ascii_only))
         out.print(screen.summary(verdicts))
     sys.exit(exit_code(verdicts))
 

@@ -10,15 +10,16 @@ from rich.text import Text
 
 from edged.core.checks.verdict import State, Verdict, exit_code
 
-SIGNS: dict[State, tuple[str, str]] = {
-    "ok": ("✓", "green"),
-    "unknown": ("·", "dim"),
-    "warning": ("!", "yellow"),
-    "failure": ("✗", "bold red"),
+SIGNS: dict[State, tuple[str, str, str]] = {
+    "ok": ("✓", "+", "green"),
+    "unknown": ("·", ".", "dim"),
+    "warning": ("!", "!", "yellow"),
+    "failure": ("✗", "x", "bold red"),
 }
+"""Of each state its sign, the same in ASCII, and its style."""
 
 
-def table(verdicts: Sequence[Verdict]) -> Table:
+def table(verdicts: Sequence[Verdict], *, ascii_only: bool = False) -> Table:
     """All verdicts; long ones are folded, so that 80 columns are enough and 60 will do."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
@@ -26,12 +27,12 @@ def table(verdicts: Sequence[Verdict]) -> Table:
     grid.add_column(overflow="fold", ratio=1)
     last = ""
     for verdict in verdicts:
-        sign, style = SIGNS[verdict.state]
+        *signs, style = SIGNS[verdict.state]
         words = Text(verdict.words, style="dim" if verdict.state == "unknown" else "")
         if verdict.mend is not None and verdict.state in {"warning", "failure"}:
             words.append(f"\n-> {verdict.mend}", style="cyan")
         name = verdict.name if verdict.name != last else ""
-        grid.add_row(Text(sign, style=style), Text(name, style="bold"), words)
+        grid.add_row(Text(signs[ascii_only], style=style), Text(name, style="bold"), words)
         last = verdict.name
     return grid
 

@@ -293,13 +293,28 @@ def test_no_columns_are_no_reason_to_print_nothing() -> None:
     assert edged("doctor", "--quick", COLUMNS="0").stdout == edged("doctor", "--quick").stdout != ""
 
 
-def test_a_terminal_without_a_character_is_no_failure(tmp_path: Path) -> None:
-    """What a Latin-1 terminal cannot show becomes a question mark, and the exit code stays what it was."""
+IN_ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"), [({"PYTHONIOENCODING": "latin-1"}, "/?.toml"), (IN_ASCII, "/???.toml")]
+)
+def test_a_terminal_without_a_character_is_no_failure(
+    tmp_path: Path, environment: dict[str, str], shown: str
+) -> None:
+    """What a terminal in Latin-1 or ASCII cannot show becomes question marks; the exit code stays what it was."""
     file = tmp_path / "\u8607.toml"
     file.write_text('model.path = "m.gguf"')
-    checked = edged("config", "check", str(file), PYTHONIOENCODING="latin-1")
+    checked = edged("config", "check", str(file), **environment)
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.splitlines()[0].endswith("/?.toml: ok")
+    assert checked.stdout.splitlines()[0].endswith(f"{shown}: ok")
+
+
+def test_the_doctors_signs_in_ascii() -> None:
+    """It ended with a traceback; question marks would tell nobody what is well."""
+    lines = edged("doctor", "--quick", **IN_ASCII).stdout.splitlines()
+    assert lines[0].startswith("+ board"), lines
+    assert "?" not in {line[0] for line in lines}
 
 
 def test_standard_input_that_is_no_utf_8_is_told() -> None:
