@@ -37,6 +37,9 @@ from edged.errors import DECODE_ERRORS
 QUESTION_BYTES_MAX = 1 << 20
 """No node takes more: the largest value of its `limits.payload_bytes`."""
 
+FORGETTING = frozenset({"forgotten", "unknown", "running"})
+"""What becomes of a session that a node is told to forget."""
+
 NAMELESS = "c-"
 """How random names begin. Each program with one subscribes below this name too, as a mark of it; see `Line`."""
 
@@ -215,7 +218,8 @@ class Client(Watcher):
             ValueError: no node, or a name does not fit.
             AnswerError: the node could not.
             AnswerTimeoutError: no word from the node.
-            ClientError: nobody listens there, the broker refuses, or the connection is gone for good.
+            ClientError: nobody listens there or says anything of it, the broker refuses, or the connection is gone
+                for good.
         """
         node = node or self._node
         if node is None or not is_name(node) or not is_job_id(session):
@@ -246,6 +250,8 @@ class Client(Watcher):
             raise reply
         if isinstance(reply, Failed):
             raise AnswerError(reply)
+        if reply.state not in FORGETTING:
+            raise ClientError(f"{node} answers {reply.state!r}, which says nothing of {session}")
         return reply.state
 
     # both threads ---------------------------------------------------------------------------------------

@@ -114,6 +114,6 @@ def _read(payload: bytes | None, shape: type[_Shape]) -> tuple[Any, _Shape | Non
     """
     try:
         told = msgspec.json.decode(b"null" if payload is None else payload)
-        return told, None if told is None else msgspec.convert(told, shape, strict=False)
+        return told, None if told is None else msgspec.convert(told, shape)
     except DECODE_ERRORS:
         return None, None

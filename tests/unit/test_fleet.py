@@ -290,6 +290,14 @@ def test_a_figure_of_many_digits_takes_no_columns_of_others() -> None:
     assert ">1000000 of >1000000 MHz" in text(closer(told[0]), 80)
 
 
+@pytest.mark.parametrize("word", ["nan", "inf", "7"])
+def test_a_word_is_no_figure(word: str) -> None:
+    """A rate that is a text was read as a number: `nan` stood in the table, and the order by speed was none."""
+    health = {"level": "cool", "decode_tokens_per_s": word}
+    [one] = views("edged", said("a", status=b"online", info=INFO, health=health), {}, 0.0)
+    assert one.health is None
+
+
 @pytest.mark.parametrize("width", [50, 80, 120])
 @pytest.mark.parametrize(
     ("status", "info"),
