@@ -101,10 +101,14 @@ class Line:
         return (*tuple(self.waiting.values()), *tuple(self._announced.values()))
 
     def _goes_before(self, other: Sequence, sequence: Sequence) -> bool:
-        """Whether another one's turn comes before that of one which is to be submitted."""
+        """Whether another one's turn comes before that of one which is to be submitted.
+
+        That one may be an old one that comes for its next round: those of its client that came later go behind it.
+        """
         rank, own = RANK[other.order.priority], RANK[sequence.order.priority]
         if rank != own:
             return rank < own
-        ledger = self.ledger
+        ledger, client = self.ledger, other.order.client
         own_served = ledger.standing(sequence.order.client, sequence.order.priority)
-        return ledger.served.get(other.order.client, 0.0) <= own_served
+        served = own_served if client == sequence.order.client else ledger.served.get(client, 0.0)
+        return (served, other.number) < (own_served, sequence.number)

@@ -91,6 +91,23 @@ def test_who_goes_first_is_told_so() -> None:
     assert eta_s < 2 * (rig.clock() - begun)
 
 
+def test_a_next_round_goes_before_what_its_client_asked_later() -> None:
+    """It was refused as busy for twelve that go behind it; those of a client that was served less do count."""
+    for client, place in (("c", 1), ("other", 13)):
+        rig = measured()
+        rig.ask(3, "z" * 100, client="c", max_tokens=40)
+        rig.scheduler.step()
+        for number in range(4, 16):
+            rig.ask(number, "z" * 100, client=client, max_tokens=40)
+        sequence = rig.measure(submit(2, Message("user", "z" * 100), client="c", deadline=rig.clock() + 0.5))
+        assert rig.scheduler.promises.estimate(sequence)[0] == place
+        assert (rig.scheduler.promises.refusal(sequence, rig.clock()) is None) == (client == "c")
+        rig.put_in_line(sequence)
+        rig.run()
+        ends = [report.number for report in rig.reports if isinstance(report, Ended)]
+        assert (ends.index(2) == 1) == (client == "c")
+
+
 def test_a_prompt_too_long_for_its_deadline() -> None:
     """300 tokens at a millisecond each cannot be read in 50: that is said at once, with the time it would take."""
     rig = measured()
