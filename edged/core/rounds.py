@@ -89,6 +89,14 @@ def left(max_tokens: int | None, progress: Progress) -> int | None:
     return None if max_tokens is None else max(1, max_tokens - progress.usage.completion_tokens)
 
 
+def thinking_left(budget: int | None, progress: Progress) -> int | None:
+    """Tokens that may still be thought, of a question that names how many; 0 and None, which ask otherwise, stay.
+
+    At least one: a template that is asked for no thinking may write another prompt, of which nothing is known.
+    """
+    return max(1, budget - progress.usage.reasoning_tokens) if budget else budget
+
+
 def _replace(progress: Progress, **changes: object) -> Progress:
     return dataclasses.replace(progress, **changes)  # type: ignore[arg-type]  # names of its own fields
 

@@ -35,7 +35,7 @@ def order(job: Job, conversation: Conversation, offered: dict[str, Any], *, shar
         seed=question.seed,
         stop=question.stop,
         reasoning_mode=question.reasoning_mode,
-        reasoning_budget=question.reasoning_budget,
+        reasoning_budget=rounds.thinking_left(question.reasoning_budget, job.progress),
         stream=question.stream or shared,
         overflow=question.overflow,
         reuse=question.cache != "bypass",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edged.core.reply import Timings, Usage
-from edged.core.rounds import Progress, added, answered, called, kept, left, mode
+from edged.core.rounds import Progress, added, answered, called, kept, left, mode, thinking_left
 from edged.core.tools import Call, Offer
 
 CALL = Call("c1", "clock", "{}")
@@ -40,6 +40,12 @@ def test_the_next_round_reads_calls_and_results() -> None:
 def test_max_tokens_hold_for_all_rounds(most: int | None, expected: int | None) -> None:
     """Eleven are written; an answer has at least one."""
     assert left(most, looked_up()) == expected
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(None, None), (0, 0), (30, 26), (5, 1), (4, 1), (3, 1)])
+def test_a_budget_holds_for_all_rounds(budget: int | None, expected: int | None) -> None:
+    """Four are thought. Of one that is used up a token is left, for none at all would be another prompt."""
+    assert thinking_left(budget, looked_up()) == expected
 
 
 def test_what_had_to_be_called_is_called_once() -> None:

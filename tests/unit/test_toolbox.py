@@ -13,6 +13,7 @@ import pytest
 from desk_rig import Rig, ended
 from desk_rig import Toolbox as Written
 
+from edged.core.reply import Usage
 from edged.core.tools import Call, Offer
 from edged.engine.messages import Started, Submit
 from edged.errors import NotNowError, SettingsError
@@ -179,27 +180,29 @@ def calling() -> tuple[Rig, Listening]:
     """A desk whose question 1 has its tools run."""
     rig, toolbox = Rig(), Listening()
     rig.desk.calling.toolbox = toolbox
-    rig.ask(1, tools=Offer(local=("t",)))
+    rig.ask(1, tools=Offer(local=("t",)), reasoning_budget=5)
     rig.measured(1)
     rig.desk.hearing.engine_said(Started(1))
     calls = (Call("c", "t", "{}"),)
-    rig.desk.hearing.engine_said(msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls))
+    over = msgspec.structs.replace(ended(1, "", "tool_calls"), calls=calls, usage=Usage(9, 0, 3, 2))
+    rig.desk.hearing.engine_said(over)
     return rig, toolbox
 
 
 def test_the_next_round_hears_of_the_ones_before() -> None:
-    """What of `max_tokens` was spent, so that a device is told of all that it allowed, and the context they had.
+    """What they wrote, so that a device is told of all that it allowed; what they had to think and to hold.
 
     An engine that is gone meanwhile has no rounds: all begins anew, with the context that is left by then.
     """
     rig, _ = calling()
-    spent = ended(1, "").usage.completion_tokens
     context = rig.desk.roster.numbered[1].context
     rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
     rig.crash()
-    told = [(order.spent, order.context) for order in rig.engine.orders if isinstance(order, Submit)]
-    assert told == [(0, 0), (spent, context), (0, 0)]
-    assert min(spent, context) > 0
+    orders = [order for order in rig.engine.orders if isinstance(order, Submit)]
+    assert [order.spent for order in orders] == [0, 3, 0]
+    assert [order.reasoning_budget for order in orders] == [5, 3, 5]
+    assert [order.context for order in orders] == [0, context, 0]
+    assert context > 0
 
 
 def test_a_question_that_is_taken_back_as_a_round_ends() -> None:
