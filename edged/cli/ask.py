@@ -115,9 +115,13 @@ def ask(  # noqa: PLR0917 - typer gives them by name
 
 
 def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP (a script's timeout, a terminal that is gone) take back what is asked."""
+    """Let SIGTERM and SIGHUP (a script's timeout, a terminal that is gone) take back what is asked.
+
+    But for one that whoever started us has us ignore, as nohup(1) does.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda got, _: sys.exit(128 + got))
 
 
 def follow(answer: Answer, *, as_json: bool = False) -> int:

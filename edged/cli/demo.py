@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import msgspec
 import typer
@@ -34,7 +34,7 @@ from ..demo.flow import WIDTH_MAX, Flow
 from ..demo_model import ensure_demo_model
 from ..errors import EdgedError
 from . import EX_INTERRUPTED, app
-from .ask import closing, complain, follow, printable, wait_cancelled
+from .ask import closing, complain, end_in_order, follow, printable, wait_cancelled
 
 QUESTION = "Why should a CPU be kept cool?"
 NAME = "you"
@@ -56,8 +56,7 @@ def demo(
     if once is not None and not once.strip():
         raise typer.BadParameter("the question is empty")
     console = Console(stderr=once is not None, highlight=False)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _told_to_end)
+    end_in_order()
     try:
         code = _run(console, once)
     except EdgedError as error:
@@ -264,10 +263,6 @@ def _folder() -> Iterator[Path]:
 def _hold_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _told_to_end(number: int, _frame: object) -> NoReturn:
-    sys.exit(128 + number)
 
 
 def _failed(error: EdgedError) -> int:

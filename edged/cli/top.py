@@ -20,7 +20,7 @@ from rich.text import Text
 from ..client import Client, ClientError, NodeView
 from ..client.answer import CROWDED
 from . import OVER_MQTT, app, broker
-from .ask import complain, one_line
+from .ask import complain, end_in_order, one_line
 from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
 from .keys import key_within, single_keys
 
@@ -50,6 +50,7 @@ def top(  # noqa: PLR0917 - typer gives them by name
 
     Keys: arrows choose, enter looks closer, s sorts, d drains, u undrains, q ends.
     """
+    end_in_order()
     code = 0
     try:
         with broker.connect(host, port, username, password_file, cafile, cert, key, name, prefix) as client:

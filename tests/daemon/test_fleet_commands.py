@@ -232,6 +232,19 @@ def test_top_gives_the_terminal_to_the_shell_with_ctrl_z(broker: Mosquitto, node
         terminal.close()
 
 
+def test_top_that_is_ended_leaves_its_terminal_as_it_was(broker: Mosquitto, node: DaemonProcess) -> None:
+    """By kill(1) from elsewhere: its screen stayed there, and a shell that showed nothing of what was typed."""
+    assert node.running
+    terminal = Terminal(*command("top", "--port", str(broker.port)))
+    try:
+        drawn = terminal.wait_for(b"attic")
+        terminal.process.terminate()
+        terminal.wait_for(b"\x1b[?1049l", drawn)
+        assert terminal.process.wait(WAIT_S) == 128 + signal.SIGTERM
+    finally:
+        terminal.close()
+
+
 def test_an_order_that_was_told_to_have_failed_is_not_carried_out(
     broker: Mosquitto, daemon: MakeDaemon
 ) -> None:
@@ -531,3 +544,15 @@ def test_waits_in_line_and_is_ended(broker: Mosquitto, daemon: MakeDaemon, how: 
             assert [asking.wait(WAIT_S) for asking in (first, second)] == [128 + how] * 2
         os.close(ours)
     assert len(node.log("job_cancelled")) == 2
+
+
+def test_what_nohup_starts_goes_on_without_its_terminal(broker: Mosquitto, node: DaemonProcess) -> None:
+    """The hang-up that it was to ignore took the question back."""
+    words = command("ask", "tokens=40 step_ms=20", "--json", "--port", str(broker.port))
+    with subprocess.Popen(["nohup", *words], env=environment(), cwd=ROOT, stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        assert b"accepted" in asking.stdout.readline()
+        asking.send_signal(signal.SIGHUP)
+        assert b'"type":"done"' in asking.stdout.read()
+    assert asking.returncode == 0
+    assert node.log("job_cancelled") == []
