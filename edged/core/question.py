@@ -1,6 +1,11 @@
 """A question as the node understands it: complete, bounded, every default filled in. Pure values.
 
 How one is read from a device's bytes is `edged.core.parsing`.
+
+Questions stand in the journal until they are answered, messages for as long as their session, and another version
+of edged may read them there. So what stands at its default is not written (`omit_defaults`): a field that a release
+adds keeps none from the release before it on the way back, but those that name it. What is named and not known is
+refused there as at the door, for the answer would be one to another question.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ Priority = Literal["interactive", "normal", "background"]
 ReasoningMode = Literal["hide", "separate", "inline"]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One turn of a conversation, in OpenAI's shape."""
 
     role: Role
@@ -40,7 +45,7 @@ class Properties(msgspec.Struct, frozen=True):
     fault: str | None = None
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A question as the node understands it: complete, bounded, every default filled in.
 
     Attributes:

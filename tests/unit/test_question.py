@@ -568,6 +568,25 @@ class NextQuestion(Question, frozen=True):
     grammar: str | None = None
 
 
+class NextMessage(Message, frozen=True):
+    """Its message, with a field more."""
+
+    image: str | None = None
+
+
+def test_the_release_before_reads_it() -> None:
+    """On the way back it answers what stands in the journal, unless that names what it does not know."""
+    now = read({"id": "j", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5})
+    named = {name: value for name, value in msgspec.structs.asdict(now).items() if name != "priority"}
+    named["messages"] = (NextMessage("user", "x"),)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(NextQuestion(**named)), type=Question) == now
+    for other in (NextQuestion(**named, grammar="g"), NextMessage("user", "x", image="y")):
+        with pytest.raises(msgspec.ValidationError, match="unknown field"):
+            msgspec.msgpack.decode(
+                msgspec.msgpack.encode(other), type=Question if isinstance(other, Question) else Message
+            )
+
+
 def test_digest_outlives_an_update() -> None:
     """A copy that comes after an update is known again: what its device did not name counts for nothing."""
     tool = {"type": "function", "function": {"name": "f"}}

@@ -81,6 +81,16 @@ def test_a_damaged_turn_ends_the_memory_before_it() -> None:
     assert [kept.number for kept in history.turns] == [3]
 
 
+def test_the_release_before_reads_it() -> None:
+    """The messages of a later one have a field more, which these do not name: the conversation goes on."""
+
+    class NextMessage(Message, frozen=True):
+        image: str | None = None
+
+    kept = msgspec.msgpack.encode(Turn((NextMessage("user", "a"), NextMessage("assistant", "yes"))))
+    assert texts(session.read(StoredSession(None, ((1, kept),))).turns[0].turn.messages) == ["u:a", "a:yes"]
+
+
 def test_results_whose_calls_the_journal_has_not() -> None:
     """It forgot the session while one of its questions ran, or cannot read the turn with the calls."""
     history = session.grown(History(), 1, asked("a"), called("c"), ())
