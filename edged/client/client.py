@@ -13,7 +13,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +45,15 @@ NAMELESS = "c-"
 
 _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
+
+
+class _End(msgspec.Struct):
+    """As much of a terminal message as each version of the contract has."""
+
+    type: Literal["done", "cancelled", "error"]
+
+
+_ends = msgspec.json.Decoder(_End)
 
 
 class Client(Watcher):
@@ -312,6 +321,8 @@ class Client(Watcher):
 
     def _replied(self, answer: Answer, payload: bytes) -> None:
         reply = _read(payload)
+        if reply is None and _is_end(payload):  # nothing else will come
+            answer.put(ClientError("the answer came in words of a later version; update edged here"))
         if reply is None or isinstance(reply, Status):
             return
         had_gap = answer.order.gap
@@ -330,3 +341,10 @@ def _read(payload: bytes) -> _Reply | None:
         return _replies.decode(payload)
     except DECODE_ERRORS:
         return None  # of a later contract, or of a stranger: what we do not know we cannot show
+
+
+def _is_end(payload: bytes) -> bool:
+    try:
+        return bool(_ends.decode(payload))
+    except DECODE_ERRORS:
+        return False

@@ -400,6 +400,19 @@ def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker
     assert client.alive()
 
 
+def test_an_end_of_a_later_version_is_told(client: Client, shared_broker: Mosquitto) -> None:
+    """Its words are not known here: whoever waited on got nothing, and was told to ask again with more time."""
+    with (
+        Client(port=shared_broker.port, node=NODE, name=client.name) as other,
+        client.ask("Write a long story.", max_tokens=600, temperature=0, timeout_s=30) as answer,
+    ):
+        end = json.dumps({"type": "done", "id": answer.id, "finish_reason": "bored"}).encode()
+        topic = f"edged/v1/client/{client.name}/answer/{answer.id}"
+        other._line._paho.publish(topic, end, qos=1)  # noqa: SLF001 - a later node's words
+        with pytest.raises(ClientError, match="of a later version; update edged here"):
+            answer.text()
+
+
 @pytest.mark.parametrize("payload", [b"\xff", b'{"model": "\xff"}', b'{"model": ' + b"[" * 5000])
 def test_news_that_cannot_be_read(client: Client, shared_broker: Mosquitto, payload: bytes) -> None:
     """Nothing is known of a node that says such."""
