@@ -108,12 +108,13 @@ def _view(name: str, said: Mapping[str, bytes], now: float, health_at: float | N
 
 
 def _read(payload: bytes | None, shape: type[_Shape]) -> tuple[Any, _Shape | None]:
-    """As it came, and as a value; nothing where it cannot be read.
+    """As it came, and as a value: neither where it is no JSON, no value where a newer node says it otherwise.
 
     All of it is read: what the shape does not name would be passed over, and not be JSON for whoever shows it.
     """
+    told = None
     try:
         told = msgspec.json.decode(b"null" if payload is None else payload)
         return told, None if told is None else msgspec.convert(told, shape)
     except DECODE_ERRORS:
-        return None, None
+        return told, None

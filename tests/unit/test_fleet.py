@@ -106,6 +106,16 @@ def test_what_no_shape_names_breaks_no_view(what: str, odd: bytes) -> None:
     assert what not in json.loads(msgspec.json.encode(one.as_json()))
 
 
+def test_a_word_of_a_newer_node_is_there_for_programs() -> None:
+    """With a level that is not known here nothing of its health was told, though not a field of it was lost."""
+    health, info = {"level": "mild", "queue": 2}, {**INFO, "engine": "warming"}
+    [one] = views("edged", said("a", status=b"online", info=info, health=health), {}, 0.0)
+    assert one.as_json() == {"node": "a", "status": "online", "info": info, "health": health}
+    assert (one.info, one.health) == (None, None)
+    assert "online" in text(FleetTable([one]))
+    assert "cool" not in text(FleetTable([one]))
+
+
 def test_events_are_told_by_name_and_fields() -> None:
     """The event's name and its fields stand apart; a retained word or a broken one is no event."""
     event = happened("edged", "edged/v1/node/a/event", b'{"event":"level_changed","node":"a","level":"hot"}')
