@@ -388,6 +388,7 @@ class NodeMix(Mix):
         super().away_steps()
         hot = self.desk.course.level == "hot" and not self.settling
         (self.membership.leave if hot else self.membership.rejoin)(HOT)
+        self.node._tick()  # noqa: SLF001 - as `serve` does
 
     def connect(self) -> None:
         """The connection was lost and is there again."""

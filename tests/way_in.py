@@ -47,7 +47,7 @@ class WayIn:
     """The way in, before a desk; `full`: one that takes no question on."""
 
     def __init__(self, *, full: bool = False) -> None:
-        self.rig, self.disk = Rig(), Disk()
+        self.rig, self.disk, self.full = Rig(), Disk(), full
         self.jobs: dict[str, Job] = {}
         self.intake = Intake(
             self.rig.desk,
@@ -55,17 +55,17 @@ class WayIn:
             self.disk,
             Bounds(),
             Bound(64, 1 << 20, 64),
-            lambda jobs: Load(64 if full else 0, 0, jobs, 1.0, 1, "ready"),
+            lambda jobs: Load(64 if self.full else 0, 0, jobs, 1.0, 1, "ready"),
             lambda: Instant("boot", self.rig.clock()),
             DEADLINE_S,
             slots=1,
         )
 
-    def copies(self, *qos: int, name: str = "q", session: str | None = None) -> None:
+    def copies(self, *qos: int, name: str = "q", prompt: str = "?", **fields: str | None) -> None:
         """The same question comes so often."""
         for mid, one in enumerate(qos, start=1):
             delivery = Delivery(mid, one, 1)
-            payload = msgspec.json.encode({"id": name, "prompt": "?", "session": session})
+            payload = msgspec.json.encode({"id": name, "prompt": prompt, **fields})
             self.intake.arrived(Arrived(TOPICS.ask("c"), payload, Properties(), False, delivery))
 
     def tried(self, later_s: float = 0.0) -> list[str]:

@@ -87,7 +87,7 @@ class Intake:
     _parked: dict[tuple[str, str], Arrived] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.refusing = Refusing(self.desk, self.journal, self.arrived)
+        self.refusing = Refusing(self.desk, self.journal)
         self.unstored = Unstored(self.desk.clock, self._store)
 
     @property
@@ -162,7 +162,7 @@ class Intake:
             self.refusing.refuse(refusal, _address(question), client, event.delivery)
             return
         if refusal is not None:
-            self.refusing.unless_answered(Unfit(client, _address(question), event, refusal), digest)
+            self.refusing.unless_answered(Unfit(client, _address(question), event.delivery, digest, refusal))
             return
         deadline_s = self.deadline_default_s if question.deadline_ms is None else question.deadline_ms / 1000
         now = desk.clock()

@@ -7,14 +7,14 @@ nothing that is scarce.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from edged.core import reply
-from edged.core.link import JSON, Arrived, Delivery, Outgoing
+from edged.core.job import Job, State
+from edged.core.link import JSON, Delivery, Outgoing
 from edged.core.parsing import Address
 from edged.core.ration import Ration
 from edged.core.records import Conflict, Duplicate, Failed, NotKnown, Publish
@@ -42,13 +42,15 @@ class Unfit:
 
     Attributes:
         client, address: whose it is, and where its device listens.
-        event: as it came.
+        delivery: as it came.
+        digest: tells it from another question under its id.
         refusal: what its device hears where there is no answer.
     """
 
     client: str
     address: Address
-    event: Arrived
+    delivery: Delivery
+    digest: bytes
     refusal: Refusal
 
 
@@ -59,13 +61,11 @@ class Refusing:
     Attributes:
         desk: its outbox takes what devices are told.
         journal: knows the answers given before.
-        arrived: looks at a question anew.
         ration: of the log's lines about refusals.
     """
 
     desk: Desk
     journal: Recalls
-    arrived: Callable[[Arrived], None]
     ration: Ration = field(default_factory=Ration)
     _looks: int = 0
 
@@ -98,20 +98,20 @@ class Refusing:
         self.desk.replies.counts.dropped += not sent
         return sent
 
-    def unless_answered(self, unfit: Unfit, digest: bytes) -> None:
+    def unless_answered(self, unfit: Unfit) -> None:
         """Refuse a question, unless the journal has an answer to it: `looked` is to follow."""
-        delivery = unfit.event.delivery
-        if is_unbounded(delivery):
+        if is_unbounded(unfit.delivery):
             if self._looks >= LOOKS_MAX:
-                self.refuse(unfit.refusal, unfit.address, unfit.client, delivery)
+                self.refuse(unfit.refusal, unfit.address, unfit.client, unfit.delivery)
                 return
             self._looks += 1
-        self.journal.recall(unfit, unfit.client, unfit.address.id, digest)
+        self.journal.recall(unfit, unfit.client, unfit.address.id, unfit.digest)
 
     def looked(self, unfit: Unfit, found: Duplicate | Conflict | NotKnown | Failed) -> None:
         """The journal has said what it knows of this one; `Failed` where the disk cannot be written just now."""
-        delivery = unfit.event.delivery
+        delivery = unfit.delivery
         self._looks -= is_unbounded(delivery)
+        job = self.desk.roster.named.get((unfit.client, unfit.address.id))
         match found:
             case Duplicate(state="finished"):
                 self.desk.replies.line.acknowledge(delivery)
@@ -120,10 +120,20 @@ class Refusing:
                 self.give_unwritten(unfit.address, found.answer, delivery)
             case Conflict():
                 self.refuse(id_taken(unfit.address.id), unfit.address, unfit.client, delivery)
-            case _ if (unfit.client, unfit.address.id) in self.desk.roster.named:
-                self.arrived(unfit.event)  # a copy of it was taken on meanwhile
-            case _:
+            case _ if job is None:
                 self.refuse(unfit.refusal, unfit.address, unfit.client, delivery)
+            case _ if job.digest != unfit.digest:
+                self.refuse(id_taken(unfit.address.id), unfit.address, unfit.client, delivery)
+            case _:
+                self._joins(job, delivery)
+
+    def _joins(self, job: Job, delivery: Delivery) -> None:
+        """A copy of it was taken on meanwhile: what that says of where its device listens is newer."""
+        self.desk.replies.counts.duplicates += 1
+        if job.state is State.STORING and delivery.qos:
+            job.deliveries.append(delivery)
+        else:
+            self.desk.replies.line.acknowledge(delivery)
 
     def give_again(self, address: Address, entries: Entries) -> None:
         """Send the answer that the journal has."""

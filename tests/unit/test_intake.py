@@ -159,6 +159,28 @@ def test_looks_for_loose_questions_are_bounded() -> None:
     assert len(way.disk.asked) == LOOKS_MAX + 1, "one with QoS 1 is held back by the broker instead"
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("prompt", ["?", "another"])
+def test_a_copy_that_is_looked_up_is_older_than_one_that_was_taken_on(prompt: str, stored: bool) -> None:  # noqa: FBT001 - a table
+    """The node had no room for it and has some by now: its device listens where it asked from last."""
+    way = WayIn(full=True)
+    way.copies(1, reply_to="edged/v1/client/c/before")
+    (look,) = way.disk.asked
+    way.disk.asked.clear()
+    way.full = False
+    way.copies(1, prompt=prompt, reply_to="edged/v1/client/c/now")
+    (job,) = way.disk.asked
+    if stored:
+        way.intake.accepted(Accepted(job, 1))
+    way.intake.not_known(NotKnown(look))
+    assert [one.question.reply_to for one in way.rig.desk.roster.named.values()] == ["edged/v1/client/c/now"]
+    told = [(one.topic, msgspec.json.decode(one.payload)["code"]) for one in way.rig.line.published]
+    assert told == ([] if prompt == "?" else [("edged/v1/client/c/before", "bad_request")])
+    if not stored:
+        way.intake.accepted(Accepted(job, 1))
+    assert len(way.rig.line.acknowledged) == 2 - len(told), "what is refused waits for the broker"
+
+
 def test_a_defect_of_ours_ends_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever reading it raises: it would end the daemon, and again each time that the broker brings it."""
 
