@@ -118,13 +118,15 @@ class Client(Watcher):
         Their questions are taken back, for nobody could hear the rest, but for those with a `job_id` or a
         `reply_to` of the caller's: these can be asked for again, or are heard elsewhere.
         """
-        for answer in self._waiting.all():
+        ended = self._waiting.all()
+        for answer in ended:
             if answer.kept:
                 self.forget(answer)
             else:
                 self.give_up(answer)
-            answer.put(ClientError("the client was closed before the answer was complete"))
         super().close()
+        for answer in ended:  # whoever is told may connect again
+            answer.put(ClientError("the client was closed before the answer was complete"))
 
     # questions ------------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ from edged.core.link import SHORT_LIVES, STEADY_S
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
+LAST_WORDS_S = 2.0
+"""How long the broker's words on what was sent are waited for at the end."""
 RETRY_MIN_S, RETRY_MAX_S = 1, 4
 SUBSCRIBED_S = 2.0 * RETRY_MIN_S
 """By then a program that was pushed out is back and has subscribed."""
@@ -92,6 +94,7 @@ class Line:
         self._packet_bytes_max = mqtt5.PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
         self._closed = False
+        self._coming_or_going = threading.RLock()  # one thread at a time; the network thread does neither
         self._name, self._account, self._tls = name, (username, password), tls
         self._paho = self._made()
 
@@ -123,12 +126,17 @@ class Line:
     # any thread -----------------------------------------------------------------------------------------
 
     def connect(self) -> None:
-        """Connect, first or again, and wait until the broker has taken us in.
+        """Connect, first or again, and wait until the broker has taken us in; nothing is done where it has.
 
         Raises:
             UnreachableError: nothing listens there, it does not answer, or refuses for now.
             ClientError: the broker refuses, or can never be reached so.
         """
+        with self._coming_or_going:
+            if not self.alive():
+                self._connect()
+
+    def _connect(self) -> None:
         try:
             failure = self._tried()
             if self._found.doubtful and self._taken_in.is_set():
@@ -191,18 +199,25 @@ class Line:
         )
 
     def close(self) -> None:
-        """Disconnect, end the network thread, and let go of its files.
+        """Disconnect once the broker has what was sent, end the network thread, and let go of its files.
 
         paho closes the pair of sockets that wakes its thread when it is collected. It holds us by its callbacks: a
         new one in its place unties that ring, for the garbage collector would come late, and may come to the
         sockets first and warn of them.
         """
-        self._closed = True
-        goodbye = Properties(PacketTypes.DISCONNECT)
-        goodbye.SessionExpiryInterval = self._found.keep_s
-        self._paho.disconnect(properties=goodbye)
-        self._paho.loop_stop()
-        self._paho = self._made()
+        with self._coming_or_going:
+            try:
+                if self.connected():
+                    # Behind DISCONNECT paho closes at once. Whatever has come and is not read resets the connection
+                    # then, and a broker that cannot acknowledge one message any more reads none of those behind it.
+                    self._pubacks.settle(LAST_WORDS_S)
+            finally:
+                self._closed = True
+                goodbye = Properties(PacketTypes.DISCONNECT)
+                goodbye.SessionExpiryInterval = self._found.keep_s
+                self._paho.disconnect(properties=goodbye)
+                self._paho.loop_stop()
+                self._paho = self._made()
 
     def alive(self) -> bool:
         """Whether messages can still come: it was connected, is not closed, and the network thread lives."""

@@ -103,7 +103,7 @@ class Watcher:
     def connect(self) -> None:
         """Connect and wait until the broker has taken us in; lost connections come back by themselves.
 
-        After an error, or `close`, it may be called again.
+        After an error, or `close`, it may be called again; while we are connected it does nothing.
 
         Raises:
             UnreachableError: nothing listens there, it does not answer, or refuses for now.

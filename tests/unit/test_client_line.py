@@ -18,12 +18,14 @@ from pathlib import Path
 import pytest
 from broker import Mosquitto
 from certificates import Authority
+from device import hear, leave
 from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
 
 from edged import mqtt5
 from edged.client import Client, ClientError, Failed, UnreachableError
 from edged.client.cuts import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
 from edged.client.gaps import MISSED, MISSING, Gaps
+from edged.client.line import LAST_WORDS_S
 from edged.client.watcher import SETTLE_S
 from edged.core.link import STEADY_S
 
@@ -304,6 +306,72 @@ def test_an_interrupt_meets_the_start_of_the_network_thread(
         with pytest.raises(KeyboardInterrupt):
             client.connect()
     client.close()
+
+
+def test_what_was_sent_is_at_the_broker_when_the_client_is_closed(shared_broker: Mosquitto) -> None:
+    """Questions to be heard of later, and orders to take the others back: of many the broker read a few.
+
+    With its words unread the end resets the connection, and Mosquitto reads no further than to the next PUBACK.
+    """
+    heard: Counter[str] = Counter()
+    silent = hear(
+        shared_broker, "silent", "edged/v1/node/silent/#", lambda _client, _data, m: heard.update([m.topic])
+    )
+    wanted = {"edged/v1/node/silent/ask/c1": 3 * QUESTIONS, "edged/v1/node/silent/control/c1": 2 * QUESTIONS}
+    try:
+        for number in range(QUESTIONS):
+            with Client(port=shared_broker.port, node="silent", name="c1") as client:
+                client.ask("Is 31 C warm?", job_id=f"q{number}")
+                client.ask("And 32 C?")
+                client.ask("And 33 C?")
+        end = time.monotonic() + 30
+        while heard != wanted and time.monotonic() < end:
+            time.sleep(0.05)
+        assert heard == wanted
+    finally:
+        leave(silent)
+
+
+def test_a_broker_that_acknowledges_nothing_is_left_all_the_same() -> None:
+    """After a while: the last words are waited for, not more."""
+
+    def answer(kind: int, body: bytes) -> bytes:
+        return suback(body, GRANTED) if kind == SUBSCRIBE else b""
+
+    with fake(CONNACK, answer) as port, Client(port=port, node="attic") as client:
+        client.ask("Is 31 C warm?")
+        begun = time.monotonic()
+        client.close()
+        assert time.monotonic() - begun < 2 * LAST_WORDS_S
+
+
+def test_connected_is_connected() -> None:
+    """Each of several threads may see to it: the connection was made anew, under the questions of the others."""
+
+    def answer(kind: int, body: bytes) -> bytes:
+        return suback(body, GRANTED) if kind == SUBSCRIBE else b""
+
+    with fake(CONNACK, answer) as port, Client(port=port) as client:
+        client.connect()
+        assert client.nodes() == {}
+
+
+def test_one_thread_closes_and_another_connects(shared_broker: Mosquitto) -> None:
+    """As it was told to: the end of `close` took the new connection away, and a question then had no answer."""
+    silent = hear(shared_broker, "silent", "edged/v1/node/silent/ask/+", lambda *_: None)
+    try:
+        with Client(port=shared_broker.port, node="silent") as client:
+            for _ in range(20):
+                answer = client.ask("Is 31 C warm?")
+                closing = threading.Thread(target=client.close)
+                closing.start()
+                with pytest.raises(ClientError, match="the client was closed"):
+                    answer.text()
+                client.connect()
+                closing.join(30)
+                assert client.connected()
+    finally:
+        leave(silent)
 
 
 @pytest.mark.parametrize("topic", ["text", "answer/+", "#"])
