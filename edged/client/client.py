@@ -37,6 +37,8 @@ from edged.errors import DECODE_ERRORS
 QUESTION_BYTES_MAX = 1 << 20
 """No node takes more: the largest value of its `limits.payload_bytes`."""
 
+OURS = frozenset({"id", "prompt", "messages"})
+"""Fields of the contract that `Client.ask` fills in by itself."""
 FORGETTING = frozenset({"forgotten", "unknown", "running"})
 """What becomes of a session that a node is told to forget."""
 
@@ -156,7 +158,8 @@ class Client(Watcher):
             fields: further fields of the contract: `max_tokens`, `temperature`, `stop`, ...
 
         Raises:
-            ValueError: nobody to ask, a name does not fit into a topic, or the question is not UTF-8.
+            ValueError: nobody to ask, a name does not fit into a topic, the question is not UTF-8, or a field
+                says what is said otherwise here.
             ClientError: the question is larger than any node takes.
 
         What keeps the question from being sent, as one larger than the broker takes, the answer raises.
@@ -174,18 +177,14 @@ class Client(Watcher):
         topic = self._ask_topic("node" if node is not None else "pool", node or pool)
         if timeout_s == math.inf:
             timeout_s = None
+        if timeout_s is not None and math.isnan(timeout_s):
+            raise ValueError("timeout_s is not a number")
         # Not as deadline_ms: a node refuses one that is longer than it lets any question wait.
         expiry_s = None if "deadline_ms" in fields else timeout_s
         if schema is not None:
             wanted = schema if isinstance(schema, Mapping) else schema.model_json_schema()
             fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": wanted}}
-        asked = {"prompt" if isinstance(question, str) else "messages": question}
-        try:
-            payload = msgspec.json.encode({"id": job_id, **asked, **fields})
-        except UnicodeEncodeError as error:  # half a surrogate pair, or bytes of another encoding
-            raise ValueError(f"the question is not UTF-8: see its character {error.start + 1}") from None
-        if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
-            raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
+        payload = _payload(job_id, question, fields)
 
         def publish() -> None:
             # Asked again, a pool would deal the question to a second board, and the answer come from both.
@@ -336,6 +335,19 @@ class Client(Watcher):
                 self.forget(answer)
         if answer.order.gap and not had_gap and answer.node is not None:
             self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))
+
+
+def _payload(job_id: str, question: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> bytes:
+    if ours := OURS & fields.keys():
+        raise ValueError(f"{', '.join(ours)}: the question is given first, and its name as job_id")
+    asked = {"prompt" if isinstance(question, str) else "messages": question}
+    try:
+        payload = msgspec.json.encode({"id": job_id, **asked, **fields})
+    except UnicodeEncodeError as error:  # half a surrogate pair, or bytes of another encoding
+        raise ValueError(f"the question is not UTF-8: see its character {error.start + 1}") from None
+    if len(payload) > QUESTION_BYTES_MAX:  # brokers drop what a node has no room for, without a word
+        raise ClientError(f"the question has {len(payload)} bytes; send at most {QUESTION_BYTES_MAX}")
+    return payload
 
 
 def _read(payload: bytes) -> _Reply | None:

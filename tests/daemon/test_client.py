@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import os
 import socket
 import subprocess
@@ -249,12 +250,26 @@ def test_no_broker() -> None:
         ({"node": "a b"}, "'a b': names have"),
         ({"pool": "#"}, "'#': names"),
         ({"node": NODE, "job_id": "é"}, "'é': ids have"),
+        # Its answer came under that name, and nobody waited for it there.
+        ({"node": NODE, "id": "mine"}, "^id: the question is given first, and its name as job_id$"),
+        ({"node": NODE, "prompt": "!"}, "^prompt: the question is given first"),
+        ({"node": NODE, "timeout_s": math.nan}, "timeout_s is not a number"),
     ],
 )
-def test_a_name_that_fits_no_topic_is_told(wrong: dict[str, Any], words: str) -> None:
-    """The error shows the wrong name alone, with what is accepted."""
+def test_what_cannot_be_asked_is_told(wrong: dict[str, Any], words: str) -> None:
+    """At once, with what is accepted; and nothing of it is sent when there is a connection."""
+    client = Client()
     with pytest.raises(ValueError, match=words):
-        Client().ask("?", **wrong)
+        client.ask("?", **wrong)
+    assert client._waiting.all() == []  # noqa: SLF001
+
+
+def test_a_time_limit_that_is_a_text_leaves_nothing() -> None:
+    """Each later connection asked it again, which failed, and none of the questions behind it was asked."""
+    client = Client()
+    with pytest.raises(TypeError):
+        client.ask("?", node=NODE, timeout_s="3")  # type: ignore[arg-type]
+    assert client._waiting.all() == []  # noqa: SLF001
 
 
 @pytest.mark.parametrize(
