@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edged.core.parsing import Bounds, Envelope, Misread, parse
 from edged.core.question import Message, Priority, Properties, Question
+from edged.core.tools import Offer
 from edged.core.topics import Topics, is_job_id
 from edged.errors import CODES
 
@@ -234,6 +235,7 @@ def test_all_fields() -> None:
     question = read(
         {
             "id": "c1-000042",
+            "session": "line-3",
             "messages": [
                 {"role": "system", "content": "Be short."},
                 {"role": "user", "content": "a"},
@@ -249,10 +251,14 @@ def test_all_fields() -> None:
             "seed": 1,
             "stop": ["\n\n", "END"],
             "reasoning": {"mode": "inline", "budget": 192},
+            "response_format": {"type": "json_object"},
+            "tools": ["clock"],
             "cache": "bypass",
             "overflow": "trim_history",
+            "model": "large",
             "reply_to": "edged/v1/client/c1/answer/000042",
-        }
+        },
+        Bounds(models=("large",)),
     )
     assert question.id == "c1-000042"
     assert not question.made_id
@@ -263,6 +269,8 @@ def test_all_fields() -> None:
     assert question.stop == ("\n\n", "END")
     assert (question.reasoning_mode, question.reasoning_budget) == ("inline", 192)
     assert (question.priority, question.cache, question.overflow) == ("interactive", "bypass", "trim_history")
+    assert (question.schema, question.tools) == ('{"type":"object"}', Offer(local=("clock",)))
+    assert (question.session, question.model) == ("line-3", "large")
     assert question.reply_to == "edged/v1/client/c1/answer/000042"
 
 
@@ -285,6 +293,7 @@ def test_tool_choice_is_not_passed_over(choice: object) -> None:
         (b' \n{"prompt":"a"}', None, False),
         (b'\xef\xbb\xbf{"prompt":"a"}', None, False),
         (b'{"prompt":"a"}', "text/plain; charset=utf-8", True),
+        (b'{"prompt":"a"}', " Text/Plain ; charset=utf-8", True),
         (b'{"prompt":"a"}', "Application/JSON; charset=utf-8", False),
         (b"null", None, True),
         (b"[1]", None, True),
@@ -302,16 +311,25 @@ def test_byte_order_mark() -> None:
     assert read(b"\xef\xbb\xbfhello").messages == (Message("user", "hello"),)
 
 
-def test_content_type_json() -> None:
-    """A payload that calls itself JSON and is none is refused, not answered as text."""
-    assert misread(b"hello", content_type="application/json").refusal.code == "bad_request"
+@pytest.mark.parametrize("payload", [b"hello", b"[1]", b"null", b""])
+@pytest.mark.parametrize("content_type", ["application/json", " Application/JSON ; charset=utf-8"])
+def test_content_type_json(payload: bytes, content_type: str) -> None:
+    """A payload that calls itself JSON and is no object is refused, not answered as text."""
+    assert misread(payload, content_type=content_type).refusal.code == "bad_request"
+
+
+def test_properties_that_cannot_be_read() -> None:
+    """A question that may mean something else than it says is refused, under its own id; the fault is cut short."""
+    error = misread({"id": "q1", "prompt": "a"}, fault="x" * 100)
+    assert (error.refusal.code, error.address.id) == ("bad_request", "q1")
+    assert f"cannot be read: {'x' * 80};" in error.refusal.message
 
 
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        (b"", "empty"),
-        (b" \r\n\t ", "empty"),
+        (b"", "payload is empty"),
+        (b" \r\n\t ", "payload is empty"),
         ("\u00a0\u2003".encode(), "empty"),
         (b"\xef\xbb\xbf", "empty"),
         (b"ab\xffc", "byte 2 is 0xff"),
@@ -372,6 +390,9 @@ def test_too_large() -> None:
         ),
         ({"promt": "a"}, "unknown field 'promt'; known are cache, deadline_ms, id"),
         ({"prompt": "a", "ö\n": 1}, "unknown field '\\xf6\\n'"),
+        ({"prompt": "a", "session": ""}, "session must be 1 to 128"),
+        ({"prompt": "a", "session": "a b"}, "session must be"),
+        ({"prompt": "a", "session": "x" * 129}, "session must be"),
         ({"prompt": "a", "id": ""}, "id must be"),
         ({"prompt": "a", "id": "a b"}, "id must be"),
         ({"prompt": "a", "id": "x" * 129}, "id must be"),
@@ -396,6 +417,7 @@ def test_too_large() -> None:
         ({"prompt": "a", "stop": ["a"] * 9}, "stop may hold 8 strings, got 9"),
         ({"prompt": "a", "stop": [1]}, "$.stop"),
         ({"prompt": "a", "reasoning": {"budget": -1}}, "reasoning.budget must be 0 to"),
+        ({"prompt": "a", "reasoning": {"budget": 1_000_001}}, "reasoning.budget must be"),
         ({"prompt": "a", "reasoning": {"mode": "loud"}}, "$.reasoning.mode"),
         ({"prompt": "a", "reasoning": {"effort": 1}}, "`effort`"),
         ({"prompt": "a", "priority": "urgent"}, "$.priority"),
@@ -418,11 +440,13 @@ def test_bad_requests(fields: dict[str, Any], words: str) -> None:
         ("cache", "no", "use, bypass"),
         ("overflow", "cut", "error, trim_history"),
         ("reasoning", {"mode": "loud"}, "hide, separate, inline"),
+        ("messages", [{"role": "robot", "content": "a"}], "system, user, assistant, tool"),
     ],
 )
 def test_words_that_are_accepted(field: str, value: object, accepted: str) -> None:
     """A word that is not accepted is answered with those that are."""
-    assert accepted in misread({"prompt": "a", field: value}).refusal.message
+    asked = {field: value} if field == "messages" else {"prompt": "a", field: value}
+    assert misread(asked).refusal.message.endswith(f"; use one of {accepted}")
 
 
 @pytest.mark.parametrize(
@@ -431,10 +455,20 @@ def test_words_that_are_accepted(field: str, value: object, accepted: str) -> No
         {"session": "a"},
         {"session": "line:3." + "x" * 121},
         {"max_tokens": 1},
+        {"max_tokens": 1_000_000},
+        {"deadline_ms": 1},
         {"deadline_ms": 86_400_000},
+        {"temperature": 0},
+        {"temperature": 2},
         {"top_p": 1e-9},
+        {"top_p": 1},
+        {"seed": 0},
         {"seed": 2**32 - 2},
+        {"reasoning": {"budget": 0}},
+        {"reasoning": {"budget": 1_000_000}},
         {"stop": "x" * 64},
+        {"stop": ["x"] * 8},
+        {"prompt": None, "messages": [{"role": "user", "content": "a"}] * 64},
     ],
 )
 def test_edges_of_ranges(fields: dict[str, Any]) -> None:

@@ -143,6 +143,9 @@ def test_result_in_a_session() -> None:
     """The call that a result answers may stand in the node's own memory of the session."""
     question = read({"session": "s", "messages": [_result("call00001")]})
     assert question.messages[0].role == "tool"
+    both = asked({"role": "assistant", "tool_calls": [CALLED]}, _result("another"), session="s")
+    assert read(both).messages[1].tool_calls == [CALLED]
+    assert misread({"session": "s", "messages": [_result("a b")]}).refusal.code == "bad_request"
 
 
 def _result(name: str | None) -> dict[str, Any]:
