@@ -24,6 +24,7 @@ class Progress:
         text, reasoning: what was said and thought beside the calls.
         calls: those that run just now; empty when none does.
         run: names the calls that run, among all of the node's.
+        enough: its device has seen enough of the thinking.
     """
 
     rounds: int = 0
@@ -34,6 +35,7 @@ class Progress:
     timings: Timings = field(default_factory=Timings)
     calls: tuple[Call, ...] = ()
     run: int = 0
+    enough: bool = False
 
 
 def called(progress: Progress, said: str, calls: tuple[Call, ...], run: int) -> Progress:
@@ -89,11 +91,18 @@ def left(max_tokens: int | None, progress: Progress) -> int | None:
     return None if max_tokens is None else max(1, max_tokens - progress.usage.completion_tokens)
 
 
+def enough(progress: Progress) -> Progress:
+    """Its device has seen enough of the thinking: the rounds to come do without."""
+    return _replace(progress, enough=True)
+
+
 def thinking_left(budget: int | None, progress: Progress) -> int | None:
-    """Tokens that may still be thought, of a question that names how many; 0 and None, which ask otherwise, stay.
+    """Tokens that may still be thought, where the question or its device says how many; 0 and None stay.
 
     At least one: a template that is asked for no thinking may write another prompt, of which nothing is known.
     """
+    if progress.rounds and progress.enough and budget != 0:
+        return 1
     return max(1, budget - progress.usage.reasoning_tokens) if budget else budget
 
 

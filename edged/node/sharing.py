@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edged.core import answer_cache
+from edged.core import answer_cache, rounds
 from edged.core.answer_cache import AnswerCache, Kept
 from edged.core.job import Job, State
 from edged.engine.messages import (
@@ -147,9 +147,12 @@ class Sharing:
     def end_reasoning(self, job: Job) -> None:
         """Its device has seen enough of the thinking; those who share it may not have."""
         run = self.joint.run_of(job)
+        if run is not None and len(run.jobs) > 1:
+            return
+        job.progress = rounds.enough(job.progress)
         if run is None:
             self.engine.send(EndReasoning(job.number))
-        elif len(run.jobs) == 1:
+        else:
             run.closed = run.altered = True
             self.engine.send(EndReasoning(run.number))
 

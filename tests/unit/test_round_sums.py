@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edged.core.reply import Timings, Usage
-from edged.core.rounds import Progress, added, answered, called, kept, left, mode, thinking_left
+from edged.core.rounds import Progress, added, answered, called, enough, kept, left, mode, thinking_left
 from edged.core.tools import Call, Offer
 
 CALL = Call("c1", "clock", "{}")
@@ -46,6 +46,13 @@ def test_max_tokens_hold_for_all_rounds(most: int | None, expected: int | None) 
 def test_a_budget_holds_for_all_rounds(budget: int | None, expected: int | None) -> None:
     """Four are thought. Of one that is used up a token is left, for none at all would be another prompt."""
     assert thinking_left(budget, looked_up()) == expected
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(None, 1), (0, 0), (30, 1)])
+def test_enough_of_the_thinking_is_enough_for_all_rounds(budget: int | None, expected: int | None) -> None:
+    """From the next round on: the one that runs is told itself, and before the first one nothing is cut."""
+    assert thinking_left(budget, enough(looked_up())) == expected
+    assert thinking_left(budget, enough(Progress())) == budget
 
 
 def test_what_had_to_be_called_is_called_once() -> None:

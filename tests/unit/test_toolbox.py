@@ -205,6 +205,15 @@ def test_the_next_round_hears_of_the_ones_before() -> None:
     assert context > 0
 
 
+def test_enough_of_the_thinking_between_two_rounds() -> None:
+    """The engine knows no such question just then: the next round is given next to nothing to think."""
+    rig, _ = calling()
+    rig.desk.sharing.end_reasoning(rig.desk.roster.numbered[1])
+    rig.desk.hearing.tools_ran(ToolsRan(1, 1, ("r",)))
+    budgets = [order.reasoning_budget for order in rig.engine.orders if isinstance(order, Submit)]
+    assert budgets == [5, 1]
+
+
 def test_a_question_that_is_taken_back_as_a_round_ends() -> None:
     """Its calls are not made: the engine had written them before it heard of the cancel."""
     rig, toolbox = Rig(), Listening()
