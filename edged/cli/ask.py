@@ -155,7 +155,7 @@ def follow(answer: Answer, *, as_json: bool = False) -> int:
         raise AnswerError(answer.terminal)
     if not as_json:
         note(closing(answer))
-    return 0
+    return EX_INTERRUPTED if isinstance(answer.terminal, Cancelled) else 0
 
 
 def wait_cancelled(answer: Answer) -> None:
@@ -185,7 +185,7 @@ def closing(answer: Answer) -> str:
     )
     if last.finish_reason in {"length", "deadline"}:
         parts.append("cut at the token limit" if last.finish_reason == "length" else "cut at the deadline")
-    return " · ".join(parts)
+    return one_line(" · ".join(parts))
 
 
 def complain(who: str, error: Exception) -> int:
@@ -205,7 +205,8 @@ def complain(who: str, error: Exception) -> int:
     if isinstance(error, AnswerError):
         temporary = error.code in TEMPORARY
         if error.retry_after_ms is not None:
-            text += f" (ask again in {error.retry_after_ms / 1000:.1f} s)"
+            tenths = error.retry_after_ms // 100  # a node may say what no float holds
+            text += f" (ask again in {tenths // 10}.{tenths % 10} s)"
     print(f"{who}: {one_line(' '.join(text.split()))}", file=sys.stderr)
     return os.EX_TEMPFAIL if temporary else 1
 
@@ -248,7 +249,9 @@ class _Column:
                 self._transcript = Transcript()
             case Accepted(seq=0, position=position, eta_ms=eta_ms) if position and sys.stderr.isatty():
                 others = "one question has" if position == 1 else f"{position} questions have"
-                note(f"{others} to end before it begins; the answer may be there in {eta_ms / 1000:.0f} s")
+                note(
+                    f"{others} to end before it begins; the answer may be there in {(eta_ms + 500) // 1000} s"
+                )
             case _:
                 pass
         parts = self._transcript.feed(msgspec.to_builtins(reply))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import msgspec
@@ -10,10 +11,10 @@ from typer.core import TyperOption
 from typer.main import get_command
 
 from edged import cli
-from edged.cli import app, load_commands, reflow
-from edged.cli.ask import follow
-from edged.client import Answer, ClientError
-from edged.core.reply import Accepted, Delta, Done, Timings, Usage
+from edged.cli import EX_INTERRUPTED, app, load_commands, reflow
+from edged.cli.ask import complain, follow
+from edged.client import Answer, AnswerError, ClientError
+from edged.core.reply import Accepted, Cancelled, Delta, Done, Failed, Timings, Usage
 from edged.settings import Settings
 from edged.settings.leaves import leaves
 from edged.settings.source import OTHER_VARIABLES
@@ -149,3 +150,34 @@ def test_an_answer_that_begins_anew(second: str, shown: str, capsys: pytest.Capt
     answer.put(msgspec.structs.replace(DONE, text=second))
     assert follow(answer) == 0
     assert capsys.readouterr().out == f"{shown}{second}\n"
+
+
+def test_who_answers_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node's name began a line of its own below the answer, and could turn what stood beside it."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(msgspec.structs.replace(DONE, node="shed\n\u202eroot:", upstream="large\n$ "))
+    assert follow(answer) == 0
+    assert capsys.readouterr().err.endswith("by large $ , sent on by shed root:\n")
+
+
+def test_an_answer_that_others_cancelled_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another program of the same name may: a script took what there was for the answer."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(Cancelled(id="1", seq=1, text="The", usage=Usage()))
+    assert follow(answer) == EX_INTERRUPTED
+    assert capsys.readouterr().err == "cancelled\n"
+
+
+def test_a_time_of_many_digits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback: no float is as large."""
+    answer = Answer(Nobody(), "1", "shed", lambda: None, None)
+    answer.put(Accepted(id="1", seq=0, node="shed", position=1, eta_ms=10**400))
+    busy = Failed(id="1", seq=1, code="busy", message="later", retry_after_ms=10**400)
+    answer.put(busy)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with pytest.raises(AnswerError) as caught:
+        follow(answer)
+    assert complain("edged ask", caught.value) == os.EX_TEMPFAIL
+    assert capsys.readouterr().err.endswith(f"edged ask: busy: later (ask again in {10**397}.0 s)\n")
+    assert complain("edged ask", AnswerError(msgspec.structs.replace(busy, retry_after_ms=12_340))) > 0
+    assert capsys.readouterr().err == "edged ask: busy: later (ask again in 12.3 s)\n"
