@@ -58,7 +58,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return statistics.stdev(self.tokens_per_s) if len(self.tokens_per_s) > 1 else 0.0
 
 
-class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the figures hold for: this model, on these cores of this board, with this llama.cpp.
 
     Attributes:

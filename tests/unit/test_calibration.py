@@ -157,6 +157,7 @@ def test_what_a_later_release_adds() -> None:
     content = calibration.encode(made()).replace(b'"format": 1', b'"format": 1, "colour": {"of": "the case"}')
     assert calibration.decode(content) == made()
     assert b"huge_pages" not in content, "a board without a choice has a file that earlier releases read"
+    assert b"gpu_layers" not in content, "nor has one of the CPU what they do not know"
 
 
 def test_no_file_is_no_calibration(tmp_path: Path) -> None:
