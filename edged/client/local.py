@@ -48,7 +48,10 @@ def order(path: Path, op: str, /, *, timeout_s: float = 30.0, **fields: Any) -> 
                 answer += more
         return _decoder.decode(answer)
     except (OSError, msgspec.DecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, msgspec.DecodeError):  # it ends, as `systemctl restart` has it do
+            reason = "it closed the connection before it had answered"
+        else:
+            reason = error.strerror or str(error)
         if isinstance(error, PermissionError):
             mend = "root and the service's group may: use sudo"
         else:

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from edged.adapters.local_socket import NO_SOCKET, LocalSocket
+from edged.client.local import NoDaemonError, order
 
 MORE_THAN_THERE_IS = 1 << 46
 """Bytes of a thread's stack: half of the address space of a process."""
@@ -108,3 +109,22 @@ def test_a_folder_that_lets_nothing_go(tmp_path: Path) -> None:
     (tmp_path / "folder").rename(tmp_path / "away")
     (tmp_path / "folder").touch()  # ENOTDIR, which root gets as well
     local.stop()
+
+
+@pytest.mark.parametrize("said", [b"", b'{"transaction": "t", "sta'])
+def test_who_ends_before_it_has_answered(tmp_path: Path, said: bytes) -> None:
+    """As a daemon does that is stopped while a model loads: its operator heard of input data that was truncated."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+
+        def end() -> None:
+            with listening.accept()[0] as asking:
+                asking.recv(1000)
+                asking.sendall(said)
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        with pytest.raises(NoDaemonError, match="closed the connection before it had answered; start edged"):
+            order(tmp_path / "s", "model", path="b.gguf")
+        ending.join()
