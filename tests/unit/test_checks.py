@@ -570,3 +570,304 @@ def test_clock_caps(tmp_path: Path) -> None:
     assert (told.state, "policy4, policy6" in told.words) == ("warning", True)
     assert (told.mend or "").startswith("do; ")
     assert board_checks.caps((), "", wanted=True).state == "unknown"
+
+
+# in whole words ---------------------------------------------------------------------------------------------
+
+LIBRARY_MISSING = "llama.cpp cannot be loaded: no such module; pip install it"
+ANY_GOVERNOR = "/sys/devices/system/cpu/cpu4/cpufreq/scaling_governor"
+ANY_CAP = "/sys/devices/system/cpu/cpu6/cpufreq/scaling_max_freq"
+
+
+def lines(*verdicts: Verdict | None) -> list[str]:
+    """As an operator reads them: what it is, how it is, and what mends it."""
+    told = [one for one in verdicts if one is not None]
+    assert len(told) == len(verdicts)
+    return [f"{one.name} {one.state}: {one.words}" + (f" -> {one.mend}" if one.mend else "") for one in told]
+
+
+def test_what_is_said_of_a_model() -> None:
+    """Figures, limits and commands: at the edge of each bound."""
+    nameless = replace(R1, name="", parameters=134_515_008, weight_bytes=91_000_000)
+    bare = replace(R1, has_template=False)
+    need = "needs 1507 MB: weights 1067 MB, KV cache 235 MB (4 x 2048 tokens)"
+    assert lines(
+        model_checks.file(R1, 1_070_000_000, 0, ""),
+        model_checks.file(nameless, 91_700_000, 0, ""),
+        model_checks.file(R1, 1, 2_500_000, ""),
+        model_checks.file(None, 0, 0, "m.gguf: no such file"),
+        model_checks.quantisation(R1, "m.gguf"),
+        model_checks.quantisation(replace(R1, quantisation="Q8_0"), "m.gguf"),
+        model_checks.sha256(None, None),
+        model_checks.sha256(None, "b" * 64),
+        model_checks.sha256("a" * 64, "b" * 64),
+        model_checks.sha256("a" * 64, "a" * 64),
+        model_checks.template(R1, configured=False),
+        model_checks.template(bare, configured=True),
+        model_checks.template(bare, configured=False),
+        model_checks.memory(R1, Room(), None, None, False),
+        model_checks.memory(R1, Room(), 8 * GIB, 7 * GIB, False),
+        model_checks.memory(R1, Room(), 1_674_312_000, GIB, True),
+        model_checks.memory(R1, Room(2, 1024, "q8_0"), GIB, GIB // 2, False),
+        model_checks.memory(R1, Room(), 4 * GIB, GIB, False),
+        model_checks.context(R1, Room(context_max=131_073)),
+    ) == [
+        "model ok: DeepSeek R1 Distill Qwen 1.5B, qwen2, 1.78 billion weights, 1070 MB",
+        "model ok: qwen2, 135 million weights, 92 MB",
+        (
+            "model failure: the file was cut: 2.5 MB of its tensors are missing"
+            " -> copy the model again, and compare sha256sum"
+        ),
+        "model failure: m.gguf: no such file -> put the file there, or correct model.path",
+        "format ok: Q4_0, 929 MB read a token",
+        (
+            "format warning: mostly Q8_0: llama.cpp is fastest on these CPUs with Q4_0"
+            " -> edged model add --q4-0 m.gguf, and set model.path to what it prints"
+        ),
+        (
+            "hash warning: model.sha256 is not set: damaged weights would not be noticed"
+            " -> sha256sum the file, and set model.sha256"
+        ),
+        (
+            "hash warning: model.sha256 is not set: damaged weights would not be noticed"
+            f' -> [model] sha256 = "{"b" * 64}"'
+        ),
+        "hash failure: the file's SHA-256 is bbbbbbbbbbbb..., not the one in model.sha256 -> copy it again",
+        "hash ok: SHA-256 aaaaaaaaaaaa... as set",
+        "template ok: of the file",
+        "template ok: of the settings",
+        "template warning: the file brings no chat template: ChatML is assumed -> set model.chat_template",
+        f"memory unknown: {need}",
+        f"memory ok: {need}; 7516 of 8590 MB free",
+        (
+            f"memory failure: {need}; 1074 of 1674 MB free"
+            ' -> lower engine.slots or engine.context_max; kv_type = "q8_0"'
+        ),
+        (
+            "memory failure: needs 1303 MB: weights 1067 MB, KV cache 31 MB (2 x 1024 tokens); 537 of 1074 MB free"
+            " -> lower engine.slots or engine.context_max"
+        ),
+        (
+            f"memory warning: {need}; 1074 of 4295 MB free"
+            ' -> end what holds the rest, or lower engine.slots or engine.context_max; kv_type = "q8_0"'
+        ),
+        (
+            "context warning: engine.context_max is 131073, the model was trained for 131072 tokens"
+            " -> context_max = 131072"
+        ),
+    ]
+    assert model_checks.memory(R1, Room(), 1_674_313_000, GIB, True).state == "ok", "a tenth stays free"
+    assert model_checks.context(R1, Room(context_max=131_072)) is None
+
+
+def test_what_is_said_of_settings_and_broker() -> None:
+    """What an operator can do about each is a command, or the settings to look at."""
+    missing = "environment: model.path: missing; accepted: path"
+    took = BrokerAnswer(reached=True, round_trip_ms=1.26)
+    assert lines(
+        *node_checks.settings(None, [missing], ()),
+        *node_checks.settings(None, [missing, "EDGED_X: unknown"], ()),
+        *node_checks.settings("e.toml", [missing], ()),
+        *node_checks.settings("e.toml", (), ["w"]),
+        *node_checks.settings(None, (), ["w"]),
+        *node_checks.settings("e.toml", (), ()),
+        *node_checks.settings(None, (), ()),
+        node_checks.broker("b:1883", replace(took, logged_in=True), "b"),
+        node_checks.broker("b:1883", took, "b", missed=True),
+        node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", missed=True),
+        node_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="network"), "b"),
+        node_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="tls"), "b"),
+        node_checks.broker("b:1883", BrokerAnswer(reached=True, reason="no", kind="credentials"), "b"),
+        node_checks.broker("b:1883", BrokerAnswer(reached=False, kind="network"), "b", wanted=False),
+        node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", wanted=False),
+        node_checks.daemon(7, unsure=False),
+        node_checks.daemon(None, unsure=True),
+        node_checks.daemon(None, unsure=False),
+    ) == [
+        "settings unknown: no settings file: only what needs none is looked at (edged doctor --config FILE)",
+        f"settings failure: {missing} -> env | grep EDGED_",
+        "settings failure: EDGED_X: unknown -> env | grep EDGED_",
+        f"settings failure: {missing} -> edged config check e.toml",
+        "settings warning: w -> edit e.toml",
+        "settings warning: w",
+        "settings ok: e.toml: accepted",
+        "settings ok: the environment: accepted",
+        "broker ok: b:1883: takes our credentials, answers in 1.3 ms",
+        "broker ok: b:1883: can be reached in 1.3 ms; the running daemon uses the credentials",
+        (
+            "broker failure: b:1883: takes our credentials, but the running daemon is not connected"
+            " -> sudo systemctl restart edged (passwords and certificates are read at its start)"
+        ),
+        (
+            "broker failure: b:1883: no"
+            " -> start the broker (systemctl start mosquitto), or correct mqtt.host and mqtt.port; ping b"
+        ),
+        "broker failure: b:1883: no -> compare mqtt.tls.ca with the broker's certificate, and the clocks",
+        (
+            "broker failure: b:1883: no"
+            " -> mosquitto_passwd on the broker; mqtt.username and mqtt.password_file here"
+        ),
+        "broker unknown: none at b:1883, and none in the settings: asked over HTTP alone",
+        "broker ok: b:1883: takes our credentials, answers",
+        "daemon ok: running (process 7)",
+        "daemon unknown: cannot be told by this account (sudo edged doctor)",
+        "daemon warning: not running -> sudo systemctl start edged, or edged run --config FILE",
+    ]
+
+
+def test_what_is_said_of_time_disk_and_service() -> None:
+    """Days and megabytes at the edge of each bound."""
+    day, now, mib = node_checks.DAY_S, 1_800_000_000.0, 2**20
+
+    def dated(begins: float, ends: float) -> Certificate:
+        return Certificate("ca.pem", now + begins * day, now + ends * day)
+
+    def free(size_bytes: int | None, *, writable: bool = True) -> Folder:
+        return Folder("/s", exists=True, writable=writable, free_bytes=size_bytes)
+
+    troubled = {**RUNNING, "NRestarts": "7", "NeedDaemonReload": "yes", "DropInPaths": "/d/a.conf"}
+    assert lines(
+        node_checks.certificate(dated(0, 30), now),
+        node_checks.certificate(dated(-1, 29.9), now),
+        node_checks.certificate(dated(-1, 0), now),
+        node_checks.certificate(dated(-9, -1.6), now),
+        node_checks.certificate(dated(0.1, 9), now),
+        node_checks.certificate(Certificate("ca.pem", reason="no PEM"), now),
+        node_checks.clock(True, 1_735_689_600.0),
+        node_checks.clock(True, 1_735_689_599.0),
+        node_checks.clock(False, now),
+        node_checks.disk(free((64 + 256) * mib), 64 * mib),
+        node_checks.disk(free((64 + 256) * mib - 1), 64 * mib),
+        node_checks.disk(free(16 * mib), 64 * mib),
+        node_checks.disk(free(16 * mib - 1), 64 * mib),
+        node_checks.disk(free(mib, writable=False), 64 * mib),
+        node_checks.disk(free(None), 64 * mib),
+        node_checks.unwritable(free(mib), "SQLITE_FULL"),
+        node_checks.in_memory(free(mib)),
+        *node_checks.service(Unit(RUNNING, 2.0)),
+        *node_checks.service(Unit(troubled, 2.1)),
+        *node_checks.service(Unit({**RUNNING, "ActiveState": "failed", "SubState": "failed"})),
+    ) == [
+        "certificate ok: ca.pem: 30 days left",
+        "certificate warning: ca.pem: 30 days left -> renew it",
+        "certificate warning: ca.pem: 0 days left -> renew it",
+        "certificate failure: ca.pem: expired 2 days ago -> renew it",
+        "certificate failure: ca.pem: not valid yet; this board's clock may be wrong -> timedatectl",
+        "certificate failure: ca.pem: no PEM -> openssl x509 -in ca.pem -noout -dates",
+        "clock ok: synchronised",
+        "clock warning: it is years behind: certificates will be refused -> sudo timedatectl set-ntp true",
+        (
+            "clock warning: not synchronised (deadlines hold: they go by another clock)"
+            " -> sudo timedatectl set-ntp true"
+        ),
+        "disk ok: /s: 336 MB free",
+        "disk warning: /s: 336 MB free, the journal may take 67 -> make room",
+        "disk warning: /s: 17 MB free, the journal may take 67 -> make room",
+        "disk failure: /s: 17 MB free -> make room: du -xh /s | sort -h | tail",
+        "disk failure: /s cannot be written -> ls -ld /s; mount; df /s",
+        "disk unknown: /s: how much is free is not told",
+        "disk failure: the daemon cannot write its journal: SQLITE_FULL -> df /s; sudo dmesg | tail",
+        (
+            "disk warning: /s is in memory: a power cut loses what was accepted and not answered"
+            " -> mount a disk at /s, or set paths.state to one"
+        ),
+        "service ok: active (running)",
+        "hardening ok: exposure 2 of 10",
+        "service warning: active (running), restarted 7 times -> journalctl -u edged -p warning -e",
+        "unit warning: the file was changed and not loaded -> sudo systemctl daemon-reload",
+        "unit ok: changed by /d/a.conf",
+        "hardening warning: exposure 2.1 of 10 -> install systemd/edged.service as shipped",
+        "service failure: failed (failed) -> journalctl -u edged -e; sudo systemctl start edged",
+    ]
+
+
+def test_what_is_said_of_a_board(tmp_path: Path) -> None:
+    """Cores, clocks and heat of a ROCK 5B in several states."""
+    rock, vitals = read(rk3588_mainline, tmp_path)
+    choice = Choice((4, 5, 6, 7), (0, 1, 2, 3), "big cores by cpu_capacity")
+    half = Choice((4, 5), (0, 1), "big cores by cpu_capacity")
+    policies = tmp_path / "sys/devices/system/cpu/cpufreq"
+    tree.put(policies / "policy4/scaling_governor", "powersave\n")
+    tree.put(policies / "policy6/scaling_max_freq", "1608000\n")
+    held = VitalsReader(tmp_path / "sys", tmp_path / "proc").board()
+    cores = "cores 0-3 Cortex-A55 1.80 GHz, 4-5 Cortex-A76 2.40 GHz, 6-7 Cortex-A76 2.40 GHz"
+    cold = replace(vitals, zones=tuple(replace(zone, trips=()) for zone in vitals.zones))
+    assert lines(
+        board_checks.board(rock),
+        board_checks.board(replace(rock, name=None)),
+        board_checks.board(replace(rock, offline=(6, 7))),
+        board_checks.board(Board(name="x")),
+        board_checks.cores(rock, choice),
+        board_checks.cores(rock, replace(choice, reason="engine.cores, 4-7")),
+        board_checks.cores(rock, None),
+        board_checks.cores(replace(rock, cpu_quota=3.5), choice),
+        board_checks.cores(replace(rock, cpu_quota=4.0), choice),
+        board_checks.cores(replace(rock, allowed=(0, 1, 4, 5)), half),
+        *board_checks.clocks(rock, (4, 6)),
+        *board_checks.clocks(held, (4, 6), (6, 7)),
+        *board_checks.clocks(held, (6,), (6,)),
+        *board_checks.clocks(Board(), (0,)),
+        board_checks.heat(vitals, Margins()),
+        board_checks.heat(cold, Margins()),
+        board_checks.heat(Vitals(), Margins()),
+        board_checks.supply(replace(vitals, under_voltage=False)),
+    ) == [
+        f"board ok: Radxa ROCK 5B, {cores}",
+        f"board ok: {cores}",
+        (
+            f"board warning: Radxa ROCK 5B, {cores}; 6-7 off-line"
+            " -> echo 1 | sudo tee /sys/devices/system/cpu/cpu6/online"
+        ),
+        "board unknown: x, the board says nothing of its cores",
+        "cores ok: big cores by cpu_capacity: engine on 4-7",
+        "cores ok: engine.cores, 4-7",
+        "cores failure: no core may be used -> correct it under [engine], or leave it out",
+        (
+            "cores warning: big cores by cpu_capacity; but its cgroup allows the time of 3.5 cores only"
+            " -> raise CPUQuota= of the unit, or cpu.max of its cgroup"
+        ),
+        "cores ok: big cores by cpu_capacity: engine on 4-7",
+        (
+            "cores warning: big cores by cpu_capacity; cores 6-7 of the same kind are not allowed"
+            " -> widen AllowedCPUs= of the unit (now 0-1,4-5)"
+        ),
+        "clocks ok: cores 4-5: schedutil, 2.40 GHz now of 2.40 GHz",
+        "clocks ok: cores 6-7: schedutil, 2.40 GHz now of 2.40 GHz",
+        f"clocks warning: cores 4-5: powersave, 2.40 GHz now -> echo ondemand | sudo tee {ANY_GOVERNOR}",
+        "clocks ok: cores 6-7: schedutil, 2.40 GHz now, held at 1.61 of 2.40 GHz by edged, for heat",
+        (
+            "clocks warning: cores 6-7: schedutil, 2.40 GHz now, held at 1.61 of 2.40 GHz"
+            f" -> echo 2400000 | sudo tee {ANY_CAP}"
+        ),
+        "clocks unknown: this machine does not tell its clocks (a virtual machine?)",
+        "heat ok: bigcore0-thermal is at 48.1 C, 36.9 C below its passive trip of 85.0 C",
+        (
+            "heat warning: bigcore0-thermal is at 48.1 C; no zone tells a trip point"
+            " -> [heat] trip_c = where this board throttles, by its maker's word"
+        ),
+        "heat unknown: no thermal sensor on this machine",
+        "supply ok: the voltage holds",
+    ]
+
+
+def test_what_is_said_of_llama_cpp() -> None:
+    """By the kernel's names of instruction sets, in the words that the build's options have."""
+    again = "bash deploy/try in the checkout, or sh install in the release"
+    told = [
+        (("asimddp", "sve"), Library(frozenset({"DOTPROD"}))),
+        (("asimddp", "i8mm"), Library(frozenset({"DOTPROD"}))),
+        (("avx2", "avx512f"), Library(frozenset({"AVX2", "AVX512"}))),
+        ((), Library(frozenset())),
+        ((), Library(None, LIBRARY_MISSING)),
+        ((), Library(None, "why")),
+        ((), Library(None, illegal=True)),
+    ]
+    assert lines(*(board_checks.instructions(Board(instruction_sets=a), b) for a, b in told)) == [
+        "llama.cpp ok: uses dotprod",
+        f"llama.cpp warning: the processor has i8mm, but this build does not use it -> {again}",
+        "llama.cpp ok: uses AVX2, AVX512",
+        "llama.cpp warning: neither dotprod nor AVX2: prompts are read slowly on this processor",
+        "llama.cpp failure: it cannot be loaded: no such module -> pip install it",
+        f"llama.cpp failure: it cannot be loaded: why -> {again}",
+        f"llama.cpp failure: it dies of an illegal instruction: this build is for another processor -> {again}",
+    ]

@@ -29,7 +29,7 @@ DYNAMIC_DRIVERS = ("intel_pstate", "amd-pstate", "amd_pstate")
 HELD_SHARE = 0.98
 INSTALL_AGAIN = "bash deploy/try in the checkout, or sh install in the release"
 
-USED = {"asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "sve": "SVE", "avx2": "AVX2", "avx512f": "AVX512"}
+USED = {"asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "avx2": "AVX2", "avx512f": "AVX512"}
 """The kernel's name of an instruction set and llama.cpp's (ggml-cpu, system info)."""
 NEEDED = {"asimddp": "dotprod", "i8mm": "i8mm", "avx2": "AVX2", "avx512f": "AVX512"}
 """Those whose lack costs speed: without dotprod Q4_0 runs at about half of it. SVE of 128 bits wins nothing."""

@@ -33,12 +33,12 @@ def file(shape: Shape | None, size_bytes: int, missing_bytes: int, reason: str) 
     if missing_bytes:
         words = f"the file was cut: {missing_bytes / 1e6:.1f} MB of its tensors are missing"
         return failure("model", words, "copy the model again, and compare sha256sum")
-    name = shape.name or shape.architecture
+    name = f"{shape.name}, {shape.architecture}" if shape.name else shape.architecture
     many = shape.parameters
     parameters = (
         f"{many / 1e9:.2f} billion weights" if many >= BILLION else f"{many / 1e6:.0f} million weights"
     )
-    return ok("model", f"{name}, {shape.architecture}, {parameters}, {size_bytes / 1e6:.0f} MB")
+    return ok("model", f"{name}, {parameters}, {size_bytes / 1e6:.0f} MB")
 
 
 def quantisation(shape: Shape, path: str) -> Verdict:
