@@ -73,10 +73,13 @@ class Leaf:
             return [part.strip() for part in text.split(",")] if text.strip() else []
         if kind is bool:
             return FLAGS.get(text.strip().lower(), text)
-        if kind is int and re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text):
-            return int(text)
-        if kind is float and re.fullmatch(r"\s*[+-]?[0-9]{1,30}(\.[0-9]{0,30})?\s*", text):
-            return float(text)
+        number = (
+            text.strip()
+        )  # of more than `int` takes off by itself: a unit separator is space to `re`, too
+        if kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", number):
+            return int(number)
+        if kind is float and re.fullmatch(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?", number):
+            return float(number)
         return text
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -581,6 +581,7 @@ def test_any_bytes(folder: Path, raw: bytes, place: int) -> None:
 
 
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+@example("0\x1f")
 def test_any_variable(folder: Path, text: str) -> None:
     """Whatever text a variable holds, it is accepted or refused with SettingsError that names it."""
     file = folder / "variable.toml"
