@@ -73,9 +73,8 @@ class Leaf:
             return [part.strip() for part in text.split(",")] if text.strip() else []
         if kind is bool:
             return FLAGS.get(text.strip().lower(), text)
-        number = (
-            text.strip()
-        )  # of more than `int` takes off by itself: a unit separator is space to `re`, too
+        # `int` and `float` themselves leave \x1c to \x1f there, which are space to all else.
+        number = text.strip()
         if kind is int and re.fullmatch(r"[+-]?[0-9]{1,30}", number):
             return int(number)
         if kind is float and re.fullmatch(r"[+-]?[0-9]{1,30}(\.[0-9]{0,30})?", number):
