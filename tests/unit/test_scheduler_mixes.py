@@ -150,6 +150,7 @@ class Mix:
             "deadline": self.rig.clock() + rng.choice([0.0, 0.05, 0.2, 0.5]),
             "stop": tuple(rng.sample(STOPS, rng.randint(1, 2))),
             "reasoning_budget": rng.choice([0, 1, 5, 1000]),
+            "context": self.shape["context"],  # of a round before this one, when the board was cool
         }
         return submit(
             number,
