@@ -25,6 +25,7 @@ from edged.core.heat.clocks import (
     Found,
     Kept,
     Ladder,
+    Spent,
     decode,
     encode,
     ladder,
@@ -68,6 +69,25 @@ def test_steps_of_a_policy() -> None:
     assert (steps[0], steps[-1]) == (min(steps), FULL)
     assert steps[0] >= FLOOR_SHARE * FULL
     assert len(steps) > 5
+
+
+def test_power_is_a_share_of_what_the_owner_allows() -> None:
+    """Under a cap of 1.8 of 2.4 GHz all of that costs all of the effort, and half an effort half of its power."""
+    capped = ladder(found(), 1800 * MHZ)
+    assert capped.powers[-1] == 1.0
+    assert spend(1.0, [capped]).caps_hz == {"policy4": 1800 * MHZ}
+    assert spend(0.5, [capped]).caps_hz == {"policy4": 1200 * MHZ}
+    assert power(1200 / 2400) < 0.5 * power(1800 / 2400) < power(1416 / 2400)
+
+
+def test_what_the_lowest_clocks_leave_to_do() -> None:
+    """Each policy counts by its cores, for its power and for its clock."""
+    floor = ladder(found(), FULL).powers[0]
+    two, four = ladder(found(), FULL), Ladder("policy0", (0, 1, 2, 3), FULL, (FULL,))
+    assert spend(0.1, [two]).left == pytest.approx(0.1 / floor)
+    assert spend(0.1, [two, four]).left == pytest.approx(0.1 * 6 / (2 * floor + 4))
+    assert spend(0.1, [two, four]).clock == pytest.approx((2 * two.steps_hz[0] / FULL + 4) / 6)
+    assert spend(0.1, []) == Spent({}, 0.1)
 
 
 LADDERS = st.lists(
