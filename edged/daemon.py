@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from edged import __version__, parts, tuning
+from edged.adapters import program
 from edged.adapters.journal import Journal, JournalBusyError, JournalError, read_instant
 from edged.adapters.local_socket import LocalSocket
 from edged.adapters.mqtt import Mqtt
@@ -28,7 +29,7 @@ from edged.core.answer_cache import AnswerCache
 from edged.core.records import SessionBounds
 from edged.core.topics import Topics, is_passing
 from edged.engine.client import COMMAND, EngineClient
-from edged.errors import NotNowError, SettingsError
+from edged.errors import DiedError, NotNowError, SettingsError
 from edged.footing import find_footing
 from edged.node.admin import Admin
 from edged.node.blame import Blame
@@ -46,7 +47,7 @@ from edged.node.giving import Giving
 from edged.node.intake import Intake
 from edged.node.lifecycle import Lifecycle
 from edged.node.meter import Meter
-from edged.node.node import DiedError, Node
+from edged.node.node import Node
 from edged.node.outbox import Outbox
 from edged.node.pools import Membership
 from edged.node.recovery import recover
@@ -87,6 +88,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         SettingsError: something in the settings does not fit this machine.
         NotNowError: the journal or the tools cannot be had just now.
     """
+    files = program.marks()
     reader = VitalsReader(settings.paths.sys, settings.paths.proc)
     footing = find_footing(settings, reader)
     choice, speed = footing.choice, footing.speed
@@ -128,6 +130,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         start_timeout_s=settings.engine.start_timeout_s,
         clock=time.monotonic,
         oom_kills=reader.oom_kills,
+        updated=lambda: program.marks() != files,
     )
     exchange = Exchange(line, topics.is_inside, inbox.put)
     outbox = Outbox(exchange, journal, topics.is_inside)

@@ -47,6 +47,10 @@ class NotNowError(EdgedError):
     """What is needed for a start, or a measurement, is not to be had just now: exit code 75 (`os.EX_TEMPFAIL`)."""
 
 
+class DiedError(EdgedError):
+    """A part of the daemon ended though nobody told it to, or must not be started; the process must start again."""
+
+
 class Refusal(EdgedError):  # noqa: N818 - the contract's word; it is a reply, not a fault
     """A question that will not be answered, with the sentence that tells its device what to change.
 

@@ -44,7 +44,7 @@ from edged.engine.messages import (
     Report,
     Started,
 )
-from edged.errors import EdgedError
+from edged.errors import DiedError
 from edged.node.admin import Admin
 from edged.node.bulletin import Bulletin
 from edged.node.controls import Controls
@@ -68,10 +68,6 @@ FLUSH_S = 2.0
 """How long the last messages may take to reach the broker."""
 
 log = structlog.get_logger()
-
-
-class DiedError(EdgedError):
-    """A part of the daemon ended though nobody told it to; the process must start again."""
 
 
 @dataclass(slots=True)

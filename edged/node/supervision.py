@@ -21,6 +21,7 @@ from edged.core.ration import worth_a_line
 from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
+from edged.errors import DiedError
 from edged.small_file import Mark, mark
 
 LOOK_S = 2.0
@@ -72,6 +73,7 @@ class Supervision:
         start_timeout_s: the same while it loads.
         clock: monotonic seconds.
         oom_kills: how often the kernel has ended a process for want of memory; None where it does not say.
+        updated: whether the program's files are others than those that run here: their engine speaks otherwise.
         phase: `starting`, `ready`, `failed` (the model cannot be used), `broken` (it keeps crashing).
         reason: why it is not ready.
         ready_report: what the running engine said of itself.
@@ -90,6 +92,7 @@ class Supervision:
     start_timeout_s: float
     clock: Callable[[], float]
     oom_kills: Callable[[], int | None] = lambda: None
+    updated: Callable[[], bool] = lambda: False
     phase: Phase = "starting"
     reason: str = ""
     ready_report: Ready | None = None
@@ -261,6 +264,9 @@ class Supervision:
         """Look after it: kill a hung process, start a new one where it is time.
 
         Silence counts while somebody listens: nobody did while we were away ourselves.
+
+        Raises:
+            DiedError: the engine that is due would be another version's.
         """
         now = self.clock()
         if now - self._looked_at > AWAY_S:
@@ -276,6 +282,8 @@ class Supervision:
             return
         if self.phase == "failed" and not self._file_changed(now):
             return
+        if self.updated():
+            raise DiedError("edged was updated while it ran; its new version goes on when it is started anew")
         self.start()
 
     def healthy(self) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from broker import Mosquitto
-from daemon_process import MakeDaemon, Sections
+from daemon_process import TESTS, MakeDaemon, Sections
 from device import MakeDevice
 
 QUICK = {"engine": {"slots": 2, "hang_s": 5.0}}
@@ -49,6 +50,28 @@ def test_engine_lost_in_mid_answer(
     assert node.engine_pid() != engine
     assert node.wait_health(lambda h: h["engine_restarts"])["engine_restarts"] == 1
     assert len(node.log("engine_ready")) == 2
+
+
+def test_an_update_in_place(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path
+) -> None:
+    """Its files are another version's when the engine is lost: the daemon ends for systemd to start that one.
+
+    Engines of that version, started by this one, ended each time with a frame that they could not read.
+    """
+    shutil.copytree(TESTS.parent / "edged", tmp_path / "edged")
+    place = ("env", "-C", str(tmp_path), f"PYTHONPATH={tmp_path}:{TESTS}")
+    node = daemon(broker, QUICK, scripted=True, wrapper=place).start()
+    asking = device(broker, "c1")
+    job = asking.ask(ANSWER)
+    asking.wait_reply(job, "delta")
+    with (tmp_path / "edged" / "engine" / "messages.py").open("a") as file:
+        file.write("# of the next version\n")
+    os.kill(node.engine_pid(), signal.SIGKILL)
+    assert node.wait_end() == os.EX_SOFTWARE
+    assert "updated while it ran" in node.log("died")[0]["reason"]
+    node.start()
+    assert asking.answer(job).text == TEXT
 
 
 @pytest.mark.parametrize("at", [0, 2], ids=["while the prompt is read", "in mid answer"])

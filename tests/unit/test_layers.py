@@ -65,6 +65,7 @@ MAY_IMPORT = {
     "adapters/mqtt/": ("core", "errors", "small_file", "mqtt5", "adapters.mqtt"),
     "adapters/http/": ("core", "errors", "small_file", "adapters.http"),
     "adapters/upstream.py": ("core", "errors", "small_file"),
+    "adapters/program.py": ("small_file",),
     "adapters/systemd.py": ("core", "errors"),
     "adapters/textfile.py": ("core", "errors", "whole_file"),
     "adapters/note.py": ("core", "errors", "whole_file"),

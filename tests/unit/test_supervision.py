@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 import structlog
 from configured import configured
 from kept_engine import READY, KeptEngine
 
 from edged.engine.client import EngineGone
 from edged.engine.messages import Pulse
+from edged.errors import DiedError
 from edged.node.supervision import RETRY_MAX_S, SAY_AGAIN, Supervision
 
 SIGILL = -signal.SIGILL
@@ -30,6 +32,21 @@ def test_what_heats_the_board() -> None:
     keeper.pulse = pulse(running=1)
     keeper.gone(EngineGone(0, SIGILL))
     assert not keeper.computing, "it is gone"
+
+
+def test_an_update_in_place() -> None:
+    """An engine of other files than the daemon's is not started: it would not understand what it is told."""
+    updated = False
+    process = KeptEngine()
+    keeper = Supervision(process, configured(), 256, 30.0, 60.0, lambda: 0.0, updated=lambda: updated)
+    keeper.start()
+    keeper.gone(EngineGone(process.run, SIGILL))
+    updated = True
+    keeper.tick()
+    keeper.clock = lambda: RETRY_MAX_S
+    with pytest.raises(DiedError, match="updated while it ran"):
+        keeper.tick()
+    assert process.run == 1
 
 
 def test_an_engine_that_crashes_for_days() -> None:
