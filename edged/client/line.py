@@ -59,6 +59,9 @@ class Line:
         on_message: told topic, payload and whether it was retained. Network thread.
         on_connected: told of every connection, all but the first once subscriptions are answered. Network thread.
         on_subscribed: told a topic and why the broker refuses it, None where it does not. Any thread.
+
+    Attributes:
+        lives: connections that there were so far.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Line:
         self._hung_up = False  # by the broker, before it said anything
         self._no_qos_1 = False
         self._connected_s: float | None = None
+        self.lives = 0
         self._short_lives = 0
         self._cuts = Cuts()
         self._taken_in = threading.Event()
@@ -309,6 +313,7 @@ class Line:
             self._taken_in.set()
             return
         self._refused = None
+        self.lives += 1
         self._connected_s = time.monotonic()
         self._no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)

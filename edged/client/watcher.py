@@ -206,8 +206,8 @@ class Watcher:
     ) -> Iterator[Happened]:
         gaps = Gaps()
         while True:
-            near, crowded = self._line.connected(), self._line.crowded()
-            if why := gaps.look(time.monotonic(), connected=near, crowded=crowded):
+            lives, near, crowded = self._line.lives, self._line.connected(), self._line.crowded()
+            if why := gaps.look(time.monotonic(), lives=lives, connected=near, crowded=crowded):
                 missed(why)
             try:
                 event = happened(self._prefix, *listener.get(timeout=LISTEN_S))

@@ -411,15 +411,47 @@ def test_what_a_listener_may_have_missed_is_told() -> None:
     assert "what happened meanwhile may be missing here" in why
 
 
+def test_a_gap_between_two_events_is_told(tmp_path: Path) -> None:
+    """Nobody looked while the connection was lost and came back, and nothing was told."""
+    broker = Mosquitto(tmp_path).start()
+    told: list[str] = []
+    try:
+        with Client(port=broker.port) as client:
+            events = client.events(missed=told.append)
+            for number in range(2):
+                event = ("-t", "edged/v1/node/n1/event", "-m", f'{{"event": "e{number}"}}')
+                mosquitto("mosquitto_pub", broker, "n1", *event)
+                assert next(events).event == f"e{number}"
+                assert len(told) == number
+                broker.stop()
+                broker.start()
+                while client._line.lives < number + 2:  # noqa: SLF001
+                    time.sleep(0.1)
+                with pytest.raises(UnreachableError):  # behind the subscription
+                    client.forget_session("s1", "nobody")
+    finally:
+        broker.stop()
+
+
+def test_what_is_told_of_a_gap() -> None:
+    """From when all was well for sure: who is stopped with Ctrl-Z learns of the loss a moment after going on."""
+    gaps = Gaps()
+    for at in (0.0, 0.2, 0.4, 50.0):
+        assert gaps.look(at, lives=1, connected=True, crowded=False) is None
+    assert gaps.look(50.2, lives=1, connected=False, crowded=False) is None
+    assert gaps.look(51.4, lives=2, connected=True, crowded=False) == MISSED.format(51)
+
+
 def test_programs_of_one_account_are_told_once() -> None:
     """Each pushes the other out every second; when the other one is gone, a gap is told as before."""
     gaps = Gaps()
-    assert gaps.look(0.0, connected=True, crowded=False) is None
-    assert [gaps.look(at, connected=at % 2 == 0, crowded=True) for at in (1.0, 2.0, 3.0)] == [
+    assert gaps.look(0.0, lives=1, connected=True, crowded=False) is None
+    assert [gaps.look(float(at), lives=at, connected=at % 2 == 0, crowded=True) for at in range(1, 4)] == [
         MISSING,
         None,
         None,
     ]
-    assert gaps.look(15.0, connected=True, crowded=False) is None
-    assert gaps.look(16.0, connected=False, crowded=False) is None
-    assert gaps.look(20.0, connected=True, crowded=False) == MISSED.format(4)
+    for at in (15.0, 15.2):
+        assert gaps.look(at, lives=3, connected=True, crowded=False) is None
+    assert gaps.look(16.0, lives=3, connected=False, crowded=False) is None
+    assert gaps.look(19.0, lives=4, connected=True, crowded=False) == MISSED.format(4)
