@@ -29,6 +29,7 @@ from edged.core.heat.clocks import (
     decode,
     encode,
     ladder,
+    lowered,
     power,
     spend,
 )
@@ -262,6 +263,20 @@ def test_damaged_lines(line: str) -> None:
 def test_any_line(line: str) -> None:
     """Reading never raises."""
     decode(line)
+
+
+def test_whose_cores_are_lowered() -> None:
+    """Those below what the note of this very boot says, by more than a driver rounds; no others."""
+    kept, low = Kept("boot", {"policy4": FULL}), found(1008 * MHZ)
+    assert lowered(kept, "boot", [low, found(1008 * MHZ, name="policy6")]) == {4, 5}
+    for note, boot_id, read in (
+        (kept, "another", low),
+        (kept, None, low),
+        (None, "boot", low),
+        (kept, "boot", found(FULL)),
+        (kept, "boot", found(2360 * MHZ)),
+    ):
+        assert lowered(note, boot_id, [read]) == frozenset()
 
 
 # on a board's files -------------------------------------------------------------------------------------------
@@ -521,6 +536,32 @@ def test_what_is_given_back_is_given_back_once(rig: Rig) -> None:
     assert (rig.cap(4), rig.cap(6), list(rig.state.iterdir())) == (1200, 2400, [])
 
 
+def test_what_cannot_be_given_back_is_said_once(rig: Rig) -> None:
+    """With what it was and the command that helps; then what was given back, of the policies that are there."""
+    rig.spend(0.3)
+    shutil.rmtree(rig.file(4).parent)
+    rig.file(6).unlink()
+    rig.file(6).mkdir()  # for root, who may write to every file
+    rig.clocks = rig.another()
+    with structlog.testing.capture_logs() as lines:
+        notes = set()
+        for _ in range(3):
+            rig.spend(1.0)
+            notes.add((rig.state / "clocks").stat().st_mtime_ns)
+        assert len(notes) == 1, "the same note again, every two seconds, wears the card"
+        rig.file(6).rmdir()
+        rig.file(6).write_text("1008000\n")
+        rig.spend(1.0)
+    first, second, third, fourth = lines
+    assert (first["event"], first["log_level"]) == ("clocks_not_restored", "warning")
+    assert (first["caps"], str(rig.file(6)) in first["reason"]) == ("policy6 2.40 GHz", True)
+    assert first["mend"] == rig.clocks.caps.right("policy6")
+    assert (second["event"], "could not be given back" in second["reason"]) == ("clocks_left_alone", True)
+    assert (third["event"], third["caps"]) == ("clocks_restored", "policy6 2.40 GHz")
+    assert (fourth["event"], fourth["policies"]) == ("clocks_used", ["policy6"])
+    assert (rig.cap(6), list(rig.state.iterdir())) == (2400, [])
+
+
 def test_two_daemons_on_one_board(rig: Rig, tmp_path: Path) -> None:
     """In whatever order they lower and end: what was there before both is there afterwards."""
     (tmp_path / "other").mkdir()
@@ -604,8 +645,12 @@ def test_what_a_person_is_shown(tmp_path: Path) -> None:
     config.write_text("\n".join(lines))
     shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
     assert shown.exit_code == 0, shown.output
-    assert "at most 1.20 of 1.80 GHz; may be lowered" in shown.output
     assert "before: policy0 2.40 GHz" in shown.output
+    own.clocks.note.write("")
+    shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])
+    assert shown.exit_code == 0, shown.output
+    assert "before: " not in shown.output
+    assert "at most 1.20 of 1.80 GHz; may be lowered" in shown.output
     for note in (Kept(tree.BOOT_ID, {"policy0": 1200 * MHZ}), Kept("another-boot", {"policy0": FULL})):
         own.clocks.note.write(encode(note))
         shown = CliRunner().invoke(app, ["clocks", "--config", str(config)])

@@ -206,7 +206,7 @@ def decode(line: str) -> Kept | None:
         if not well or int(digits) == 0:
             return None
         owners[name] = int(digits)
-    return Kept(boot_id, owners) if boot_id and owners else None
+    return Kept(boot_id, owners) if owners else None
 
 
 def lowered(kept: Kept | None, boot_id: str | None, found: Sequence[Found]) -> frozenset[int]:
