@@ -130,7 +130,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         start_timeout_s=settings.engine.start_timeout_s,
         clock=time.monotonic,
         oom_kills=reader.oom_kills,
-        updated=lambda: program.marks() != files,
+        updated=lambda: program.updated(files),
     )
     exchange = Exchange(line, topics.is_inside, inbox.put)
     outbox = Outbox(exchange, journal, topics.is_inside)
