@@ -28,6 +28,7 @@ from edged.core.heat.clocks import (
     Spent,
     decode,
     encode,
+    in_words,
     ladder,
     lowered,
     power,
@@ -66,10 +67,8 @@ def test_steps_of_a_policy() -> None:
     assert ladder(found(), 1800 * MHZ).steps_hz == OFFERED[3:8]
     assert ladder(found(), 600 * MHZ).steps_hz == (600 * MHZ,)
     bare = Found("policy0", (0,), FULL, 400 * MHZ, FULL)
-    steps = ladder(bare, FULL).steps_hz
-    assert (steps[0], steps[-1]) == (min(steps), FULL)
-    assert steps[0] >= FLOOR_SHARE * FULL
-    assert len(steps) > 5
+    steps = [round(hz / MHZ) for hz in ladder(bare, FULL).steps_hz]
+    assert steps == [1067, 1233, 1400, 1567, 1733, 1900, 2067, 2233, 2400], "even ones, from the floor on"
 
 
 def test_power_is_a_share_of_what_the_owner_allows() -> None:
@@ -244,6 +243,7 @@ def test_kept_and_read_again(owners: dict[str, int]) -> None:
         "boot policy4=0",
         "boot ../x=5",
         "boot policy4=1 junk",
+        "boot 4=1",
         "b policy=1",
         "b policy12345=1",
         "b policy/..=1",
@@ -263,6 +263,12 @@ def test_damaged_lines(line: str) -> None:
 def test_any_line(line: str) -> None:
     """Reading never raises."""
     decode(line)
+
+
+def test_caps_in_words() -> None:
+    """Policies with the same cap stand together, the lowest first."""
+    caps = {"policy6": 1608 * MHZ, "policy0": 1800 * MHZ, "policy4": 1608 * MHZ}
+    assert in_words(caps) == "policy4 and policy6 1.61 GHz, policy0 1.80 GHz"
 
 
 def test_whose_cores_are_lowered() -> None:
@@ -362,6 +368,10 @@ def test_switched_off(tmp_path: Path) -> None:
     assert rig.spend(0.5) == 0.5
     assert rig.cap() == 2400
     assert rig.clocks.about() == {"lowered": False, "reason": OFF}
+    alone = Rig(tmp_path / "alone", wanted=False)
+    alone.spend(0.5)
+    alone.wanted = True
+    assert alone.another().ladders(hot=False), "it keeps no other daemon from lowering them"
 
 
 def test_no_policies(rig: Rig) -> None:
@@ -470,6 +480,17 @@ def test_no_note_no_cap(rig: Rig) -> None:
     assert rig.cap() == 2400
 
 
+class Counted(Note):
+    """A note that counts how often it is written."""
+
+    writes = 0
+
+    def write(self, text: str) -> None:
+        """Count it."""
+        self.writes += 1
+        super().write(text)
+
+
 def test_no_note_and_the_heat_goes_into_threads_and_time(rig: Rig) -> None:
     """Caps that nobody may write are none to count on; the disk is tried again, and the log says it once."""
     shutil.rmtree(rig.state)
@@ -479,6 +500,11 @@ def test_no_note_and_the_heat_goes_into_threads_and_time(rig: Rig) -> None:
     assert set(left[1:]) == {0.5}
     assert rig.clocks.about() == {"lowered": False, "reason": UNNOTED}
     assert [line["event"] for line in lines] == ["clocks_used", "note_failed", "clocks_left_alone"]
+    tried = Counted(rig.state / "clocks")
+    rig.clocks.note = tried
+    for _ in range(3 * NOTE_AGAIN):
+        rig.spend(0.5)
+    assert tried.writes == 3
     rig.state.unlink()
     rig.state.mkdir()
     for _ in range(NOTE_AGAIN + 1):
@@ -573,10 +599,13 @@ def test_two_daemons_on_one_board(rig: Rig, tmp_path: Path) -> None:
         clocks.apply(spend(effort, clocks.ladders(hot=False)).caps_hz)
 
     lower(rig.clocks, 0.5)
-    lower(other, 0.3)
-    for _ in range(3):
-        lower(rig.clocks, 0.5)
-        lower(other, 0.3)
+    with structlog.testing.capture_logs() as lines:
+        for effort in (0.3, 0.8, 0.3, 0.5):
+            lower(other, 0.3)
+            lower(rig.clocks, effort)
+    assert [line["event"] for line in lines] == ["clocks_left_alone"], (
+        "one whose hand it is says nothing of it"
+    )
     other.restore()
     lower(rig.clocks, 1.0)
     lower(rig.clocks, 1.0)

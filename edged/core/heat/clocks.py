@@ -221,7 +221,7 @@ def lowered(kept: Kept | None, boot_id: str | None, found: Sequence[Found]) -> f
 
 
 def _number(text: str, digits_max: int) -> bool:
-    return 0 < len(text) <= digits_max and text.isascii() and text.isdigit()
+    return len(text) <= digits_max and text.isascii() and text.isdigit()
 
 
 def in_words(caps_hz: Mapping[str, int]) -> str:
