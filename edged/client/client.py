@@ -118,7 +118,8 @@ class Client(Watcher):
         """Disconnect; open answers end with a `ClientError`.
 
         Their questions are taken back, for nobody could hear the rest, but for those with a `job_id` or a
-        `reply_to` of the caller's: these can be asked for again, or are heard elsewhere.
+        `reply_to` of the caller's: these can be asked for again, or are heard elsewhere; and but for a pool's that
+        no board has accepted yet.
         """
         ended = self._waiting.all()
         for answer in ended:

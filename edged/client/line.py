@@ -33,6 +33,8 @@ from edged.core.link import SHORT_LIVES, STEADY_S
 
 CONNECT_S = 10.0
 KEEPALIVE_S = 20
+LOOK_S = 0.1
+"""How often to look whether a lost connection is back."""
 LAST_WORDS_S = 2.0
 """How long the broker's words on what was sent are waited for at the end."""
 RETRY_MIN_S, RETRY_MAX_S = 1, 4
@@ -139,6 +141,13 @@ class Line:
         with self._coming_or_going:
             if not self.alive():
                 self._connect()
+            end_s = time.monotonic() + CONNECT_S
+            while not self.connected():  # lost, and on its way back with all that waits there
+                if time.monotonic() > end_s:
+                    raise UnreachableError(
+                        f"no broker at {self._host}:{self._port} just now; {failures.MEND}"
+                    )
+                time.sleep(LOOK_S)
 
     def _connect(self) -> None:
         try:

@@ -356,6 +356,25 @@ def test_connected_is_connected() -> None:
         assert client.nodes() == {}
 
 
+def test_a_lost_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back by itself, with what waits there, while `connect` says that the broker is away."""
+    monkeypatch.setattr("edged.client.line.CONNECT_S", 0.5)
+    broker = Mosquitto(tmp_path).start()
+    try:
+        with Client(port=broker.port) as client:
+            broker.kill()
+            while client.connected():
+                time.sleep(0.05)
+            with pytest.raises(UnreachableError, match="just now; start the broker"):
+                client.connect()
+            monkeypatch.setattr("edged.client.line.CONNECT_S", 30)
+            broker.start()
+            client.connect()
+            assert client.connected()
+    finally:
+        broker.kill()
+
+
 def test_one_thread_closes_and_another_connects(shared_broker: Mosquitto) -> None:
     """As it was told to: the end of `close` took the new connection away, and a question then had no answer."""
     silent = hear(shared_broker, "silent", "edged/v1/node/silent/ask/+", lambda *_: None)
