@@ -13,7 +13,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -49,13 +49,14 @@ _Reply = Accepted | Delta | ReasoningDelta | Done | Cancelled | Failed | Status
 _replies: msgspec.json.Decoder[_Reply] = msgspec.json.Decoder(_Reply)
 
 
-class _End(msgspec.Struct):
-    """As much of a terminal message as each version of the contract has."""
+class _Later(msgspec.Struct):
+    """As much of a reply as each version of the contract has."""
 
-    type: Literal["done", "cancelled", "error"]
+    type: str
+    seq: int = -1
 
 
-_ends = msgspec.json.Decoder(_End)
+_later = msgspec.json.Decoder(_Later)
 
 
 class Client(Watcher):
@@ -323,12 +324,18 @@ class Client(Watcher):
 
     def _replied(self, answer: Answer, payload: bytes) -> None:
         reply = _read(payload)
-        if reply is None and _is_end(payload):  # nothing else will come
-            answer.put(ClientError("the answer came in words of a later version; update edged here"))
-        if reply is None or isinstance(reply, Status):
-            return
         had_gap = answer.order.gap
-        for due in answer.order.take(reply, time.monotonic()):
+        match reply:
+            case Status() | _Later("status") | None:
+                return
+            case _Later("done" | "cancelled" | "error"):  # nothing else will come
+                answer.put(ClientError("the answer came in words of a later version; update edged here"))
+                return
+            case _Later(seq=seq):
+                ready = answer.order.pass_over(seq, time.monotonic())
+            case _:
+                ready = answer.order.take(reply, time.monotonic())
+        for due in ready:
             answer.put(due)
             if isinstance(due, Accepted) and answer.cancel_asked:
                 self._control(due.node, Control("cancel", answer.id))
@@ -351,15 +358,10 @@ def _payload(job_id: str, question: str | Sequence[Mapping[str, Any]], fields: M
     return payload
 
 
-def _read(payload: bytes) -> _Reply | None:
-    try:
-        return _replies.decode(payload)
-    except DECODE_ERRORS:
-        return None  # of a later contract, or of a stranger: what we do not know we cannot show
-
-
-def _is_end(payload: bytes) -> bool:
-    try:
-        return bool(_ends.decode(payload))
-    except DECODE_ERRORS:
-        return False
+def _read(payload: bytes) -> _Reply | _Later | None:
+    for decoder in (_replies, _later):
+        try:
+            return decoder.decode(payload)
+        except DECODE_ERRORS:
+            continue  # of a later contract, or of a stranger: what we do not know we cannot show
+    return None

@@ -23,7 +23,7 @@ class Order:
 
     def __init__(self) -> None:
         self.next_seq = 0
-        self._held: dict[int, Reply] = {}
+        self._held: dict[int, Reply | None] = {}  # None for one that cannot be read
         self._gap_since_s: float | None = None
         self._accepted: Accepted | None = None
 
@@ -47,12 +47,20 @@ class Order:
             if self.next_seq:
                 self._held.clear()
                 self.next_seq = 0
-        if reply.seq >= self.next_seq:
-            self._held[reply.seq] = reply
+        return self._placed(reply.seq, reply, now_s)
+
+    def pass_over(self, seq: int, now_s: float) -> list[Reply]:
+        """Take in that a reply came which cannot be shown; returns what waited for it."""
+        return self._placed(seq, None, now_s)
+
+    def _placed(self, seq: int, reply: Reply | None, now_s: float) -> list[Reply]:
+        if seq >= self.next_seq:
+            self._held[seq] = reply
+        before = self.next_seq
         ready = self._in_sequence()
         if not self._held:
             self._gap_since_s = None
-        elif self._gap_since_s is None or ready:
+        elif self._gap_since_s is None or self.next_seq > before:
             self._gap_since_s = now_s
         elif now_s - self._gap_since_s > GAP_S or len(self._held) > HELD_MAX:
             self._gap_since_s = None
@@ -62,13 +70,14 @@ class Order:
     def _in_sequence(self) -> list[Reply]:
         ready = []
         while self.next_seq in self._held:
-            ready.append(self._held.pop(self.next_seq))
+            reply = self._held.pop(self.next_seq)
+            ready += [] if reply is None else [reply]
             self.next_seq += 1
         return ready
 
     def _release(self) -> list[Reply]:
-        ready = [self._held[seq] for seq in sorted(self._held)]
+        held = sorted(self._held.items())
         self._held.clear()
-        if ready:
-            self.next_seq = ready[-1].seq + 1
-        return ready
+        if held:
+            self.next_seq = held[-1][0] + 1
+        return [reply for _, reply in held if reply is not None]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from device import Listener
 
 from edged.client import (
     Accepted,
@@ -415,6 +416,22 @@ def test_broken_payloads_do_not_end_the_connection(client: Client, shared_broker
     assert client.alive()
 
 
+def test_a_reply_of_a_later_version_holds_up_nothing(client: Client, shared_broker: Mosquitto) -> None:
+    """Nobody here knows its type, and what came behind it was taken for early: each stood still for a second."""
+    later = Listener(shared_broker.host, shared_broker.port, ("edged/v1/node/later/ask/+",)).start()
+    try:
+        with client.ask("Anything?", node="later", timeout_s=5) as answer:
+            later.wait_for(f"/ask/{client.name}")
+            topic = f"edged/v1/client/{client.name}/answer/{answer.id}"
+            accepted: dict[str, Any] = {"type": "accepted", "node": "later", "position": 0, "eta_ms": 1}
+            for seq, told in enumerate((accepted, {"type": "progress"}, {"type": "delta", "text": "a"})):
+                later.publish(topic, json.dumps({"id": answer.id, "seq": seq, **told}).encode())
+            replies = iter(answer)
+            assert [next(replies).seq for _ in range(2)] == [0, 2]
+    finally:
+        later.stop()
+
+
 def test_an_end_of_a_later_version_is_told(client: Client, shared_broker: Mosquitto) -> None:
     """Its words are not known here: whoever waited on got nothing, and was told to ask again with more time."""
     with (
@@ -587,6 +604,19 @@ def test_order_does_not_wait_for_ever() -> None:
     assert [reply.seq for reply in order.take(_delta(3), GAP_S + 0.1)] == [2, 3]
     assert order.take(_delta(6), 3.0) == []
     assert [reply.seq for reply in order.take(DONE, 3.0)] == [6, 9]
+
+
+def test_order_passes_over_what_cannot_be_read() -> None:
+    """It came, so nothing waits for it, early or late; the next gap has its own second."""
+    order = Order()
+    order.take(_accepted(1), 0.0)
+    assert (order.pass_over(1, 0.0), order.gap) == ([], False)
+    assert [reply.seq for reply in order.take(_delta(2), 0.0)] == [2]
+    assert (order.pass_over(4, 0.0), order.pass_over(-1, 0.0), order.gap) == ([], [], True)
+    assert [reply.seq for reply in order.take(_delta(3), 0.9)] == [3]
+    assert order.pass_over(6, 0.9) == []
+    assert (order.take(_delta(7), 1.5), order.gap) == ([], True)
+    assert [reply.seq for reply in order.take(_delta(8), 2.0)] == [7, 8]
 
 
 def test_order_begins_anew() -> None:
