@@ -415,6 +415,30 @@ def test_a_write_that_fails(rig: Rig) -> None:
     assert str(rig.file(6)) in rig.clocks.about()["reason"]
 
 
+class Stubborn(Caps):
+    """The caps of a kernel that takes none any more."""
+
+    def write(self, name: str, hz: int) -> str:
+        """Refuse."""
+        return f"{name} takes no {hz}"
+
+
+def test_a_cap_that_cannot_be_given_back_is_told_once(rig: Rig) -> None:
+    """It is tried with each reading, and at the end, of which the log has the command that helps."""
+    rig.spend(0.5)
+    rig.clocks.caps = Stubborn(rig.root / "sys")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            rig.spend(1.0)
+        rig.clocks.restore()
+    told = [(line["event"], line.get("policy") or line.get("policies")) for line in lines]
+    left = ["policy4", "policy6"]
+    failed = [("clock_cap_failed", name) for name in left]
+    assert told == [*failed, ("clocks_left_alone", None), ("clocks_not_restored", left)]
+    assert lines[-1]["mend"] == rig.clocks.caps.right("policy4")
+    assert rig.clocks.note.read(), "for whoever comes next"
+
+
 def test_hot_unplugged(rig: Rig) -> None:
     """A pair that is switched off is not missed; back again, it has its cap as before."""
     rig.spend(0.5)
