@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import boards
@@ -413,6 +415,28 @@ def test_a_write_that_fails(rig: Rig) -> None:
     assert rig.spend(0.5) == 0.5
     assert rig.cap(4) == 2400
     assert str(rig.file(6)) in rig.clocks.about()["reason"]
+
+
+class Barred(Caps):
+    """The caps of a board on which some may not be written."""
+
+    names: tuple[str, ...] = ()
+
+    def look(self, cores: Collection[int]) -> tuple[Found, ...]:
+        """As they are read."""
+        return tuple(replace(one, writable=one.name not in self.names) for one in super().look(cores))
+
+
+@pytest.mark.parametrize(("names", "which"), [(("policy4",), "policy4"), (("policy4", "policy6"), "policy*")])
+def test_the_right_that_is_missing(rig: Rig, names: tuple[str, ...], which: str) -> None:
+    """All are left alone then; the reason names each, and one command gives the right to all of them."""
+    rig.clocks.caps = barred = Barred(rig.root / "sys")
+    barred.names = names
+    assert rig.spend(0.5) == 0.5
+    reason = f"{' and '.join(names)} may not be written"
+    assert rig.clocks.about() == {"lowered": False, "reason": reason, "mend": barred.right(which)}
+    barred.names = ()
+    assert (rig.spend(0.5), rig.clocks.about()) == (1.0, {"lowered": True})
 
 
 class Stubborn(Caps):
