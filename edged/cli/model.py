@@ -24,7 +24,7 @@ from rich.text import Text
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
 from . import EX_INTERRUPTED, ON_THE_BOARD, app, broker
-from .ask import printable
+from .ask import end_in_order, printable
 from .fleet_table import paper
 
 model = typer.Typer(no_args_is_help=True)
@@ -71,6 +71,7 @@ def add(  # noqa: PLR0917 - typer gives them by name
 
     Interrupted, the same command goes on where it ended. Exit codes: 0 it is there, 1 not, 130 interrupted.
     """
+    end_in_order()
     os.umask(0o022)  # the service reads them under another account, whatever mask this one has
     with failing("add"), _progress() as tell:
         added = Shelf(folder).add(

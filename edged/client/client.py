@@ -347,7 +347,7 @@ class Client(Watcher):
 
 def _payload(job_id: str, question: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> bytes:
     if ours := OURS & fields.keys():
-        raise ValueError(f"{', '.join(ours)}: the question is given first, and its name as job_id")
+        raise ValueError(f"{', '.join(sorted(ours))}: the question is given first, and its name as job_id")
     asked = {"prompt" if isinstance(question, str) else "messages": question}
     try:
         payload = msgspec.json.encode({"id": job_id, **asked, **fields})

@@ -7,13 +7,17 @@ import hashlib
 import http.server
 import json
 import os
+import pty
 import select
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +29,8 @@ from edged.models.fetch import SPARE_BYTES, fetch
 from edged.models.shelf import CURRENT, Shelf
 
 ROOT = Path(__file__).parents[2]
+HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
+"""The cursor, as xterm has it."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -347,6 +353,26 @@ def test_a_list_in_a_pipe_is_one_line_a_model(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"GGUF")
     listed = edged("list", folder=tmp_path, columns=None).stdout.splitlines()
     assert names <= {word for line in listed for word in line.split()}
+
+
+def test_a_terminal_has_its_cursor_back(tmp_path: Path) -> None:
+    """Ended from elsewhere, by `timeout` say, in the middle of the bar: it stayed hidden in the shell behind it."""
+    near, far = pty.openpty()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/small.gguf"
+        command = [sys.executable, "-m", "edged", "model", "add", url, "--folder", str(tmp_path)]
+        with subprocess.Popen(command, cwd=ROOT, stderr=far, env=os.environ | {"TERM": "xterm"}) as process:
+            os.close(far)
+            shown = b""
+            while b"bringing it" not in shown:
+                shown += os.read(near, 4096)
+            process.send_signal(signal.SIGTERM)
+            with suppress(OSError):  # EIO: it has ended
+                while more := os.read(near, 4096):
+                    shown += more
+    os.close(near)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert shown.rindex(SHOW) > shown.rindex(HIDE)
 
 
 def test_the_service_may_read_what_root_added(small_model: Path, tmp_path: Path) -> None:
