@@ -334,6 +334,7 @@ def test_lowered_and_given_back(rig: Rig) -> None:
     assert rig.clocks.as_json() == {"4-5": 1608 * MHZ, "6-7": 1608 * MHZ}
     assert rig.spend(1.0) == 1.0
     assert (rig.cap(4), rig.cap(6)) == (2400, 2400)
+    assert rig.clocks.as_json() == {"4-5": FULL, "6-7": FULL}
     rig.spend(0.05)
     assert rig.cap(4) == 1008
     rig.clocks.restore()
@@ -435,6 +436,7 @@ def test_the_right_that_is_missing(rig: Rig, names: tuple[str, ...], which: str)
     assert rig.spend(0.5) == 0.5
     reason = f"{' and '.join(names)} may not be written"
     assert rig.clocks.about() == {"lowered": False, "reason": reason, "mend": barred.right(which)}
+    assert rig.clocks.as_json() == {}
     barred.names = ()
     assert (rig.spend(0.5), rig.clocks.about()) == (1.0, {"lowered": True})
 
@@ -675,6 +677,24 @@ def test_our_caps_are_no_throttling(rig: Rig) -> None:
     assert rig.clocks.without_ours(lowered).throttled is False, "a reading that is older than our last order"
     rig.spend(1.0)
     assert rig.clocks.without_ours(lowered).throttled
+
+
+def test_what_our_caps_do_not_explain(rig: Rig) -> None:
+    """The kernel's cooling, and what throttles while nothing is lowered; what is not throttled stays so."""
+    read = VitalsReader(rig.root / "sys", rig.root / "proc").read
+    free, throttled = read(), replace(read(), throttled=True)
+    rig.spend(1.0)
+    assert rig.clocks.without_ours(throttled).throttled
+    rig.spend(0.5)
+    assert rig.clocks.without_ours(throttled).throttled is False
+    cooling = rig.root / "sys/class/thermal/cooling_device1/cur_state"
+    cooling.write_text("3\n")
+    assert rig.clocks.without_ours(read()).throttled
+    cooling.write_text("0\n")
+    rig.file(4).write_text("1200000\n")
+    for _ in range(2):
+        rig.spend(0.5)
+    assert rig.clocks.without_ours(free).throttled is False
 
 
 # the command that the unit runs after every end -------------------------------------------------------------------
