@@ -521,13 +521,14 @@ def test_waits_in_line_and_is_ended(broker: Mosquitto, daemon: MakeDaemon, how: 
     node = daemon(broker, {"engine": {"slots": 1}}, scripted=True).start()
     node.wait_online()
     question = "tokens=400 step_ms=20"
-    words = command("ask", question, "--json", "--port", str(broker.port))
+    heeds = ("env", "--default-signal=HUP")  # these tests may themselves run below nohup
+    words = (*heeds, *command("ask", question, "--json", "--port", str(broker.port)))
     with subprocess.Popen(words, env=environment(), cwd=ROOT, stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
         assert b"accepted" in first.stdout.readline()
         ours, theirs = pty.openpty()
         with subprocess.Popen(
-            command("chat", "--port", str(broker.port)),
+            (*heeds, *command("chat", "--port", str(broker.port))),
             env=environment(),
             cwd=ROOT,
             stdin=subprocess.PIPE,
