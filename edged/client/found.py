@@ -37,10 +37,6 @@ class Found:
         self._marks = marks
         self.doubtful = False
 
-    def begin(self) -> None:
-        """Nothing was found yet."""
-        self.doubtful = False
-
     def ask(self, unsubscribe: Callable[[list[str]], object]) -> None:
         """There is one; `answered` is to follow."""
         self.doubtful = True

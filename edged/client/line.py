@@ -1,6 +1,6 @@
 """The client's line to the broker, over paho-mqtt: one of the two rooms that use it.
 
-The other is the daemon's adapter. Whose session the broker has for us is `found`'s matter.
+The other is the daemon's adapter. What comes of a try to connect is `attempt`'s matter.
 
 paho's one network thread runs the callbacks below. They raise nothing and hold no lock of ours while they call
 paho; if that thread ends all the same, `alive` tells.
@@ -26,8 +26,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edged import mqtt5
 from edged.client import failures
 from edged.client.answer import NO_LINE, ClientError, UnreachableError
+from edged.client.attempt import Attempt
 from edged.client.cuts import CUTS_OFF, Cuts
-from edged.client.found import SESSION_S, Found
+from edged.client.found import SESSION_S
 from edged.client.words import Words
 from edged.core.link import SHORT_LIVES, STEADY_S
 
@@ -44,8 +45,6 @@ RECEIVE_MAX = 32
 """Messages of QoS 1 that may be in flight to us: of a session that is not ours no more than these need to come."""
 EXPIRY_MAX_S = 0xFFFF_FFFF
 """Message Expiry Interval has four bytes (MQTT 5, 3.3.2.3.3)."""
-PASSING = frozenset({0x88, 0x89, 0x97, 0x9F})
-"""Refusals that may be over later: server unavailable, server busy, quota or rate exceeded (MQTT 5, 3.2.2.2)."""
 
 Acknowledged = Callable[[int, str], None]
 """Told the broker's word on a message: PUBACK's reason code, and the same in words."""
@@ -82,27 +81,28 @@ class Line:
         tls: ssl.SSLContext | None,
     ) -> None:
         self._host, self._port = host, port
-        self._topics = topics
+        self._topics, self._marks = topics, marks
         self._on_message = on_message
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
         self._pubacks: Words[tuple[int, str]] = Words()
         self._subacks: Words[list[ReasonCode]] = Words()
-        self._refused: ReasonCode | None = None
-        self._found = Found(marks)
-        self._hung_up = False  # by the broker, before it said anything
-        self._no_qos_1 = False
         self._connected_s: float | None = None
         self.lives = 0
         self._short_lives = 0
         self._cuts = Cuts()
-        self._taken_in = threading.Event()
         self._packet_bytes_max = mqtt5.PACKET_BYTES_MAX
         self._network: threading.Thread | None = None
         self._closed = False
         self._coming_or_going = threading.RLock()  # one thread at a time; the network thread does neither
         self._name, self._account, self._tls = name, (username, password), tls
+        self._attempt = self._begun()
         self._paho = self._made()
+
+    def _begun(self) -> Attempt:
+        return Attempt(
+            f"{self._host}:{self._port}", self._account[0], tls=self._tls is not None, marks=self._marks
+        )
 
     def _made(self) -> mqtt5.Client:
         # The client id differs from the name: two programs of one user must not throw each other out.
@@ -152,7 +152,7 @@ class Line:
     def _connect(self) -> None:
         try:
             failure = self._tried()
-            if self._found.doubtful and self._taken_in.is_set():
+            if self._attempt.foreign and self._attempt.ended:
                 # One of ours may have made it and not subscribed yet: look again when it has.
                 self.close()
                 time.sleep(SUBSCRIBED_S)
@@ -172,44 +172,19 @@ class Line:
         """
         self.close()  # what waited there was asked by answers that have ended
         self._pubacks.clear()
-        self._taken_in.clear()
-        self._closed, self._refused, self._network = False, None, None
-        self._found.begin()
-        self._hung_up, self._short_lives = False, 0
+        self._closed, self._network = False, None
+        self._short_lives = 0
         self._cuts.begin()
-        place = f"{self._host}:{self._port}"
+        self._attempt = self._begun()
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_S
         properties.ReceiveMaximum = RECEIVE_MAX
         try:
             self._paho.connect(self._host, self._port, KEEPALIVE_S, clean_start=False, properties=properties)
-        except (ConnectionRefusedError, TimeoutError) as error:
-            raise UnreachableError(
-                f"no broker at {place}: {failures.words(error)}; {failures.MEND}"
-            ) from None
         except (OSError, ValueError) as error:
-            raise ClientError(
-                f"no broker at {place}: {failures.words(error)}; {failures.mend(error)}"
-            ) from None
+            raise self._attempt.unreachable(error) from None
         self._paho.loop_start()
-        return self._failure(place, in_time=self._taken_in.wait(CONNECT_S))
-
-    def _failure(self, place: str, *, in_time: bool) -> ClientError | None:
-        if not in_time:
-            return UnreachableError(f"{place} takes connections and says nothing; is it a broker for MQTT 5?")
-        if self._hung_up:
-            doubt = failures.on_closing(tls=self._tls is not None)
-            return UnreachableError(f"{place} ended the connection without an answer; {doubt}")
-        if self._found.doubtful:
-            return self._found.refusal(place, self._account[0])
-        refused = self._refused
-        if refused is None:
-            return ClientError(f"the broker at {place} {failures.NO_QOS_1}") if self._no_qos_1 else None
-        if refused.value in PASSING:
-            return UnreachableError(f"the broker at {place} refused us: {refused}; try again later")
-        return ClientError(
-            f"the broker at {place} refused us: {refused}; {failures.on_refusal(str(refused))}"
-        )
+        return self._attempt.failure(CONNECT_S)
 
     def close(self) -> None:
         """Disconnect once the broker has what was sent, end the network thread, and let go of its files.
@@ -227,7 +202,7 @@ class Line:
             finally:
                 self._closed = True
                 goodbye = Properties(PacketTypes.DISCONNECT)
-                goodbye.SessionExpiryInterval = self._found.keep_s
+                goodbye.SessionExpiryInterval = self._attempt.keep_s
                 self._paho.disconnect(properties=goodbye)
                 self._paho.loop_stop()
                 self._paho = self._made()
@@ -318,21 +293,19 @@ class Line:
     ) -> None:
         self._network = threading.current_thread()
         if reason.is_failure:
-            self._refused = reason
-            self._taken_in.set()
+            self._attempt.refused(reason.value, str(reason))
             return
-        self._refused = None
         self.lives += 1
         self._connected_s = time.monotonic()
-        self._no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
+        self._attempt.no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
         most = 1 if self._cuts.wary else mqtt5.MOST
         most = min(most, getattr(properties, "ReceiveMaximum", most))
         for mid in self._paho.fit(most, self._packet_bytes_max):
             self._told(mid, mqtt5.reason(mqtt5.TOO_LARGE))
         self._subacks.clear()  # those of the connection that is gone
-        if flags.session_present and not self._taken_in.is_set():
-            self._found.ask(client.unsubscribe)
+        if flags.session_present and not self._attempt.ended:
+            self._attempt.found(client.unsubscribe)
         else:
             self._begin()
 
@@ -344,19 +317,17 @@ class Line:
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        if self._found.answered(reason.value for reason in reasons):
+        if self._attempt.answered(reason.value for reason in reasons):
             self._begin()
-        else:
-            self._taken_in.set()  # `connect` leaves it to its owner
 
     def _begin(self) -> None:
-        if self._taken_in.is_set():
+        if self._attempt.ended:
             # What is asked again goes behind what paho sends again by itself, for that is counted only then.
             self._subscribe(self._topics, self._on_connected)
         else:
             self._subscribe(self._topics)
             self._on_connected()
-            self._taken_in.set()
+            self._attempt.taken_in()
 
     def _subscribed(
         self,
@@ -381,9 +352,8 @@ class Line:
             soon = time.monotonic() - since_s < STEADY_S
             self._short_lives = self._short_lives + 1 if soon else 0
             self._cut(soon=soon)
-        elif not self._taken_in.is_set():
-            self._hung_up = True
-            self._taken_in.set()
+        elif not self._attempt.ended:
+            self._attempt.hung_up()
 
     def _cut(self, *, soon: bool) -> None:
         """A connection has ended: give up the message that it may have been cut at, where others were before."""
@@ -396,7 +366,7 @@ class Line:
         self._pubacks.came(mid, (reason.value, str(reason)))
 
     def _arrived(self, client: paho.Client, _userdata: Any, message: paho.MQTTMessage) -> None:  # noqa: ANN401
-        if self._found.doubtful:
+        if self._attempt.foreign:
             return  # what we do not acknowledge its owner gets
         client.ack(message.mid, message.qos)
         self._on_message(message.topic, bytes(message.payload), message.retain)
