@@ -51,10 +51,11 @@ class Promises:
     def refusal(self, sequence: Sequence, now: float) -> Refusal | None:
         """The refusal of a question that cannot begin its answer before its deadline; None where it may.
 
-        It errs on the question's side: answers ahead may be short, prompts in the cache, a rate a poor one.
+        It errs on the question's side: answers ahead may be short, prompts in the cache, a rate a poor one. One
+        that comes for its next round was taken on, and ends with what it has.
         """
         deadline = sequence.order.deadline
-        if deadline is None or self._counters.steps < MEASURED_PASSES:
+        if deadline is None or sequence.order.context or self._counters.steps < MEASURED_PASSES:
             return None
         ahead = self._line.before(sequence)
         own = Left(sequence.prompt_tokens - self._foreseen(sequence, ahead), sequence.room)

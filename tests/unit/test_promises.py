@@ -175,8 +175,10 @@ def test_a_line_too_long_for_its_deadline() -> None:
     rig.scheduler.step()
     now = rig.clock()
 
-    def outlook(left_s: float, priority: str) -> str | None:
-        asked = submit(50, Message("user", "hi"), deadline=now + left_s, priority=priority, client="same")
+    def outlook(left_s: float, priority: str, **changes: Any) -> str | None:
+        asked = submit(
+            50, Message("user", "hi"), deadline=now + left_s, priority=priority, client="same", **changes
+        )
         refusal = rig.scheduler.promises.refusal(rig.preparation.prepare(asked, now), now)
         if refusal is not None:
             assert refusal.retry_after_ms
@@ -187,6 +189,7 @@ def test_a_line_too_long_for_its_deadline() -> None:
     assert outlook(1.0, "background") == "busy"
     assert outlook(1.0, "interactive") is None
     assert outlook(60.0, "normal") is None
+    assert outlook(1.0, "normal", context=100) is None  # its next round: it was taken on
     for _ in range(3):  # what goes first will tell how fast the board is: there is nothing to try
         rig.clock.advance(40.0)
         now = rig.clock()
