@@ -21,6 +21,7 @@ from ..measuring.benching import Bench
 from ..measuring.benching import bench as run_tests
 from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
+from .ask import end_in_order
 from .calibrate import AnywayOption, JsonOption, ModelOption
 
 
@@ -57,6 +58,7 @@ def bench(  # noqa: PLR0917 - typer gives them by name
 
     Exit codes: 0 done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
+    end_in_order()
     console = Console(stderr=True, highlight=False)
     try:
         site = find(lambda: settings_file.load(config), model)

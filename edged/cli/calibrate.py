@@ -19,6 +19,7 @@ from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
 from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
+from .ask import end_in_order
 
 ModelOption = Annotated[
     Path | None,
@@ -50,6 +51,7 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
 
     Exit codes: 0 done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
+    end_in_order()
     console = Console(stderr=True, highlight=False)
     if svg is not None and not os.access(svg.parent, os.W_OK):
         sys.exit(_failed(f"--svg {svg}: {svg.parent} is no folder that may be written; name another", 1))

@@ -18,6 +18,7 @@ from ..doctor.looking import look
 from ..errors import SettingsError
 from ..settings import Settings
 from . import ON_THE_BOARD, app, settings_file
+from .ask import end_in_order
 from .config import warnings
 
 
@@ -33,6 +34,7 @@ def doctor(
 
     Exit codes: 0 all is well, 1 warnings, 2 failures.
     """
+    end_in_order()
     settings, told = _settings(settings_file.chosen(config))
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
