@@ -200,6 +200,11 @@ class Answer:
         """Wait no longer than this from now on."""
         self._timeout_s = time.monotonic() - self._asked_s + timeout_s
 
+    def over(self, for_s: float = 0.0) -> bool:
+        """Whether its time has been over for so long. From any thread."""
+        left_s = self._left_s()
+        return left_s is not None and left_s <= -for_s
+
     def __iter__(self) -> Iterator[Reply]:
         """Yield the replies that have not been yielded yet, up to the terminal message.
 

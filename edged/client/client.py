@@ -294,6 +294,8 @@ class Client(Watcher):
 
     def _connected(self) -> None:
         for answer in self._waiting.all():
+            if answer.over():
+                continue  # nobody reads it, or it has come to where its `reply_to` leads: not once more
             answer.ask()
             if answer.node is not None and answer.order.next_seq:
                 self._control(answer.node, Control("resume", answer.id, answer.order.next_seq))

@@ -11,6 +11,10 @@ from edged.client.answer import Answer
 
 LEFT_MAX = 256
 """Questions of pools, given up before a board took them, that are remembered."""
+LOOK_MIN = 64
+"""So many open answers at least, and twice as many as stayed last time, until it is looked whose time is over."""
+LATE_S = 60.0
+"""So long after its time an answer may still come to who reads it later."""
 
 
 class Waiting:
@@ -20,10 +24,13 @@ class Waiting:
         self._lock = threading.Lock()
         self._answers: dict[str, tuple[Answer, ...]] = {}  # of one id several, where it was asked twice
         self._left: dict[str, None] = {}
+        self._look_at = LOOK_MIN
 
     def add(self, answer: Answer) -> None:
-        """Wait for it."""
+        """Wait for it; no more for those whose time is over, which nobody reads, or that go elsewhere."""
         with self._lock:
+            if len(self._answers) >= self._look_at:
+                self._pass_over()
             self._answers[answer.id] = (*self._answers.get(answer.id, ()), answer)
             self._left.pop(answer.id, None)
 
@@ -59,6 +66,11 @@ class Waiting:
         """Whether the question was given up before it was known who has it; told once."""
         with self._lock:
             return self._left.pop(job_id, False) is None
+
+    def _pass_over(self) -> None:
+        for late in [one for answers in self._answers.values() for one in answers if one.over(LATE_S)]:
+            self._taken_out(late)
+        self._look_at = max(LOOK_MIN, 2 * len(self._answers))
 
     def _taken_out(self, answer: Answer) -> bool:
         before = self._answers.pop(answer.id, ())

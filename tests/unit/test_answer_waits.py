@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from edged.client.answer import NO_SUBSCRIBER, Answer, AnswerTimeoutError, Asker, UnreachableError
+from edged.client.waiting import LATE_S, LOOK_MIN, Waiting
 
 
 class Silent:
@@ -57,3 +58,19 @@ def test_what_ended_it_is_told_each_time() -> None:
             answer.text()
         with pytest.raises(UnreachableError, match="nobody listens there"):
             asyncio.run(read())
+
+
+def test_answers_that_nobody_reads_do_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that never come, as a `reply_to` leads elsewhere: a program of months kept all of them in memory."""
+    waiting, now = Waiting(), time.monotonic()
+
+    def ask(number: int, timeout_s: float | None) -> None:
+        waiting.add(Answer(cast("Asker", Silent()), f"j{number}", "n1", lambda: None, timeout_s))
+
+    ask(-1, None)
+    for number in range(50 * LOOK_MIN):
+        later = now + number
+        monkeypatch.setattr(time, "monotonic", lambda later=later: later)
+        ask(number, 10.0)
+    assert len(waiting.all()) <= 4 * (LATE_S + LOOK_MIN)
+    assert {"j-1", f"j{50 * LOOK_MIN - 1}"} <= {answer.id for answer in waiting.all()}

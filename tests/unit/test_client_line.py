@@ -20,6 +20,7 @@ from broker import Mosquitto
 from certificates import Authority
 from device import hear, leave
 from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
+from faults.proxy import Proxy
 
 from edged import mqtt5
 from edged.client import Client, ClientError, Failed, UnreachableError
@@ -373,6 +374,35 @@ def test_a_lost_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
             assert client.connected()
     finally:
         broker.kill()
+
+
+def test_a_question_whose_time_is_over_is_asked_no_more(shared_broker: Mosquitto) -> None:
+    """Such as those that are heard elsewhere: each lost connection brought the answers of weeks there once more."""
+    asked: Counter[bytes] = Counter()
+    silent = hear(
+        shared_broker,
+        "silent",
+        "edged/v1/node/silent/ask/+",
+        lambda _client, _data, m: asked.update([bytes(m.payload)]),
+    )
+    proxy = Proxy(shared_broker.port)
+    try:
+        with Client(port=proxy.port, node="silent", name="gate") as client:
+            elsewhere = "edged/v1/client/gate/answer/display"
+            answer = client.ask("Is 31 C warm?", job_id="over", reply_to=elsewhere, timeout_s=0.2)
+            client.ask("And 32 C?", job_id="due")
+            while len(asked) < 2 or not answer.over():
+                time.sleep(0.02)
+            proxy.set("refuse")
+            while client.connected():
+                time.sleep(0.02)
+            proxy.set("pass")
+            while asked.total() < 3:
+                time.sleep(0.02)
+            assert [times for question, times in sorted(asked.items()) if b"over" in question] == [1]
+    finally:
+        proxy.close()
+        leave(silent)
 
 
 def test_one_thread_closes_and_another_connects(shared_broker: Mosquitto) -> None:
