@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def read(state: Path) -> Calibration | None:
         return calibration.decode(content or b"")
     except ValueError as error:
         raise UnusableError(str(error)) from error
+
+
+def try_folder(state: Path) -> None:
+    """Make the folder, and see whether `write` may write into it: one that measures takes minutes until then.
+
+    Raises:
+        OSError: it may not.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=state).close()
 
 
 def write(state: Path, made: Calibration) -> Path:

@@ -57,6 +57,8 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         sys.exit(_failed(f"--svg {svg}: {svg.parent} is no folder that may be written; name another", 1))
     try:
         site = find(lambda: settings_file.load(config), model)
+        if not dry:
+            calibration_file.try_folder(site.state)
         notes = check(site, CONTEXT, anyway=anyway)
         made = _measured(console, site, notes, quick=quick)
         written = None if dry else calibration_file.write(site.state, made)

@@ -119,6 +119,17 @@ def test_calibrate(tmp_path: Path, small_model: Path) -> None:
     assert not (tmp_path / "state/calibration.json").exists()
 
 
+def test_where_nothing_may_be_written(tmp_path: Path, small_model: Path) -> None:
+    """That is said first: it was when all was measured, and the minutes were lost. Of a cut file nothing is."""
+    cut, config = tmp_path / "cut.gguf", tmp_path / "edged.toml"
+    cut.write_bytes(small_model.read_bytes()[:-1000])
+    config.write_text(f'[model]\npath = "{cut}"\n[paths]\nstate = "{cut}/state"\n')
+    told = edged("calibrate", "--anyway", config=config)
+    assert told.returncode == 1
+    assert "the account of the service or root may write there" in told.stderr
+    assert "may write" not in edged("calibrate", "--anyway", "--dry", config=config).stderr
+
+
 def test_bench(tmp_path: Path, small_model: Path) -> None:
     """llama-bench's terms, and as JSON with the share of the bandwidth; with another model's settings or none."""
     words = ("bench", "--model", str(small_model), "-p", "32", "-n", "8", "-r", "2", "-t", "1", "--anyway")

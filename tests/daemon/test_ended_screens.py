@@ -25,9 +25,7 @@ def config(small_model: Path, tmp_path: Path) -> Iterator[Path]:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         file = tmp_path / "edged.toml"
-        file.write_text(
-            f'model.path = "{small_model}"\npaths.state = "{tmp_path}"\nmqtt.port = {port}\nengine.decode_threads = 1\n'
-        )
+        file.write_text(f'model.path = "{small_model}"\npaths.state = "{tmp_path}"\nmqtt.port = {port}\n')
         yield file
 
 
