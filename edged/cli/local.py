@@ -11,6 +11,7 @@ import typer
 
 from ..client.local import PLACES, NoDaemonError, order, usual
 from . import ON_THE_BOARD, app
+from .ask import one_line
 
 LOOK_S = 0.5
 
@@ -100,4 +101,5 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
     words += ["idle"] if told["idle"] else [questions, f"{told['running']} running"]
     words += [] if told["connected"] else ["no broker"]
     words += [f"the disk takes nothing ({told['disk']})"] if told.get("disk") else []
-    print(f"{told['node']} {told['version']}: {', '.join(words)}; engine {told['engine']}, {told['level']}")
+    engine = f"engine {told['engine']}{f' ({one_line(why)})' if (why := told.get('reason')) else ''}"
+    print(f"{told['node']} {told['version']}: {', '.join(words)}; {engine}, {told['level']}")

@@ -22,6 +22,10 @@ class NoDaemonError(EdgedError):
     """Nobody listens there, or we may not ask."""
 
 
+class SilentError(NoDaemonError):
+    """Somebody listens there, and says nothing."""
+
+
 def usual() -> Path:
     """The place where a socket is, else the service's."""
     # Not `exists`: the second one lies where nobody but root may look, once systemd has made the folder.
@@ -32,7 +36,8 @@ def order(path: Path, op: str, /, *, timeout_s: float = 30.0, **fields: Any) -> 
     """Give one order and wait for its answer.
 
     Raises:
-        NoDaemonError: the socket cannot be reached, or there was no answer in time.
+        NoDaemonError: the socket cannot be reached.
+        SilentError: there was no answer in time.
     """
     request = {"transaction": secrets.token_hex(8), "op": op, **fields}
     try:
@@ -47,6 +52,9 @@ def order(path: Path, op: str, /, *, timeout_s: float = 30.0, **fields: Any) -> 
                     break
                 answer += more
         return _decoder.decode(answer)
+    except TimeoutError:
+        mend = "restart it (sudo systemctl restart edged)"
+        raise SilentError(f"{path}: the daemon does not answer within {timeout_s:g} s; {mend}") from None
     except (OSError, msgspec.DecodeError) as error:
         if isinstance(error, msgspec.DecodeError):  # it ends, as `systemctl restart` has it do
             reason = "it closed the connection before it had answered"

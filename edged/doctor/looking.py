@@ -18,7 +18,7 @@ from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.probe import Asked, probe
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
-from edged.client.local import NoDaemonError, order, usual
+from edged.client.local import NoDaemonError, SilentError, order, usual
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
@@ -76,14 +76,19 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
         pid, unsure = machine.journal_holder(settings.paths.state)
         running = pid is not None or _active(unit)
         folder = machine.folder(settings.paths.state)
-        yield from _model(settings, found, choice, folder, running=running, quick=quick, tell=tell)
+        model = list(_model(settings, found, choice, folder, running=running, quick=quick, tell=tell))
+        yield from model
         tell("the broker")
-        missed = running and not settings.http_alone and _missed(settings)
+        said = _said(settings)
+        missed = running and not settings.http_alone and _missed(settings, said)
         yield from _network(settings, may_log_in=missed or (not running and not unsure), missed=missed)
-        yield node_checks.daemon(pid, unsure)
+        yield node_checks.daemon(pid, unsure, said)
+        engine = node_checks.engine(said or {})
+        if engine is not None and all(one.state != "failure" for one in model):  # else that is why
+            yield engine
     yield node_checks.clock(machine.clock_synchronised(), time.time())
     if settings is not None:
-        failing = _told(settings).get("disk")
+        failing = (said or {}).get("disk")
         if failing is not None:
             yield node_checks.unwritable(folder, str(failing))
         else:
@@ -93,25 +98,28 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
     yield from node_checks.service(unit, gpu=settings is not None and settings.engine.gpu_layers > 0)
 
 
-def _told(settings: Settings) -> Mapping[str, Any]:
-    """What the daemon says of itself, where one runs and we may ask; else nothing."""
+def _said(settings: Settings) -> Mapping[str, Any] | None:
+    """What the daemon says of itself, where one runs and we may ask, else nothing; None where it is silent."""
     for place in (settings.control_socket(), usual()):
         try:
-            told = order(place, "status", timeout_s=STATUS_S).data
+            said = order(place, "status", timeout_s=STATUS_S).data
+        except SilentError:
+            return None
         except NoDaemonError:
             continue
-        if told.get("node") == settings.node.id:
-            return told
+        if said.get("node") == settings.node.id:
+            return said
     return {}
 
 
-def _missed(settings: Settings) -> bool:
+def _missed(settings: Settings, said: Mapping[str, Any] | None) -> bool:
     """Whether the daemon says that it has no connection to its broker, for longer than it takes to come back."""
     end = time.monotonic() + BACK_S
-    while _told(settings).get("connected") is False:
+    while said is not None and said.get("connected") is False:
         if time.monotonic() > end:
             return True
         time.sleep(LOOK_S)
+        said = _said(settings)
     return False
 
 

@@ -131,6 +131,7 @@ class Telling:
             "running": self.desk.running,
             "outbox": len(self.outbox),
             "engine": self.supervision.phase,
+            "reason": self.supervision.reason,
             "model": self.desk.course.model,
             "level": self.thermostat.level,
             "disk": self.journal_depth().failing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from certificates import Authority
 from daemon_process import DaemonProcess, MakeDaemon
 from device import MakeDevice
 from secured import ShippedBroker
+
+from edged.client.local import order
 
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 
@@ -127,6 +130,41 @@ def test_questions_that_wait_for_a_node_stay(
     node.start()
     for job in jobs:
         asking.answer(job).check()
+
+
+def test_beside_a_daemon_that_hangs(node: DaemonProcess) -> None:
+    """It holds its journal and its connection, answers nobody, and all was well."""
+    node.start()
+    os.kill(node.pid, signal.SIGSTOP)
+    found = checks("--quick", config=node.config)["daemon"]
+    os.kill(node.pid, signal.SIGCONT)
+    assert (found["state"], "answers nothing" in found["words"]) == ("failure", True)
+
+
+def test_beside_a_daemon_that_answers_no_question(
+    broker: Mosquitto, daemon: MakeDaemon, small_model: Path, tmp_path: Path
+) -> None:
+    """Its model is whole and of a kind that this llama.cpp does not know, and somebody drained it: all was well."""
+    odd = tmp_path / "odd.gguf"
+    odd.write_bytes(small_model.read_bytes().replace(b"llama", b"llamX"))
+    node = daemon(broker, {"model": {"path": str(odd)}}).launch()
+    node.wait_log("model_failed")
+    socket = node.config.parent / "state/control.sock"
+    order(socket, "drain")
+    found = checks("--quick", config=node.config)
+    assert found["model"]["state"] == "ok"
+    assert (found["engine"]["state"], "architecture: 'llamX'" in found["engine"]["mend"]) == ("failure", True)
+    assert (found["daemon"]["state"], found["daemon"]["mend"]) == ("warning", "edged undrain")
+    told = subprocess.run(
+        [sys.executable, "-m", "edged", "status", "--socket", socket],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "engine failed (" in told.stdout
+    odd.unlink()
+    found = checks("--quick", config=node.config)
+    assert (found["model"]["state"], "engine" in found) == ("failure", False)
 
 
 @pytest.fixture(scope="module")

@@ -377,13 +377,20 @@ def test_without_tls() -> None:
     assert (told.state, "broker.example" in told.words) == ("warning", True)
 
 
-def test_daemons(tmp_path: Path) -> None:
-    """The process that holds the journal is found; none is a warning."""
-    assert [node_checks.daemon(*one).state for one in ((7, False), (None, True), (None, False))] == [
-        "ok",
-        "unknown",
-        "warning",
+def test_what_a_daemon_says_of_its_engine() -> None:
+    """Of one that loads, or is ready, nothing: that passes, or is well."""
+    assert node_checks.engine({}) is None
+    assert node_checks.engine({"engine": "starting", "reason": "it ended with SIGSEGV"}) is None
+    failed = node_checks.engine({"engine": "failed", "reason": "m.gguf: no; put it there"})
+    broken = node_checks.engine({"engine": "broken", "reason": "it ended with SIGSEGV"})
+    assert lines(*filter(None, (failed, broken))) == [
+        "engine failure: m.gguf: no -> put it there",
+        "engine failure: it ended with SIGSEGV -> edged logs -p warning",
     ]
+
+
+def test_daemons(tmp_path: Path) -> None:
+    """The process that holds the journal is found."""
     assert machine.journal_holder(tmp_path)[0] is None
     with (tmp_path / "journal.db").open("wb"):
         assert machine.journal_holder(tmp_path)[0] == os.getpid()
@@ -680,9 +687,12 @@ def test_what_is_said_of_settings_and_broker() -> None:
         node_checks.broker("b:1883", BrokerAnswer(reached=True, reason="no", kind="credentials"), "b"),
         node_checks.broker("b:1883", BrokerAnswer(reached=False, kind="network"), "b", wanted=False),
         node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", wanted=False),
-        node_checks.daemon(7, unsure=False),
-        node_checks.daemon(None, unsure=True),
-        node_checks.daemon(None, unsure=False),
+        node_checks.daemon(7, unsure=False, told={}),
+        node_checks.daemon(7, unsure=False, told={"draining": True}),
+        node_checks.daemon(7, unsure=False, told=None),
+        node_checks.daemon(None, unsure=True, told={"draining": False}),
+        node_checks.daemon(None, unsure=True, told={}),
+        node_checks.daemon(None, unsure=False, told=None),
     ) == [
         "settings unknown: no settings file: only what needs none is looked at (edged doctor --config FILE)",
         f"settings failure: {missing} -> env | grep EDGED_",
@@ -710,6 +720,9 @@ def test_what_is_said_of_settings_and_broker() -> None:
         "broker unknown: none at b:1883, and none in the settings: asked over HTTP alone",
         "broker ok: b:1883: takes our credentials, answers",
         "daemon ok: running (process 7)",
+        "daemon warning: running (process 7), drained: it takes no questions -> edged undrain",
+        "daemon failure: running (process 7), but it answers nothing -> sudo systemctl restart edged",
+        "daemon ok: running",
         "daemon unknown: cannot be told by this account (sudo edged doctor)",
         "daemon warning: not running -> sudo systemctl start edged, or edged run --config FILE",
     ]

@@ -128,18 +128,37 @@ def plain(host: str, *, local: bool) -> Verdict:
     return warning("TLS", words, "[mqtt.tls] ca = ... here, and a listener as in configs/mosquitto there")
 
 
-def daemon(pid: int | None, unsure: bool) -> Verdict:  # noqa: FBT001 - a reading
-    """Whether a daemon has these settings' journal open.
+def daemon(
+    pid: int | None,
+    unsure: bool,  # noqa: FBT001 - a reading
+    told: Mapping[str, object] | None,
+) -> Verdict:
+    """Whether a daemon has these settings' journal open, and takes questions.
 
     Args:
         pid: whose it is; None where nobody's is seen.
         unsure: there are processes that may not be looked into.
+        told: what it says of itself (`edged status`); None where it says nothing in time.
     """
-    if pid is not None:
-        return ok("daemon", f"running (process {pid})")
+    if pid is not None or told:
+        words = "running" if pid is None else f"running (process {pid})"
+        if told is None:
+            return failure("daemon", f"{words}, but it answers nothing", "sudo systemctl restart edged")
+        if told.get("draining"):
+            return warning("daemon", f"{words}, drained: it takes no questions", "edged undrain")
+        return ok("daemon", words)
     if unsure:
         return unknown("daemon", NOT_TOLD)
     return warning("daemon", "not running", "sudo systemctl start edged, or edged run --config FILE")
+
+
+def engine(told: Mapping[str, object]) -> Verdict | None:
+    """What keeps the running daemon's engine from answering, by its own word; None where nothing does."""
+    phase = told.get("engine")
+    if phase not in {"failed", "broken"}:
+        return None
+    words, _, mend = str(told.get("reason")).rpartition("; ")
+    return failure("engine", words or mend, mend if words else "edged logs -p warning")
 
 
 def certificate(one: Certificate, now_s: float) -> Verdict:
