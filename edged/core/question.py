@@ -20,6 +20,8 @@ from edged.core.tools import Offer
 Role = Literal["system", "user", "assistant", "tool"]
 Priority = Literal["interactive", "normal", "background"]
 ReasoningMode = Literal["hide", "separate", "inline"]
+TOP_K = 40
+"""Candidates for a sampled token, whatever is asked: llama.cpp's own default, keeps a large vocabulary cheap."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -43,6 +43,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
         "top_p": 0.9,
         "stop": None,
         "logit_bias": {},
+        "top_k": 40,
         "modalities": ["text"],
         "reasoning_effort": "minimal",
     }
@@ -66,7 +67,7 @@ def test_what_clients_send_unasked_is_a_question() -> None:
     [
         *[("n", 2, "unsupported"), ("logprobs", True, "unsupported"), ("top_logprobs", 3, "unsupported")],
         *[("presence_penalty", 0.5, "unsupported"), ("logit_bias", {"1": 2}, "unsupported")],
-        *[("top_k", 40, "unsupported"), ("min_p", 0.1, "unsupported"), ("audio", {}, "unsupported")],
+        *[("top_k", 20, "unsupported"), ("min_p", 0.1, "unsupported"), ("audio", {}, "unsupported")],
         *[("functions", [{}], "unsupported"), ("mirostat", 1, "bad_request"), ("prompt", "x", "bad_request")],
         *[("stream", "true", "bad_request"), ("stream", 1, "bad_request")],
     ],
@@ -166,7 +167,7 @@ def test_ollama_requests() -> None:
     lamp = {"name": "lamp", "arguments": {"on": 1}}
     body = {
         "model": "m",
-        "options": {"num_predict": 5, "num_ctx": 8192, "temperature": 0, "top_k": None},
+        "options": {"num_predict": 5, "num_ctx": 8192, "temperature": 0, "top_k": 40, "min_p": None},
         "format": {"type": "object"},
         "think": False,
         "keep_alive": "5m",

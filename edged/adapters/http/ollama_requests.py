@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from edged.core.question import TOP_K
 from edged.errors import Refusal
 
 from .asking import Wish
@@ -35,7 +36,7 @@ OPTIONS_HARMLESS = frozenset(
 """How Ollama would load the model: here the board's settings decide that. A prompt that is too long for them is
 refused, not cut, whatever `num_ctx` says."""
 OPTIONS_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "top_k": (0, -1),
+    "top_k": (0, -1, TOP_K),
     "min_p": (0,),
     "typical_p": (1,),
     "tfs_z": (1,),

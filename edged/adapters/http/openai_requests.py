@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edged.core.question import TOP_K
 from edged.errors import Refusal
 
 from .asking import Wish
@@ -52,7 +53,7 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
     "repeat_penalty": (1,),
-    "top_k": (0, -1),
+    "top_k": (0, -1, TOP_K),
     "min_p": (0,),
     "logit_bias": ({},),
     "modalities": (["text"],),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edged.core.question import TOP_K
+
 from .bindings import C
 from .context import Context
 from .model import Token
@@ -24,19 +26,16 @@ class Sampler:
         temperature: 0, and what is next to it, takes the most likely token, always; else at most 2.
         top_p: nucleus, above 0 and at most 1.
         seed: makes a run repeatable on one machine.
-        top_k: candidates looked at; 40 is llama.cpp's own default and keeps a large vocabulary cheap.
     """
 
-    def __init__(
-        self, context: Context, *, temperature: float, top_p: float, seed: int, top_k: int = 40
-    ) -> None:
+    def __init__(self, context: Context, *, temperature: float, top_p: float, seed: int) -> None:
         self._context = context
         self._vocabulary = context.vocabulary
         self._greedy = temperature < GREEDY_BELOW
         self._chain = C.llama_sampler_chain_init(C.llama_sampler_chain_default_params())
         if self._greedy:
             return
-        C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_k(top_k))
+        C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_k(TOP_K))
         if top_p < 1:
             C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_top_p(top_p, 1))
         C.llama_sampler_chain_add(self._chain, C.llama_sampler_init_temp(temperature))
