@@ -8,6 +8,7 @@ from __future__ import annotations
 
 WRONG_CA = "put the certificate of the authority that signed the broker's into mqtt.tls.ca and restart edged"
 MQTT_5 = "nodes need a broker of MQTT 5, such as Mosquitto from 1.6 on; devices may speak 3.1.1"
+UNANSWERED = f"the broker does not answer CONNECT; see its log: {MQTT_5}"
 NEEDS: dict[str, str] = {
     "Unsupported protocol version": MQTT_5,
     "Retain not supported": "nodes need retained messages: allow them (Mosquitto: retain_available)",
@@ -77,17 +78,18 @@ def on_closing(reason: str, *, tls: bool, certificate: bool) -> str:
     """
     if not tls:
         return (
-            "the broker closed the connection without an answer; if this is its port for TLS, set mqtt.tls.ca "
-            f"({reason})"
+            "the broker closed the connection without an answer; if this is its port for TLS, set mqtt.tls.ca; "
+            f"else see its log: {MQTT_5} ({reason})"
         )
     # With TLS 1.3 the broker looks at our certificate when the handshake is over for us; its alert may get lost.
     doubt = (
         "it may not accept mqtt.tls.cert (revoked, expired, of another authority)"
         if certificate
-        else "it may want a certificate: set mqtt.tls.cert and mqtt.tls.key"
+        else "it may want a certificate (set mqtt.tls.cert and mqtt.tls.key)"
     )
     return _find(ALERTS, reason) or (
-        f"the broker closed the connection without an answer; {doubt}; its log says more ({reason})"
+        f"the broker closed the connection without an answer; {doubt}, or have no MQTT 5, which nodes need; "
+        f"its log says more ({reason})"
     )
 
 

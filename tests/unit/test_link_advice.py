@@ -7,8 +7,10 @@ import socket
 import ssl
 
 import pytest
+from fake_broker import fake
 
 from edged.adapters.mqtt.link import words
+from edged.adapters.mqtt.probe import Asked, probe
 from edged.client import failures
 from edged.core.link_advice import on_certificate, on_closing, on_handshake, on_refusal
 
@@ -59,6 +61,16 @@ def test_an_alert_is_better_than_a_guess() -> None:
     assert "may not accept mqtt.tls.cert" in on_closing("EOF", tls=True, certificate=True)
     assert "may want a certificate" in on_closing("EOF", tls=True, certificate=False)
     assert "set mqtt.tls.ca" in on_closing("EOF", tls=False, certificate=False)
+
+
+def test_a_broker_that_knows_no_mqtt_5_and_does_not_say_so() -> None:
+    """RabbitMQ 3.10 (Debian 12) closes the connection, amqtt says nothing: neither was told, but to start a broker."""
+    for tls in (False, True):
+        assert "MQTT 5" in on_closing("EOF", tls=tls, certificate=False)
+    with fake(b"", lambda _kind, _body: b"") as port:
+        answer = probe(Asked("127.0.0.1", port, "n", 60), log_in=True, timeout_s=0.3)
+    assert answer.kind == "network"
+    assert "; see its log: nodes need a broker of MQTT 5" in answer.reason
 
 
 def test_handshakes() -> None:

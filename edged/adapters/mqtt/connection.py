@@ -199,7 +199,7 @@ class Mqtt:
                 self._client.loop_write()
                 return
             if not self.connected and time.monotonic() > self._connack_due:
-                self._tries.failed("the broker does not answer CONNECT")
+                self._tries.failed(link_advice.UNANSWERED)
                 self._client.disconnect()
                 return
 

@@ -119,9 +119,7 @@ def _log_in(
     try:
         reason, kind, known = heard.get(timeout=timeout_s)
     except queue.Empty:
-        return BrokerAnswer(
-            reached=True, reason="it does not speak MQTT 5 with us", kind="network", server=server
-        )
+        return BrokerAnswer(reached=True, reason=link_advice.UNANSWERED, kind="network", server=server)
     finally:
         _leave(client, keep=known)
     if reason:
