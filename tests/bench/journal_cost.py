@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 from journals import Desk, desk, row  # noqa: E402 - found through the path above
 
-from edged.core.records import Accepted, Finished, Publish  # noqa: E402 - likewise
+from edged.core.records import Accepted, Entered, Finished, Publish  # noqa: E402 - likewise
 
 BODY = "q" * 200
 
@@ -36,11 +36,18 @@ def run(d: Desk, questions: int, group: int, answer_bytes: int) -> None:
     for first in range(0, questions, group):
         for i in range(first, first + group):
             d.journal.accept(i, row(f"line-{group}-{i:06}", client=f"device-{i % 20}", text=BODY), begun=True)
-        numbers = [d.next(Accepted).number for _ in range(group)]
+        numbers = [_accepted(d).number for _ in range(group)]
         for number in numbers:
             d.journal.finish(number, answer)
         for _ in numbers:
             d.journal.clear(d.next(Finished).outbox[0][0])
+
+
+def _accepted(d: Desk) -> Accepted:
+    while isinstance(event := d.events.get(timeout=20), Entered):
+        pass  # told before the disk is waited for
+    assert isinstance(event, Accepted), event
+    return event
 
 
 def main() -> None:

@@ -124,6 +124,23 @@ def test_prunes_by_bytes(path: Path) -> None:
     assert path.stat().st_size < bound * 1.25
 
 
+@pytest.mark.parametrize(("max_age_s", "max_bytes"), [(1e6, 256 * 1024), (100.0, 2**30)], ids=["size", "age"])
+def test_what_goes_goes_together(path: Path, max_age_s: float, max_bytes: int) -> None:
+    """One old question deleted with each new one wrote a seventh more to the card, for as long as a node lives."""
+    clock, gone, times = Clock(), 0, 0
+    with desk(path, clock, max_age_s=max_age_s, max_bytes=max_bytes) as d:
+        for i in range(400):
+            clock.advance(0.5)
+            for outbox_id, _ in d.finish(d.accepted(row(str(i), text="q" * 500)), answer("x" * 500)).outbox:
+                d.journal.clear(outbox_id)
+            before = gone
+            while d.status(str(gone)).state is None:
+                gone += 1
+            times += gone > before
+    assert gone > 100
+    assert 4 * times <= gone
+
+
 def test_free_pages_are_given_back(path: Path) -> None:
     """When a large part of the file has become free, it shrinks."""
     clock = Clock()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 PRUNE_STEP: Final = 64  # rows a transaction may delete: keeps a commit short while a backlog goes
+SLACK_SHARE: Final = 1 / 32  # of a bound, by which what goes between two upkeeps goes together
 VACUUM_STEP_PAGES: Final = 128
 
 _OLDEST_FINISHED = f"""SELECT number, finished_s FROM jobs WHERE finished_s IS NOT NULL
@@ -54,17 +55,22 @@ class Upkeep:
         entries = (("clock_s", self.time_s(now)), ("boot_id", now.boot_id), ("monotonic_s", now.monotonic_s))
         self._sql.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", entries)
 
-    def prune(self, now: Instant) -> bool:
+    def prune(self, now: Instant, *, late: bool = False) -> bool:
         """Delete some of the oldest finished questions beyond age or size; tell whether more may have to go.
+
+        Where some go, a few that come next go with them: rows that lie together share pages, and one with each new
+        question wrote a seventh more to the card. `late` lets questions grow a little too old for that.
 
         Never unfinished ones, never ones with messages in the outbox, and never the newest row: its number
         must not be given again. Oldest is meant by number: they finish in about that order.
         """
         horizon_s = self.time_s(now) - self._max_age_s
+        too_old_s, most = horizon_s - SLACK_SHARE * self._max_age_s * late, self._max_bytes
         for _ in range(PRUNE_STEP):
             oldest = self._sql.execute(_OLDEST_FINISHED).fetchone()
-            if oldest is None or (oldest[1] >= horizon_s and self._used_bytes() <= self._max_bytes):
+            if oldest is None or (oldest[1] >= too_old_s and self._used_bytes() <= most):
                 return False
+            too_old_s, most = horizon_s, int((1 - SLACK_SHARE) * self._max_bytes)
             self._sql.execute("DELETE FROM jobs WHERE number = ?", (oldest[0],))
         return True
 

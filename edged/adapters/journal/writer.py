@@ -181,7 +181,7 @@ class Writer:
             events = [event for command in commands if (event := self._apply(command, now)) is not None]
             self._tell_entered(commands, events)
             if full_upkeep or "finish" in kinds:
-                more = self._upkeep.prune(now)
+                more = self._upkeep.prune(now, late=not full_upkeep)
             if full_upkeep:
                 self._store.sessions.prune(self._upkeep.time_s(now))
                 self._upkeep.save_clock(now)
