@@ -25,7 +25,7 @@ _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex has 208 on 64-bit machines
 _PROPERTIES = (
     "LoadState,ActiveState,SubState,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths,MainPID"
-    ",PrivateDevices"
+    ",PrivateDevices,UnitFileState"
 )
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _MEMORY = {"tmpfs", "ramfs"}
@@ -44,7 +44,7 @@ def clock_synchronised() -> bool | None:
 def folder(path: Path) -> Folder:
     """The state folder, or the place where it would be."""
     try:
-        exists = path.is_dir()
+        exists = path.is_dir() or os.path.lexists(path)  # a file, or a link to a disk that is not mounted
     except PermissionError:
         return Folder(str(path), exists=True, writable=False, free_bytes=None, closed=True)
     if not exists:

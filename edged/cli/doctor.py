@@ -1,7 +1,9 @@
 """`edged doctor`: everything that this board, its model, its broker and its service need, on one screen."""
 
 import json
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -35,15 +37,16 @@ def doctor(
     Exit codes: 0 all is well, 1 warnings, 2 failures.
     """
     end_in_order()
-    settings, told = _settings(settings_file.chosen(config))
+    file = settings_file.chosen(config)
+    given = "" if file in {None, settings_file.USUAL} else f" --config {shlex.quote(str(file))}"
+    settings, told = _settings(file)
+    looked = partial(look, settings, told, given=given, quick=quick)
     console = Console(stderr=True, highlight=False)
     if console.is_terminal:
         with console.status("looking at the board", spinner="dots") as status:
-            verdicts = list(
-                look(settings, told, quick=quick, tell=lambda what: status.update(f"looking at {what}"))
-            )
+            verdicts = node_checks.once(list(looked(tell=lambda what: status.update(f"looking at {what}"))))
     else:
-        verdicts = list(look(settings, told, quick=quick, tell=lambda _: None))
+        verdicts = node_checks.once(list(looked(tell=lambda _: None)))
     if as_json:
         reader = VitalsReader() if settings is None else VitalsReader(settings.paths.sys, settings.paths.proc)
         print(json.dumps(screen.as_json(verdicts, board_json(reader.board())), ensure_ascii=False))

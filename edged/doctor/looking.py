@@ -33,7 +33,7 @@ from edged.core.vitals import Vitals
 from edged.engine import template_file
 from edged.engine.environment import huge_pages
 from edged.engine.trial_client import describe, used_sets
-from edged.errors import EngineError, ModelError, SettingsError
+from edged.errors import EngineError, ModelError, NotNowError, SettingsError
 from edged.footing import calibrated
 from edged.node.clocks import NOTE
 from edged.settings import Settings
@@ -47,12 +47,15 @@ Tell = Callable[[str], None]
 """Called with what is being looked at."""
 
 
-def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: Tell) -> Iterator[Verdict]:
+def look(
+    settings: Settings | None, told: list[Verdict], *, given: str, quick: bool, tell: Tell
+) -> Iterator[Verdict]:
     """Look at everything, in the order of the screen.
 
     Args:
         settings: None where there is none that is accepted.
         told: verdicts on the settings.
+        given: the option that gives another command these settings, with a space before it; "" where it needs none.
         quick: without hashing the model and without asking llama.cpp.
         tell: for a progress line.
     """
@@ -76,13 +79,16 @@ def look(settings: Settings | None, told: list[Verdict], *, quick: bool, tell: T
         pid, unsure = machine.journal_holder(settings.paths.state)
         running = pid is not None or _active(unit)
         folder = machine.folder(settings.paths.state)
-        model = list(_model(settings, found, choice, folder, running=running, quick=quick, tell=tell))
+        model = list(_model(settings, found, choice, folder, given, running=running, quick=quick, tell=tell))
         yield from model
         tell("the broker")
         said = _said(settings)
         missed = running and not settings.http_alone and _missed(settings, said)
         yield from _network(settings, may_log_in=missed or (not running and not unsure), missed=missed)
-        yield node_checks.daemon(pid, unsure, said)
+        if not running and not unsure and settings.http.enabled:
+            yield from _port(settings)
+        start = "sudo systemctl start edged" if not given else f"edged run{given}"
+        yield node_checks.daemon(pid, unsure, said, start)
         engine = node_checks.engine(said or {})
         if engine is not None and all(one.state != "failure" for one in model):  # else that is why
             yield engine
@@ -191,6 +197,7 @@ def _model(
     found: Board,
     choice: Choice | None,
     state: Folder,
+    given: str,
     *,
     running: bool,
     quick: bool,
@@ -218,7 +225,8 @@ def _model(
         if state.closed:
             yield unknown("calibration", NOT_TOLD)
         else:
-            yield model_checks.calibration(*calibrated(settings, found.name, choice))
+            mend = f"edged calibrate{given}"
+            yield model_checks.calibration(*calibrated(settings, found.name, choice), mend)
 
 
 def _template(configured: Path | None, model: ModelFile) -> Verdict:
@@ -268,11 +276,25 @@ def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[
     else:
         files = [path for path in (mqtt.tls.ca, mqtt.tls.cert) if path is not None]
         found = [one for path in files for one in machine.certificates(path)]
+        found = [one for one in found if not one.reason or one.name not in answer.reason]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
             yield node_checks.certificate(one, time.time())
     if settings.http.enabled and settings.http.tls is not None:
         for one in machine.certificates(settings.http.tls.cert):
             yield node_checks.certificate(one, time.time())
+
+
+def _port(settings: Settings) -> Iterator[Verdict]:
+    """Whether another program has the port of the HTTP face; what `edged run` ends for is told of the settings."""
+    http = settings.http
+    try:
+        from edged.adapters.http.server import Listening, bind  # noqa: PLC0415 - an extra
+
+        bind(Listening(http.host, http.port, http.connections)).close()
+    except NotNowError as error:
+        yield node_checks.port(http.port, str(error).partition("; ")[0].removeprefix("http.port: "))
+    except (ModuleNotFoundError, SettingsError):
+        return
 
 
 def _active(unit: Unit | None) -> bool:

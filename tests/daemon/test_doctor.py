@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,9 @@ def test_a_node_that_is_down(node: DaemonProcess) -> None:
     assert found["daemon"]["state"] == "warning"
     assert found["disk"]["state"] == "ok"
     assert found["TLS"]["state"] == "ok"
-    assert found["calibration"]["mend"] == "edged calibrate"
+    given = f"--config {node.config}"
+    assert found["calibration"]["mend"] == f"edged calibrate {given}"
+    assert found["daemon"]["mend"] == f"edged run {given}"
 
 
 def test_beside_a_running_daemon(node: DaemonProcess, device: MakeDevice, broker: Mosquitto) -> None:
@@ -149,14 +152,14 @@ def test_beside_a_daemon_that_answers_no_question(
     odd.write_bytes(small_model.read_bytes().replace(b"llama", b"llamX"))
     node = daemon(broker, {"model": {"path": str(odd)}}).launch()
     node.wait_log("model_failed")
-    socket = node.config.parent / "state/control.sock"
-    order(socket, "drain")
+    control = node.config.parent / "state/control.sock"
+    order(control, "drain")
     found = checks("--quick", config=node.config)
     assert found["model"]["state"] == "ok"
     assert (found["engine"]["state"], "architecture: 'llamX'" in found["engine"]["mend"]) == ("failure", True)
     assert (found["daemon"]["state"], found["daemon"]["mend"]) == ("warning", "edged undrain")
     told = subprocess.run(
-        [sys.executable, "-m", "edged", "status", "--socket", socket],
+        [sys.executable, "-m", "edged", "status", "--socket", control],
         capture_output=True,
         text=True,
         check=True,
@@ -269,6 +272,15 @@ def test_no_broker(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> Non
     found = checks("--quick", config=node.config)
     assert found["broker"]["state"] == "failure"
     assert str(pem) in found["broker"]["words"]
+
+
+def test_another_program_has_the_port(daemon: MakeDaemon, broker: Mosquitto) -> None:
+    """The daemon would wait for it, and does not run: nobody else told. A model that is not there is told once."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        http = {"enabled": True, "port": other.getsockname()[1]}
+        found = checks("--quick", config=daemon(broker, {"http": http}).config)
+    assert (found["http"]["state"], str(http["port"]) in found["http"]["mend"]) == ("warning", True)
+    assert (found["model"]["state"], "settings" in found) == ("failure", False)
 
 
 def test_what_is_broken(daemon: MakeDaemon, broker: Mosquitto, small_model: Path, tmp_path: Path) -> None:

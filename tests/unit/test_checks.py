@@ -327,7 +327,7 @@ def test_hashes(wanted: str | None, found: str | None, state: State) -> None:
 def test_calibrations() -> None:
     """None and a stale one ask for `edged calibrate`."""
     for made, reason in ((None, None), (None, "it was made with another model")):
-        verdict = model_checks.calibration(made, reason)
+        verdict = model_checks.calibration(made, reason, "edged calibrate")
         assert (verdict.state, verdict.mend) == ("warning", "edged calibrate")
 
 
@@ -375,6 +375,14 @@ def test_without_tls() -> None:
     assert node_checks.plain("127.0.0.1", local=True).state == "ok"
     told = node_checks.plain("broker.example", local=False)
     assert (told.state, "broker.example" in told.words) == ("warning", True)
+
+
+def test_what_is_told_once() -> None:
+    """Of a file that is not there the settings say less than who wants it; each other warning stays."""
+    path, key = "model.path: '/m.gguf': no such file", "http.tls.key: '/k': no such file"
+    told = [*node_checks.settings("e.toml", (), [path, key, "no file"]), failure("model", "/m.gguf: no")]
+    assert [one.words for one in node_checks.once(told)] == [key, "no file", "/m.gguf: no"]
+    assert node_checks.once(told[:-1]) == told[:-1]
 
 
 def test_what_a_daemon_says_of_its_engine() -> None:
@@ -475,6 +483,10 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"
     [
         (None, ["unknown"]),
         (Unit({"LoadState": "not-found"}), ["unknown"]),
+        (Unit({"LoadState": "masked", "ActiveState": "inactive"}), ["warning"]),
+        (Unit({"LoadState": "bad-setting", "ActiveState": "inactive"}), ["failure"]),
+        (Unit({**RUNNING, "UnitFileState": "enabled"}), ["ok"]),
+        (Unit({**RUNNING, "UnitFileState": "disabled"}), ["ok", "warning"]),
         (Unit(RUNNING, 1.1), ["ok", "ok"]),
         (Unit(RUNNING, 9.6), ["ok", "warning"]),
         (Unit({**RUNNING, "NRestarts": "7"}), ["warning"]),
@@ -526,6 +538,9 @@ def test_this_machine(tmp_path: Path) -> None:
     assert machine.folder(tmp_path).writable
     assert list(tmp_path.iterdir()) == []
     assert not machine.folder(tmp_path / "no").exists
+    (tmp_path / "gone").symlink_to(tmp_path / "no")
+    unmounted = machine.folder(tmp_path / "gone")
+    assert (unmounted.exists, unmounted.writable) == (True, False)
     assert machine.folder(Path("/dev/shm")).in_memory  # noqa: S108 - a tmpfs by shm_overview(7)
     machine.unit()
 
@@ -614,7 +629,7 @@ def test_what_is_said_of_a_model() -> None:
         model_checks.template(bare, configured=False),
         model_checks.memory(R1, Room(), None, None, False),
         model_checks.memory(R1, Room(), 8 * GIB, 7 * GIB, False),
-        model_checks.memory(R1, Room(), 1_674_312_000, GIB, True),
+        model_checks.memory(R1, Room(), 1_772_801_000, GIB, True),
         model_checks.memory(R1, Room(2, 1024, "q8_0"), GIB, GIB // 2, False),
         model_checks.memory(R1, Room(), 4 * GIB, GIB, False),
         model_checks.context(R1, Room(context_max=131_073)),
@@ -647,7 +662,7 @@ def test_what_is_said_of_a_model() -> None:
         f"memory unknown: {need}",
         f"memory ok: {need}; 7516 of 8590 MB free",
         (
-            f"memory failure: {need}; 1074 of 1674 MB free"
+            f"memory failure: {need}; 1074 of 1773 MB free"
             ' -> lower engine.slots or engine.context_max; kv_type = "q8_0"'
         ),
         (
@@ -663,7 +678,7 @@ def test_what_is_said_of_a_model() -> None:
             " -> context_max = 131072"
         ),
     ]
-    assert model_checks.memory(R1, Room(), 1_674_313_000, GIB, True).state == "ok", "a tenth stays free"
+    assert model_checks.memory(R1, Room(), 1_772_802_000, GIB, True).state == "ok", "what the unit leaves"
     assert model_checks.context(R1, Room(context_max=131_072)) is None
 
 
@@ -687,12 +702,13 @@ def test_what_is_said_of_settings_and_broker() -> None:
         node_checks.broker("b:1883", BrokerAnswer(reached=True, reason="no", kind="credentials"), "b"),
         node_checks.broker("b:1883", BrokerAnswer(reached=False, kind="network"), "b", wanted=False),
         node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", wanted=False),
-        node_checks.daemon(7, unsure=False, told={}),
-        node_checks.daemon(7, unsure=False, told={"draining": True}),
-        node_checks.daemon(7, unsure=False, told=None),
-        node_checks.daemon(None, unsure=True, told={"draining": False}),
-        node_checks.daemon(None, unsure=True, told={}),
-        node_checks.daemon(None, unsure=False, told=None),
+        node_checks.daemon(7, unsure=False, told={}, start="run"),
+        node_checks.daemon(7, unsure=False, told={"draining": True}, start="run"),
+        node_checks.daemon(7, unsure=False, told=None, start="run"),
+        node_checks.daemon(None, unsure=True, told={"draining": False}, start="run"),
+        node_checks.daemon(None, unsure=True, told={}, start="run"),
+        node_checks.daemon(None, unsure=False, told=None, start="run"),
+        node_checks.port(8080, "h:8080: Address already in use"),
     ) == [
         "settings unknown: no settings file: only what needs none is looked at (edged doctor --config FILE)",
         f"settings failure: {missing} -> env | grep EDGED_",
@@ -724,7 +740,11 @@ def test_what_is_said_of_settings_and_broker() -> None:
         "daemon failure: running (process 7), but it answers nothing -> sudo systemctl restart edged",
         "daemon ok: running",
         "daemon unknown: cannot be told by this account (sudo edged doctor)",
-        "daemon warning: not running -> sudo systemctl start edged, or edged run --config FILE",
+        "daemon warning: not running -> run",
+        (
+            "http warning: another program has the port: h:8080: Address already in use"
+            " -> sudo ss -ltnp 'sport = :8080' names it; end it, or set http.port to another one"
+        ),
     ]
 
 

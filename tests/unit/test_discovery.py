@@ -104,13 +104,13 @@ def test_what_home_assistant_requires() -> None:
     assert told["availability_topic"] == "edged/v1/node/shed.1/status"
     ids = [part["unique_id"] for part in told["components"].values()]
     assert len(set(ids)) == len(ids)
-    for part in told["components"].values():
+    for key, part in told["components"].items():
         assert part["platform"] in {"sensor", "binary_sensor", "button"}
         if part["platform"] == "button":
             assert re.fullmatch(r"edged/v1/node/shed.1/admin/[a-z_]+", part["command_topic"])
             assert isinstance(json.loads(part["payload_press"])["transaction"], str)
         else:
-            assert part["state_topic"] in {TOPICS.health, TOPICS.info}
+            assert part["state_topic"] == (TOPICS.info if key == "model" else TOPICS.health)
         if part.get("device_class") == "enum":
             assert "unit_of_measurement" not in part
             assert "state_class" not in part

@@ -152,6 +152,96 @@ def test_health_is_told() -> None:
     assert value(exposed, "edged_info", **about) == 1
 
 
+NUMBERS: dict[str, float] = {
+    "edged_online": 1,
+    "edged_uptime_seconds": 11,
+    "edged_health_interval_seconds": 15,
+    "edged_questions_waiting": 12,
+    "edged_questions_running": 13,
+    "edged_questions_accepted_total": 14,
+    "edged_questions_duplicate_total": 16,
+    "edged_messages_dropped_total": 17,
+    "edged_messages_retained_total": 18,
+    "edged_answer_tokens_total": 19,
+    "edged_upstream_running": 20,
+    "edged_upstream_asked_total": 21,
+    "edged_engine_restarts_total": 22,
+    "edged_context_tokens": 23,
+    "edged_kv_tokens": 24,
+    "edged_prefix_store_bytes": 25,
+    "edged_prefix_store_loads_total": 26,
+    "edged_draft_tokens_total": 27,
+    "edged_draft_tokens_right_total": 28,
+    "edged_decode_tokens_per_second": 29,
+    "edged_prefill_tokens_per_second": 30,
+    "edged_under_voltage": 1,
+    "edged_board_load1": 31,
+    "edged_board_memory_bytes": 32,
+    "edged_board_memory_available_bytes": 33,
+    "edged_heat_target_celsius": 34,
+    "edged_heat_effort_ratio": 0.35,
+    "edged_heat_paused": 1,
+    "edged_heat_trip_seconds": 36,
+    "edged_heat_slots": 37,
+    "edged_throttles_total": 38,
+    "edged_journal_unfinished": 39,
+    "edged_journal_outbox": 40,
+    "edged_sessions": 41,
+    "edged_journal_bytes": 42,
+    "edged_journal_failing": 1,
+}
+"""What has one sample and no label, but for what `test_health_is_told` looks at."""
+
+
+def test_each_number_stands_under_its_name() -> None:
+    """And none under another's: each is one of a kind here."""
+    exposed = exposition(
+        {
+            "uptime_s": 11,
+            "queue": 12,
+            "active": 13,
+            "counts": {"accepted": 14, "duplicates": 16, "dropped": 17, "retained_ignored": 18, "tokens": 19},
+            "upstream": {"state": "closed", "active": 20, "asked": 21},
+            "engine_restarts": 22,
+            "context": 23,
+            "kv_tokens": 24,
+            "prefix_store": {"bytes": 25, "loads": 26},
+            "drafts": {"tokens": 27, "right": 28},
+            "decode_tokens_per_s": 29.0,
+            "prefill_tokens_per_s": 30.0,
+            "board": {
+                "under_voltage": True,
+                "load_1m": 31.0,
+                "memory_total_bytes": 32,
+                "memory_available_bytes": 33,
+                "clocks": [{"cores": [0], "now_hz": 43, "max_hz": 44, "hardware_max_hz": 45}],
+            },
+            "heat": {
+                "target_c": 34.0,
+                "effort": 0.35,
+                "paused": True,
+                "time_to_trip_s": 36,
+                "slots": 37,
+                "throttles": 38,
+            },
+            "journal": {
+                "unfinished": 39,
+                "outbox": 40,
+                "sessions": 41,
+                "bytes": 42,
+                "failing": "SQLITE_FULL",
+            },
+            "memory": {"daemon_rss_bytes": 46, "engine_rss_bytes": 47},
+        }
+    )
+    told = samples(exposed)
+    assert {name: told.get((name, ())) for name in NUMBERS} == NUMBERS
+    clocks = ("edged_clock_hertz", "edged_clock_allowed_hertz", "edged_clock_hardware_hertz")
+    assert [value(exposed, name, cores="0") for name in clocks] == [43, 44, 45]
+    memory = "edged_resident_memory_bytes"
+    assert [value(exposed, memory, process=each) for each in ("daemon", "engine")] == [46, 47]
+
+
 def test_what_is_not_known_has_no_sample() -> None:
     """Absent is not zero."""
     names = {name for name, _ in samples(exposition({"queue": 1}))}

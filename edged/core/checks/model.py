@@ -12,8 +12,9 @@ BILLION = 10**9
 BEYOND_BYTES = 205_000_000
 """Both processes beyond weights and KV cache: measured 116 to 135 MB with a vocabulary of 49k tokens and 152 to 201
 with 152k, at rest and after a schema (`tests/bench/memory.py`)."""
-FREE_SHARE = 0.1
-"""Share of a board's memory that should stay free of us: the kernel's caches, the broker, updates."""
+FREE_SHARE = 0.15
+"""Share of a board's memory that stays free of us, for the kernel, the broker, updates: what MemoryMax= of the unit
+leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,8 @@ def context(shape: Shape, room: Room) -> Verdict | None:
     return warning("context", words, f"context_max = {shape.context_trained}")
 
 
-def calibration(made: Calibration | None, reason: str | None) -> Verdict:
-    """Whether the daemon knows its board."""
-    mend = "edged calibrate"
+def calibration(made: Calibration | None, reason: str | None, mend: str) -> Verdict:
+    """Whether the daemon knows its board; `mend`: the command that measures it."""
     if reason is not None:
         return warning("calibration", reason, mend)
     if made is None:

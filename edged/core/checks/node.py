@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ YEAR_2025_S = 1_735_689_600.0
 MIB = 2**20
 DISK_LEAST_BYTES = 16 * MIB
 DISK_SPARE_BYTES = 256 * MIB
+_FILE = re.compile(r": '(.+)': ")
 EXPOSURE_MOST = 2.0
 """`systemd-analyze security` gives the shipped unit about 1; mosquitto's gets 9.6."""
 
@@ -88,6 +90,17 @@ def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str
     return told or [ok("settings", f"{file or 'the environment'}: accepted")]
 
 
+def once(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """All but warnings on settings for a file of which a failure tells more."""
+    failures = [one.words for one in verdicts if one.state == "failure" and one.name != "settings"]
+
+    def told(one: Verdict) -> bool:
+        file = _FILE.search(one.words) if (one.name, one.state) == ("settings", "warning") else None
+        return file is not None and any(file[1] in words for words in failures)
+
+    return [one for one in verdicts if not told(one)]
+
+
 def broker(
     address: str, answer: BrokerAnswer, host: str, *, wanted: bool = True, missed: bool = False
 ) -> Verdict:
@@ -132,6 +145,7 @@ def daemon(
     pid: int | None,
     unsure: bool,  # noqa: FBT001 - a reading
     told: Mapping[str, object] | None,
+    start: str,
 ) -> Verdict:
     """Whether a daemon has these settings' journal open, and takes questions.
 
@@ -139,6 +153,7 @@ def daemon(
         pid: whose it is; None where nobody's is seen.
         unsure: there are processes that may not be looked into.
         told: what it says of itself (`edged status`); None where it says nothing in time.
+        start: the command that starts one.
     """
     if pid is not None or told:
         words = "running" if pid is None else f"running (process {pid})"
@@ -149,7 +164,7 @@ def daemon(
         return ok("daemon", words)
     if unsure:
         return unknown("daemon", NOT_TOLD)
-    return warning("daemon", "not running", "sudo systemctl start edged, or edged run --config FILE")
+    return warning("daemon", "not running", start)
 
 
 def engine(told: Mapping[str, object]) -> Verdict | None:
@@ -213,6 +228,12 @@ def disk(folder: Folder, journal_max_bytes: int) -> Verdict:
     return ok(name, words)
 
 
+def port(number: int, reason: str) -> Verdict:
+    """The HTTP face's port is another program's, for no daemon runs; `reason` as the system has it."""
+    mend = f"sudo ss -ltnp 'sport = :{number}' names it; end it, or set http.port to another one"
+    return warning("http", f"another program has the port: {reason}", mend)
+
+
 def in_memory(folder: Folder) -> Verdict:
     """The state folder stands in memory, as on a card that is kept read-only: no disk holds what was accepted."""
     words = f"{folder.path} is in memory: a power cut loses what was accepted and not answered"
@@ -220,26 +241,37 @@ def in_memory(folder: Folder) -> Verdict:
 
 
 def service(unit: Unit | None, *, gpu: bool = False) -> list[Verdict]:
-    """Systemd's view: active, as on disk, hardened; with `gpu`, whether the unit lets the daemon at one."""
-    name = "service"
+    """Systemd's view: loaded, active, as on disk, hardened; with `gpu`, whether the unit lets the daemon at one."""
     if unit is None:
-        return [unknown(name, "systemd does not run here")]
+        return [unknown("service", "systemd does not run here")]
     told = unit.properties
-    if told.get("LoadState") != "loaded":
-        return [unknown(name, "edged.service is not installed")]
-    active, sub = told.get("ActiveState", ""), told.get("SubState", "")
-    words = f"{active} ({sub})"
-    verdicts = []
-    if active == "active":
-        restarts = told.get("NRestarts", "0")
-        if restarts not in {"0", ""}:
-            words += f", restarted {restarts} times"
-            verdicts.append(warning(name, words, "journalctl -u edged -p warning -e"))
-        else:
-            verdicts.append(ok(name, words))
-    else:
+    state = told.get("LoadState")
+    if state == "masked":
+        return [warning("service", "masked: systemd does not start it", "sudo systemctl unmask edged")]
+    if state in {"bad-setting", "error"}:
+        words = f"systemd cannot use its unit ({state})"
+        return [failure("service", words, "systemd-analyze verify edged.service")]
+    if state != "loaded":
+        return [unknown("service", "edged.service is not installed")]
+    return [_active(told), *_unit(unit, gpu=gpu)]
+
+
+def _active(told: Mapping[str, str]) -> Verdict:
+    name, active = "service", told.get("ActiveState", "")
+    words = f"{active} ({told.get('SubState', '')})"
+    if active != "active":
         state = failure if active == "failed" else warning
-        verdicts.append(state(name, words, "journalctl -u edged -e; sudo systemctl start edged"))
+        return state(name, words, "journalctl -u edged -e; sudo systemctl start edged")
+    if (restarts := told.get("NRestarts", "0")) not in {"0", ""}:
+        return warning(name, f"{words}, restarted {restarts} times", "journalctl -u edged -p warning -e")
+    return ok(name, words)
+
+
+def _unit(unit: Unit, *, gpu: bool) -> list[Verdict]:
+    told, verdicts = unit.properties, []
+    if told.get("UnitFileState") in {"disabled", "linked"}:
+        words = "not enabled: it does not start when the board does"
+        verdicts.append(warning("unit", words, "sudo systemctl enable edged"))
     if told.get("NeedDaemonReload") == "yes":
         verdicts.append(
             warning("unit", "the file was changed and not loaded", "sudo systemctl daemon-reload")
