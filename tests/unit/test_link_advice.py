@@ -64,7 +64,7 @@ def test_an_alert_is_better_than_a_guess() -> None:
 
 
 def test_a_broker_that_knows_no_mqtt_5_and_does_not_say_so() -> None:
-    """RabbitMQ 3.10 (Debian 12) closes the connection, amqtt says nothing: neither was told, but to start a broker."""
+    """RabbitMQ 3.10 (Debian 12) closes the connection, amqtt says nothing: that was told of neither."""
     for tls in (False, True):
         assert "MQTT 5" in on_closing("EOF", tls=tls, certificate=False)
     with fake(b"", lambda _kind, _body: b"") as port:
