@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -142,6 +143,23 @@ def test_counts_are_bounded(path: Path) -> None:
         go_on(d, "6", "b", client="c2")
         assert turns(d, "a", "c1") == []
         assert d.journal.depth().sessions == 3
+
+
+def test_a_power_cut_makes_no_new_session_the_oldest(path: Path) -> None:
+    """The journal's time went back by up to an hour: of a client with all its sessions each new one went."""
+    clock, left, bounds = Clock(), path.parent.with_name("left"), SessionBounds(per_client=2)
+    with desk(path, clock, sessions=bounds) as d:
+        go_on(d, "0", "a")  # the first commit of a life saves the time
+        clock.advance(1800)
+        go_on(d, "1", "a")
+        go_on(d, "2", "b")
+        shutil.copytree(path.parent, left)
+    clock.reboot("boot-2")
+    with desk(left / path.name, clock, sessions=bounds) as d:
+        for job_id, name in ("3", "c"), ("4", "d"):
+            clock.advance(1)
+            go_on(d, job_id, name)
+        assert [turns(d, name, "c1") for name in "abcd"] == [[], [], [b"3"], [b"4"]]
 
 
 def test_a_session_is_forgotten(path: Path) -> None:

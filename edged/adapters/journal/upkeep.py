@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PRUNE_STEP: Final = 64  # rows a transaction may delete: keeps a commit short while a backlog goes
 SLACK_SHARE: Final = 1 / 32  # of a bound, by which what goes between two upkeeps goes together
 VACUUM_STEP_PAGES: Final = 128
+UNSAVED_S: Final = 7200.0  # more than what may have passed since the clock was saved, once an hour
 
 _OLDEST_FINISHED = f"""SELECT number, finished_s FROM jobs WHERE finished_s IS NOT NULL
     AND number < (SELECT max(number) FROM jobs)
@@ -39,12 +40,16 @@ class Upkeep:
         self._offset_s = 0.0
 
     def resume_clock(self, now: Instant) -> None:
-        """Go on from the journal's time as last saved; time since then counts within the same boot only."""
+        """Go on from the journal's time as last saved; time since then counts within the same boot only.
+
+        A power cut leaves sessions that were used after that: a new one counts as used later than these.
+        """
         meta = dict(self._sql.execute("SELECT key, value FROM meta"))
         clock_s = _figure(meta.get("clock_s"), 0.0)
         if meta.get("boot_id") == now.boot_id:
             clock_s += max(0.0, now.monotonic_s - _figure(meta.get("monotonic_s"), now.monotonic_s))
-        self._offset_s = clock_s - now.monotonic_s
+        used = self._sql.execute("SELECT max(used_s) FROM sessions WHERE used_s < ?", (clock_s + UNSAVED_S,))
+        self._offset_s = max(clock_s, used.fetchone()[0] or 0.0) - now.monotonic_s
 
     def time_s(self, now: Instant) -> float:
         """Return the journal's time at `now`."""
