@@ -265,7 +265,9 @@ def to_tokens(
         if span.special and not after.special:
             # A word is one token with the space before it, also where that is the template's: `USER: Hi`,
             # `[INST] Hi`. What a model wrote behind a prompt that ends with `ASSISTANT:` has none but its own.
-            words = texts[at].rstrip(" ")
+            # An indented text is cut together with the line break before it, as ChatML has one.
+            indented = not said[at + 1] and after.text[:1].isspace()
+            words = texts[at].rstrip() if indented else texts[at].rstrip(" ")
             if not said[at + 1]:
                 texts[at + 1] = texts[at][len(words) :] + after.text
             if not (said[at + 1] and texts[-1].endswith(" ")):

@@ -58,7 +58,7 @@ class Writer:
         if sequence.written == 0:
             sequence.first = now
         if self._vocabulary.ends_answer(token):
-            if sequence.text.thinking and not sequence.closed and sequence.room > len(sequence.closing):
+            if sequence.text.thinking:
                 self.close_thinking(sequence, now)  # it stopped inside its thinking: an answer must come
             else:
                 self.end(sequence, "stop", now)
@@ -80,7 +80,7 @@ class Writer:
             self.end(sequence, "length", now)
         elif constraint is not None:
             self._force(sequence, constraint, now)
-        elif sequence.text.thinking and not sequence.closed and sequence.reasoning_tokens >= sequence.budget:
+        elif sequence.text.thinking and sequence.reasoning_tokens >= sequence.budget:
             self.close_thinking(sequence, now)
 
     def _choose(self, sequence: Sequence, chooser: Chooser, row: int) -> int:

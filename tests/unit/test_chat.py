@@ -401,6 +401,14 @@ def test_space_that_the_model_writes(model: llama.Model, opening: str, answer: s
     assert read[: len(there)] == there
 
 
+@pytest.mark.parametrize("text", ["  two", "\n\tfour", " \n five", "\n", "\u00a0six", "one"])
+def test_white_space_before_a_text(model: llama.Model, text: str) -> None:
+    """An indented line behind ChatML's line break is cut as where the whole is read at once."""
+    spans = ChatTemplate(CHATML).render(talk(text, "yes", text))
+    whole = "".join(span.text for span in spans)
+    assert to_tokens(spans, model) == model.tokenize(whole, special=True)
+
+
 LONG_RUNS = """
 import sys, pathlib
 from edged.engine import llama

@@ -822,11 +822,12 @@ def test_schema_cut_short_by_the_context(asked: dict[str, int]) -> None:
     one.check_idle()
 
 
+@pytest.mark.parametrize("free", [0, 2])
 @pytest.mark.parametrize("budget", [0, 100])
-def test_schema_and_a_thinking_of_the_model_s_own(budget: int) -> None:
+def test_schema_and_a_thinking_of_the_model_s_own(budget: int, free: int) -> None:
     """A model that begins its thinking itself may, where it has a budget: the form is the answer's."""
     one = Rig(ScriptedModel(lambda _: Story(b"no", b"hm", opens=True)), TAGGED)
-    constrained(one, 1, b'{"a":1}', 2, reasoning_budget=budget)
+    constrained(one, 1, b'{"a":1}', free, reasoning_budget=budget)
     one.run()
     assert (one.ended(1).text, one.ended(1).reasoning) == ('{"a":1}', "\nhm" if budget else "")
     one.check_idle()
