@@ -178,7 +178,12 @@ def _complaints(
             way = f" ({leaf.variable})" if path is None else ""
             yield f"{source}: {leaf.key}{way}: missing; accepted: {leaf.accepts}"
             continue
-        yield f"{source}: {leaf.key}: {reason(problem, leaf)}"
+        way = (
+            "; in a variable: separated by commas"
+            if source != file and leaf.accepts.startswith("list")
+            else ""
+        )
+        yield f"{source}: {leaf.key}: {reason(problem, leaf)}{way}"
 
 
 def reason(problem: ErrorDetails, leaf: Leaf) -> str:

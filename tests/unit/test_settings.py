@@ -367,6 +367,14 @@ def test_bad_variable(file: Path, monkeypatch: pytest.MonkeyPatch, name: str, va
     assert "\n" not in line
 
 
+def test_a_list_in_a_variable(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is written as in a file is told how; in a file it is right."""
+    monkeypatch.setenv("EDGED_NODE__POOLS", '["a", "b"]')
+    assert complaint(written(file, LEAST)).splitlines()[0].endswith("; in a variable: separated by commas")
+    monkeypatch.delenv("EDGED_NODE__POOLS")
+    assert "commas" not in complaint(written(file, f'{LEAST}[node]\npools = "a"\n'))
+
+
 def test_frozen(file: Path) -> None:
     """Settings cannot be changed once they are loaded."""
     settings = load(written(file, LEAST))
