@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..adapters import calibration_file
 from ..core.calibration import Calibration
-from ..errors import EngineError, ModelError, NotNowError
+from ..errors import EngineError, ModelError, NotNowError, SettingsError
 from ..measuring import tables
 from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
@@ -47,7 +47,8 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
 ) -> None:
     """Find the threads and pages that suit this board, and its speed.
 
-    Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on.
+    Writes `calibration.json` into `paths.state`; the daemon goes by it from its next start on. Nothing is written
+    of another model than the daemon's.
 
     Exit codes: 0 done, 1 failed, 75 not now (another engine is busy), 78 wrong configuration.
     """
@@ -56,6 +57,8 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
     if svg is not None and not os.access(svg.parent, os.W_OK):
         sys.exit(_failed(f"--svg {svg}: {svg.parent} is no folder that may be written; name another", 1))
     try:
+        other = _other(config, model)
+        dry = dry or other is not None
         site = find(lambda: settings_file.load(config), model)
         if not dry:
             calibration_file.try_folder(site.state)
@@ -75,6 +78,17 @@ def calibrate(  # noqa: PLR0917 - typer gives them by name
         print(msgspec.json.encode(made).decode())
     else:
         _show(Console(highlight=False), made, written)
+        if other is not None:
+            print(f"not written: the daemon's model is {other}; set model.path to this one, then calibrate")
+
+
+def _other(config: Path | None, model: Path | None) -> Path | None:
+    """The model of the settings, where another one is measured: what was measured of that one shall stay."""
+    try:
+        path = None if model is None else settings_file.load(config).model.path
+    except SettingsError:
+        return None  # there is none, or `find` says what is wrong
+    return None if path is None or model is None or path.resolve() == model.resolve() else path
 
 
 def _measured(console: Console, site: Site, notes: list[str], *, quick: bool) -> Calibration:

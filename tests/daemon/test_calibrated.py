@@ -128,6 +128,9 @@ def test_where_nothing_may_be_written(tmp_path: Path, small_model: Path) -> None
     assert told.returncode == 1
     assert "the account of the service or root may write there" in told.stderr
     assert "may write" not in edged("calibrate", "--anyway", "--dry", config=config).stderr
+    config.write_text(f'[model]\npath = "{small_model}"\n[paths]\nstate = "{cut}/state"\n')
+    other = edged("calibrate", "--anyway", "--model", str(cut), config=config)
+    assert "may write" not in other.stderr, "what was measured of the daemon's own model stays"
 
 
 def test_bench(tmp_path: Path, small_model: Path) -> None:
