@@ -108,5 +108,21 @@ def on_refusal(reason: str, username: str | None) -> str:
     )
 
 
+def on_session(connack: object, asked_s: int) -> str:
+    """The broker took us in, but may keep our session for less than was asked (MQTT 5, 3.2.2.3.2); else empty.
+
+    Args:
+        connack: properties of its answer, None where it has none.
+        asked_s: for how long it was to be kept.
+    """
+    kept_s: int = getattr(connack, "SessionExpiryInterval", asked_s)
+    if kept_s >= asked_s:
+        return ""
+    return (
+        f"the broker keeps what is asked while the node is away for {kept_s} s only; raise its limit for the "
+        f"expiry of sessions to {asked_s} s, or lower mqtt.session_expiry_s"
+    )
+
+
 def _find(table: tuple[tuple[str, str], ...], text: str) -> str | None:
     return next((advice for part, advice in table if part in text), None)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
+from structlog.testing import capture_logs
 
 from edged.adapters.mqtt import Link, Mqtt
 from edged.adapters.mqtt.connection import CUTS_OFF
 from edged.adapters.mqtt.opening import TIMEOUT_S
+from edged.adapters.mqtt.probe import Asked, probe
 from edged.adapters.mqtt.tries import (
     CUT_RETRY_MAX_S,
     CUTS,
@@ -27,6 +29,7 @@ from edged.adapters.mqtt.tries import (
     Tries,
     longest_wait_s,
 )
+from edged.core.checks import node as node_checks
 from edged.core.link import (
     STEADY_S,
     Connected,
@@ -240,6 +243,31 @@ def test_the_reason_of_an_end(end: bytes | None, told: str) -> None:
             told_of += [event.reason] if isinstance(event, Disconnected) else []
         assert mqtt.stop(10)
     assert told_of == [told]
+
+
+def test_a_broker_that_keeps_the_session_for_less() -> None:
+    """As cloud brokers do, in its CONNACK: what was asked of a node that was away for longer was gone, unsaid."""
+    hour = bytes([0x20, 8, 0, 0, 5, 0x11]) + (3600).to_bytes(4)
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    ends: list[None] = [None]
+
+    def answer(kind: int, body: bytes) -> bytes | None:
+        if kind == SUBSCRIBE:
+            return ends.pop() if ends else suback(body, GRANTED)
+        return b""
+
+    with fake(hour, answer) as port, capture_logs() as lines:
+        mqtt = Mqtt(Link("127.0.0.1", port, "n", 60, 7200, 9, 9999, "will", b"", ("ask/+",)), events.put)
+        mqtt.start()
+        while not isinstance(events.get(timeout=60), Subscribed):
+            pass
+        assert mqtt.stop(10)
+    [told] = [str(line["reason"]) for line in lines if line["event"] == "session_shortened"]
+    assert "for 3600 s only; raise its limit" in told
+    for wanted_s, state in ((3600, "ok"), (3601, "warning")):
+        with fake(hour, answer) as port:
+            found = node_checks.broker("b", probe(Asked("127.0.0.1", port, "n", wanted_s), log_in=True), "b")
+        assert found.state == state, found
 
 
 def test_the_end_of_one_that_is_being_opened() -> None:

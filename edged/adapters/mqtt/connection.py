@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
+import structlog
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -42,6 +43,8 @@ from .subscriptions import Subscriptions
 from .translation import LastWord
 from .tries import Tries
 from .wake import Wake
+
+log = structlog.get_logger()
 
 CONNACK_TIMEOUT_S = 10.0
 TICK_S = 0.5
@@ -83,6 +86,7 @@ class Mqtt:
         self._tries = Tries(link, emit)
         self._receiving = Receiving(emit, behind)
         self._log = LastWord()
+        self._told_short = ""
         self._subscriptions = Subscriptions(link.subscriptions, emit)
         self._stopping = threading.Event()
         self._stop_by = float("inf")
@@ -301,6 +305,10 @@ class Mqtt:
         self.connected = True
         self._subscriptions.connected(client, properties)
         self._emit(Connected(flags.session_present, quiet=self._tries.doubtful))
+        short = link_advice.on_session(properties, self._link.session_expiry_s)
+        if short and short != self._told_short:
+            log.warning("session_shortened", reason=short)
+        self._told_short = short
 
     def _on_disconnect(
         self,

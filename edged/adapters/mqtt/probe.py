@@ -84,7 +84,7 @@ def _reach(asked: Asked, context: ssl.SSLContext | None, timeout_s: float) -> Ce
 def _log_in(
     asked: Asked, context: ssl.SSLContext | None, server: Certificate | None, timeout_s: float
 ) -> BrokerAnswer:
-    heard: queue.SimpleQueue[tuple[str, str, bool]] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[tuple[str, str, bool, str]] = queue.SimpleQueue()
     last, certified = LastWord(), asked.tls is not None and asked.tls.cert is not None
     client = mqtt5.Client(
         CallbackAPIVersion.VERSION2,
@@ -95,13 +95,18 @@ def _log_in(
     )
     client.enable_logger(last.logger)
     client.on_connect = lambda _c, _u, flags, code, properties: heard.put(
-        (*_refusal(code, properties), bool(flags.session_present))
+        (
+            *_refusal(code, properties),
+            bool(flags.session_present),
+            link_advice.on_session(properties, asked.session_expiry_s),
+        )
     )
     client.on_disconnect = lambda _c, _u, flags, code, _p: heard.put(
         (
             link_advice.on_closing(last.take(flags, code), tls=context is not None, certificate=certified),
             "network" if context is None else "tls",
             False,
+            "",
         )
     )
     if asked.username is not None:
@@ -117,7 +122,7 @@ def _log_in(
     client.loop_start()
     known = True  # until we hear otherwise, a session may be the node's
     try:
-        reason, kind, known = heard.get(timeout=timeout_s)
+        reason, kind, known, short = heard.get(timeout=timeout_s)
     except queue.Empty:
         return BrokerAnswer(reached=True, reason=link_advice.UNANSWERED, kind="network", server=server)
     finally:
@@ -125,7 +130,7 @@ def _log_in(
     if reason:
         return BrokerAnswer(reached=True, reason=reason, kind=kind, server=server)
     trip_ms = 1000 * (time.monotonic() - begun)
-    return BrokerAnswer(reached=True, logged_in=True, round_trip_ms=trip_ms, server=server)
+    return BrokerAnswer(reached=True, logged_in=True, round_trip_ms=trip_ms, server=server, short=short)
 
 
 def _refusal(code: ReasonCode, properties: Properties | None) -> tuple[str, str]:

@@ -42,6 +42,7 @@ class BrokerAnswer:
         kind: `network`, `tls`, `credentials`, or "" where all is well.
         round_trip_ms: of the connection.
         server: its certificate.
+        short: what it keeps of a session, where that is less than was asked.
     """
 
     reached: bool
@@ -50,6 +51,7 @@ class BrokerAnswer:
     kind: str = ""
     round_trip_ms: float | None = None
     server: Certificate | None = None
+    short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,9 @@ def broker(
             words = f"{address}: takes our credentials{took}, but the running daemon is not connected"
             mend = "sudo systemctl restart edged (passwords and certificates are read at its start)"
             return failure("broker", words, mend)
+        if answer.short:
+            words, _, mend = answer.short.partition("; ")
+            return warning("broker", f"{address}: {words}", mend)
         if answer.logged_in:
             return ok("broker", f"{address}: takes our credentials, answers{took}")
         return ok("broker", f"{address}: can be reached{took}; the running daemon uses the credentials")
