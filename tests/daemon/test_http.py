@@ -193,7 +193,10 @@ def test_sizes(served: Served) -> None:
     for body in (b"", b"[]", b"{", b"[" * 20_000, b"\xff{}"):
         reply = served.http.post("/v1/chat/completions", content=body)
         assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request"), body[:9]
-    assert served.http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+    for path in ("/v1/responses", "/chat/completions"):
+        missing = served.http.post(path, json={}).json()["error"]
+        assert missing["code"] == "not_found"
+        assert "; ask /v1/chat/completions; the base URL" in missing["message"]
 
 
 def test_a_reload_changes_how_much_is_read(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
@@ -219,6 +222,7 @@ def test_what_a_request_may_look_like(served: Served) -> None:
     assert "send it without Content-Encoding" in packed.json()["error"]["message"]
     strange = served.http.get("/v1/chat/completions")
     assert (strange.status_code, strange.headers["allow"]) == (405, "POST")
+    assert strange.json()["error"]["message"].endswith("here; use POST")
     wishes = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAoAAA"}
     assert served.http.get("/v1/models", headers=wishes).status_code == 200
     assert served.chat("tokens=1").choices[0].message.content, "nothing that was logged came behind this"

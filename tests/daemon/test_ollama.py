@@ -93,7 +93,11 @@ def test_what_it_tells_of_itself(served: Served) -> None:
         (lambda: served.client.generate("edged", "x", options={"top_k": 3}), 400, "options.top_k"),
         (lambda: served.client.generate("edged", "x", images=["aGk="]), 400, "images"),
         (lambda: served.client.generate("edged", "word " * 3000), 400, "tokens"),
-        (lambda: served.client.pull("llama3"), 404, "there is no POST /api/pull"),
+        (
+            lambda: served.client.pull("llama3"),
+            404,
+            "there is no POST /api/pull here; ask /api/chat, with a model that /api/tags lists",
+        ),
     ):
         with pytest.raises(ollama.ResponseError, match=words) as refused:
             call()

@@ -34,6 +34,9 @@ BODY_FACTOR, BODY_SLACK_BYTES = 4, 16 * 1024
 """A body may escape what the question holds in fewer bytes; the question itself is measured by the node."""
 KEY_CHARACTERS_MAX = 256
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+INSTEAD = "ask /v1/chat/completions; the base URL of OpenAI's clients ends in /v1"
+"""Who finds nothing has left out /v1, or asks OpenAI's newer /v1/responses, as some clients do unless told."""
+INSTEAD_OLLAMA = "ask /api/chat, with a model that /api/tags lists"
 ALIAS = "edged"
 """Names the node's own model whatever it is, for settings that outlive a change of model."""
 
@@ -293,7 +296,10 @@ async def _unknown(request: Request, raised: Exception) -> Response:
     if isinstance(raised, HTTPException):
         status, headers = raised.status_code, raised.headers  # of a 405: Allow (RFC 9110, 15.5.6)
     path = request.url.path
-    error = HttpError(status, "not_found", f"there is no {request.method} {path[:80]} here")
+    instead = INSTEAD_OLLAMA if path.startswith("/api/") else INSTEAD
+    if headers and "Allow" in headers:
+        instead = f"use {headers['Allow']}"
+    error = HttpError(status, "not_found", f"there is no {request.method} {path[:80]} here; {instead}")
     return JSONResponse(_error_body(path, error), status, headers=headers)
 
 
