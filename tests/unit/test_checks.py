@@ -9,6 +9,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from boards import (
     broken,
@@ -30,7 +31,7 @@ from rich.console import Console
 
 from edged.adapters import machine
 from edged.adapters.vitals import Caps, VitalsReader
-from edged.core import certificate
+from edged.core import calibration, certificate
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
 from edged.core.checks import model as model_checks
@@ -329,6 +330,29 @@ def test_calibrations() -> None:
     for made, reason in ((None, None), (None, "it was made with another model")):
         verdict = model_checks.calibration(made, reason, "edged calibrate")
         assert (verdict.state, verdict.mend) == ("warning", "edged calibrate")
+        assert reason is None or verdict.words == reason
+    made = calibration.Calibration(
+        format=1,
+        edged="1.0",
+        made_unix_s=0,
+        key=calibration.Key(1, 0, None, None, (0, 1, 2, 3), "0.3.36"),
+        decode_threads=2,
+        prefill_threads=4,
+        decode_tokens_per_s=12.44,
+        prefill_tokens_per_s=83.4,
+        read_bytes_per_s=None,
+        bytes_per_token=1,
+        kv_bytes_per_token=0,
+        others_share=None,
+        notes=(),
+        trials=(),
+    )
+    figures = "decode 12.4 tokens/s with 2, prefill 83 with 4 threads"
+    doubtful = msgspec.structs.replace(made, notes=("others computed", "and more"))
+    assert lines(*(model_checks.calibration(one, None, "again") for one in (made, doubtful))) == [
+        f"calibration ok: {figures}",
+        f"calibration warning: {figures}; others computed -> again",
+    ]
 
 
 # around the node --------------------------------------------------------------------------------------------
@@ -380,9 +404,15 @@ def test_without_tls() -> None:
 def test_what_is_told_once() -> None:
     """Of a file that is not there the settings say less than who wants it; each other warning stays."""
     path, key = "model.path: '/m.gguf': no such file", "http.tls.key: '/k': no such file"
-    told = [*node_checks.settings("e.toml", (), [path, key, "no file"]), failure("model", "/m.gguf: no")]
-    assert [one.words for one in node_checks.once(told)] == [key, "no file", "/m.gguf: no"]
-    assert node_checks.once(told[:-1]) == told[:-1]
+    same = "mqtt.tls.ca: /ca.pem: no PEM; accepted: PEM files"
+    told = node_checks.settings("e.toml", (), [path, key, same, "no file"])
+    assert node_checks.once(told) == told
+    told += [failure("model", "/m.gguf: no"), failure("broker", "b:8883: mqtt.tls.ca: /ca.pem: no PEM")]
+    assert [one.words for one in node_checks.once(told)] == [
+        key,
+        "no file",
+        *(one.words for one in told[-2:]),
+    ]
 
 
 def test_what_a_daemon_says_of_its_engine() -> None:
@@ -572,6 +602,36 @@ def test_the_screen_fits(width: int) -> None:
         assert re.sub(r"\s+", "", verdict.words) in packed
         assert verdict.mend is None or re.sub(r"\s+", "", verdict.mend) in packed
     assert "1 failure, 1 warning, 1 ok" in shown
+
+
+def test_the_screen_as_it_is_read() -> None:
+    """A sign and a name before each matter, the name once; what mends it below, where something is to be mended."""
+    told = [
+        ok("board", "a board"),
+        warning("clocks", "slow", "mend one"),
+        Verdict("clocks", "ok", "fast", "nothing to do"),
+        warning("hash", "none"),
+        failure("disk", "full", "mend two"),
+        failure("disk", "in memory"),
+        unknown("service", "none here"),
+    ]
+    console = Console(file=io.StringIO(), width=30, highlight=False)
+    console.print(screen.table(told, ascii_only=True))
+    console.print(screen.summary(told))
+    assert isinstance(console.file, io.StringIO)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
+        "+ board   a board",
+        "! clocks  slow",
+        "          -> mend one",
+        "+         fast",
+        "! hash    none",
+        "x disk    full",
+        "          -> mend two",
+        "x         in memory",
+        ". service none here",
+        "2 failures, 2 warnings, 2 ok",
+    ]
+    assert screen.summary(told[:1]).plain == "1 ok"
 
 
 def test_json() -> None:

@@ -93,12 +93,15 @@ def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str
 
 
 def once(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """All but warnings on settings for a file of which a failure tells more."""
+    """All but warnings on settings of which a failure tells in the same words, or more of the same file."""
     failures = [one.words for one in verdicts if one.state == "failure" and one.name != "settings"]
 
     def told(one: Verdict) -> bool:
-        file = _FILE.search(one.words) if (one.name, one.state) == ("settings", "warning") else None
-        return file is not None and any(file[1] in words for words in failures)
+        if (one.name, one.state) != ("settings", "warning"):
+            return False
+        file = _FILE.search(one.words)
+        what = one.words.partition("; ")[0] if file is None else file[1]
+        return any(what in words for words in failures)
 
     return [one for one in verdicts if not told(one)]
 
