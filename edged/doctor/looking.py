@@ -87,8 +87,8 @@ def look(
         yield from _network(settings, may_log_in=missed or (not running and not unsure), missed=missed)
         if not running and not unsure and settings.http.enabled:
             yield from _port(settings)
-        start = "sudo systemctl start edged" if not given else f"edged run{given}"
-        yield node_checks.daemon(pid, unsure, said, start)
+        ours = not given and unit is not None and unit.properties.get("LoadState") not in {None, "not-found"}
+        yield node_checks.daemon(pid, unsure, said, None if ours else f"edged run{given}")
         engine = node_checks.engine(said or {})
         if engine is not None and all(one.state != "failure" for one in model):  # else that is why
             yield engine

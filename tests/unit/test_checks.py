@@ -331,7 +331,7 @@ def test_calibrations() -> None:
         verdict = model_checks.calibration(made, reason, "edged calibrate")
         assert (verdict.state, verdict.mend) == ("warning", "edged calibrate")
         assert reason is None or verdict.words == reason
-    made = calibration.Calibration(
+    fits = calibration.Calibration(
         format=1,
         edged="1.0",
         made_unix_s=0,
@@ -348,8 +348,8 @@ def test_calibrations() -> None:
         trials=(),
     )
     figures = "decode 12.4 tokens/s with 2, prefill 83 with 4 threads"
-    doubtful = msgspec.structs.replace(made, notes=("others computed", "and more"))
-    assert lines(*(model_checks.calibration(one, None, "again") for one in (made, doubtful))) == [
+    doubtful = msgspec.structs.replace(fits, notes=("others computed", "and more"))
+    assert lines(*(model_checks.calibration(one, None, "again") for one in (fits, doubtful))) == [
         f"calibration ok: {figures}",
         f"calibration warning: {figures}; others computed -> again",
     ]
@@ -768,6 +768,7 @@ def test_what_is_said_of_settings_and_broker() -> None:
         node_checks.daemon(None, unsure=True, told={"draining": False}, start="run"),
         node_checks.daemon(None, unsure=True, told={}, start="run"),
         node_checks.daemon(None, unsure=False, told=None, start="run"),
+        node_checks.daemon(None, unsure=False, told={}, start=None),
         node_checks.port(8080, "h:8080: Address already in use"),
     ) == [
         "settings unknown: no settings file: only what needs none is looked at (edged doctor --config FILE)",
@@ -801,6 +802,7 @@ def test_what_is_said_of_settings_and_broker() -> None:
         "daemon ok: running",
         "daemon unknown: cannot be told by this account (sudo edged doctor)",
         "daemon warning: not running -> run",
+        "daemon warning: not running",
         (
             "http warning: another program has the port: h:8080: Address already in use"
             " -> sudo ss -ltnp 'sport = :8080' names it; end it, or set http.port to another one"
@@ -818,6 +820,7 @@ def test_what_is_said_of_time_disk_and_service() -> None:
     def free(size_bytes: int | None, *, writable: bool = True) -> Folder:
         return Folder("/s", exists=True, writable=writable, free_bytes=size_bytes)
 
+    again = {**RUNNING, "ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "12"}
     troubled = {**RUNNING, "NRestarts": "7", "NeedDaemonReload": "yes", "DropInPaths": "/d/a.conf"}
     assert lines(
         node_checks.certificate(dated(0, 30), now),
@@ -840,6 +843,10 @@ def test_what_is_said_of_time_disk_and_service() -> None:
         *node_checks.service(Unit(RUNNING, 2.0)),
         *node_checks.service(Unit(troubled, 2.1)),
         *node_checks.service(Unit({**RUNNING, "ActiveState": "failed", "SubState": "failed"})),
+        *node_checks.service(Unit(again)),
+        *node_checks.service(Unit({**RUNNING, "UnitFileState": "linked"}))[1:],
+        *node_checks.service(Unit({"LoadState": "masked"})),
+        *node_checks.service(Unit({"LoadState": "error"})),
     ) == [
         "certificate ok: ca.pem: 30 days left",
         "certificate warning: ca.pem: 30 days left -> renew it",
@@ -871,6 +878,13 @@ def test_what_is_said_of_time_disk_and_service() -> None:
         "unit ok: changed by /d/a.conf",
         "hardening warning: exposure 2.1 of 10 -> install systemd/edged.service as shipped",
         "service failure: failed (failed) -> journalctl -u edged -e; sudo systemctl start edged",
+        (
+            "service warning: activating (auto-restart), restarted 12 times"
+            " -> journalctl -u edged -e; sudo systemctl start edged"
+        ),
+        "unit warning: not enabled: it does not start when the board does -> sudo systemctl enable edged",
+        "service warning: masked: systemd does not start it -> sudo systemctl unmask edged",
+        "service failure: systemd cannot use its unit (error) -> systemd-analyze verify edged.service",
     ]
 
 

@@ -153,7 +153,7 @@ def daemon(
     pid: int | None,
     unsure: bool,  # noqa: FBT001 - a reading
     told: Mapping[str, object] | None,
-    start: str,
+    start: str | None,
 ) -> Verdict:
     """Whether a daemon has these settings' journal open, and takes questions.
 
@@ -161,7 +161,7 @@ def daemon(
         pid: whose it is; None where nobody's is seen.
         unsure: there are processes that may not be looked into.
         told: what it says of itself (`edged status`); None where it says nothing in time.
-        start: the command that starts one.
+        start: the command that starts one; None where that is told of the service.
     """
     if pid is not None or told:
         words = "running" if pid is None else f"running (process {pid})"
@@ -267,12 +267,13 @@ def service(unit: Unit | None, *, gpu: bool = False) -> list[Verdict]:
 def _active(told: Mapping[str, str]) -> Verdict:
     name, active = "service", told.get("ActiveState", "")
     words = f"{active} ({told.get('SubState', '')})"
+    restarted = (restarts := told.get("NRestarts", "0")) not in {"0", ""}
+    if restarted:
+        words += f", restarted {restarts} times"
     if active != "active":
         state = failure if active == "failed" else warning
         return state(name, words, "journalctl -u edged -e; sudo systemctl start edged")
-    if (restarts := told.get("NRestarts", "0")) not in {"0", ""}:
-        return warning(name, f"{words}, restarted {restarts} times", "journalctl -u edged -p warning -e")
-    return ok(name, words)
+    return warning(name, words, "journalctl -u edged -p warning -e") if restarted else ok(name, words)
 
 
 def _unit(unit: Unit, *, gpu: bool) -> list[Verdict]:
