@@ -32,6 +32,9 @@ HEAD_BYTES_MAX = 64
 PUBLISH_HEAD_BYTES = 10
 """Most that a PUBLISH of QoS 1 has beside topic, properties and payload (MQTT 5, 3.3)."""
 
+WAITS = frozenset({MessageState.MQTT_MS_PUBLISH, MessageState.MQTT_MS_QUEUED})
+"""Of a message that is to be sent, first or again: for a connection, or until the broker takes more."""
+
 
 class Client(paho.Client):
     """A client that takes any PUBACK, and can be told what its broker takes."""
@@ -66,6 +69,15 @@ class Client(paho.Client):
         """Without a connection: do not send this message on the next one."""
         with self._out_message_mutex:
             del self._out_messages[mid]
+
+    def take_back(self, mid: int) -> bool:
+        """Do not send a message that waits to be sent; False where it may be at the broker, or waits no more."""
+        with self._out_message_mutex:
+            message = self._out_messages.get(mid)
+            waits = message is not None and not message.dup and message.state in WAITS
+            if waits:
+                del self._out_messages[mid]
+            return waits
 
     def loop_stop(self) -> MQTTErrorCode:
         """End the network thread; paho looks for it twice, and it may have ended by itself in between.

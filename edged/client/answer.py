@@ -115,7 +115,7 @@ class Answer:
         asker: Asker,
         job_id: str,
         node: str | None,
-        publish: Callable[[], None],
+        publish: Callable[[], int | None],
         timeout_s: float | None,
         *,
         kept: bool = False,
@@ -130,6 +130,7 @@ class Answer:
         self._publish = publish
         self._times_asked = 0
         self._under_way = False
+        self._name: int | None = None
         self._ask_again = False
         self._asker = asker
         self._asked_s = time.monotonic()
@@ -142,7 +143,12 @@ class Answer:
         self._times_asked += 1
         if not self._under_way:
             self._under_way = True
-            self._publish()
+            self._name = self._publish()
+
+    @property
+    def unacknowledged(self) -> int | None:
+        """What the line calls the question while the broker has not acknowledged it; None else."""
+        return self._name if self._under_way else None
 
     def acknowledged(self, reason: int, words: str) -> None:
         """The broker has the question, or says why not. From any thread."""

@@ -188,13 +188,14 @@ class Client(Watcher):
             fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": wanted}}
         payload = _payload(job_id, question, fields)
 
-        def publish() -> None:
+        def publish() -> int | None:
             # Asked again, a pool would deal the question to a second board, and the answer come from both.
             at = topic if answer.node is None else self._ask_topic("node", answer.node)
-            self._publish(answer, at, payload, expiry_s)
+            return self._publish(answer, at, payload, expiry_s)
 
         answer = Answer(self, job_id, node, publish, timeout_s, kept=kept)
-        self._waiting.add(answer)
+        for late in self._waiting.add(answer):
+            self._unsent(late)
         answer.ask()
         return answer
 
@@ -215,7 +216,7 @@ class Client(Watcher):
             False if none was expected.
         """
         waited, alone = self._waiting.give_up(answer)
-        if waited and alone:
+        if waited and alone and not self._unsent(answer):
             self.cancel(answer)
         return waited
 
@@ -268,13 +269,19 @@ class Client(Watcher):
 
     # both threads ---------------------------------------------------------------------------------------
 
-    def _publish(self, answer: Answer, topic: str, payload: bytes, expiry_s: float | None) -> None:
+    def _publish(self, answer: Answer, topic: str, payload: bytes, expiry_s: float | None) -> int | None:
         try:
             self._check(f"{self._own}+")
             # The id stands beside the payload too: a node names it so in its refusal of what it does not read.
-            self._line.publish(topic, payload, answer.acknowledged, answer.id.encode(), expiry_s)
+            return self._line.publish(topic, payload, answer.acknowledged, answer.id.encode(), expiry_s)
         except ClientError as error:
             answer.put(error)
+            return None
+
+    def _unsent(self, answer: Answer) -> bool:
+        """Do not send a question that nobody waits for any more; False where the broker may have it."""
+        mid = answer.unacknowledged
+        return mid is not None and self._line.take_back(mid)
 
     def _control(self, node: str, order: Control) -> None:
         try:
@@ -291,6 +298,11 @@ class Client(Watcher):
         return Topics(self._prefix, node).control(self.name)
 
     # network thread -------------------------------------------------------------------------------------
+
+    def _reached(self) -> None:
+        for answer in self._waiting.all():
+            if answer.over():
+                self._unsent(answer)
 
     def _connected(self) -> None:
         for answer in self._waiting.all():

@@ -58,6 +58,7 @@ class Line:
         topics: to subscribe to on every connection.
         marks: topics that only sessions of programs of our name have, this one or others.
         on_message: told topic, payload and whether it was retained. Network thread.
+        on_reached: told of every connection before what waits for one is sent. Network thread.
         on_connected: told of every connection, all but the first once subscriptions are answered. Network thread.
         on_subscribed: told a topic and why the broker refuses it, None where it does not. Any thread.
 
@@ -74,6 +75,7 @@ class Line:
         topics: tuple[str, ...],
         marks: tuple[str, ...],
         on_message: Callable[[str, bytes, bool], None],
+        on_reached: Callable[[], None],
         on_connected: Callable[[], None],
         on_subscribed: Callable[[str, str | None], None],
         username: str | None,
@@ -83,6 +85,7 @@ class Line:
         self._host, self._port = host, port
         self._topics, self._marks = topics, marks
         self._on_message = on_message
+        self._on_reached = on_reached
         self._on_connected = on_connected
         self._on_subscribed = on_subscribed
         self._pubacks: Words[tuple[int, str]] = Words()
@@ -240,8 +243,8 @@ class Line:
         acknowledged: Acknowledged,
         correlation: bytes = b"",
         expiry_s: float | None = None,
-    ) -> None:
-        """Send JSON with QoS 1; while the connection is lost it waits for the next one.
+    ) -> int:
+        """Send JSON with QoS 1; while the connection is lost it waits for the next one. Returns its name.
 
         With `expiry_s` the broker passes it on no later than so many seconds after it came there, rounded up.
 
@@ -270,6 +273,14 @@ class Line:
         if sent.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
             raise ClientError(f"it cannot be sent: {paho.error_string(sent.rc)}")
         self._pubacks.wait_for(sent.mid, lambda word: acknowledged(*word))
+        return sent.mid
+
+    def take_back(self, mid: int) -> bool:
+        """Do not send a message that was not acknowledged and still waits; False where the broker may have it."""
+        taken = self._paho.take_back(mid)
+        if taken:
+            self._pubacks.drop(mid)
+        return taken
 
     def _subscribe(self, topics: tuple[str, ...], then: Callable[[], None] = lambda: None) -> None:
         def answered(reasons: list[ReasonCode]) -> None:
@@ -299,6 +310,7 @@ class Line:
         self._connected_s = time.monotonic()
         self._attempt.no_qos_1 = getattr(properties, "MaximumQoS", 1) == 0
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", mqtt5.PACKET_BYTES_MAX)
+        self._on_reached()
         most = 1 if self._cuts.wary else mqtt5.MOST
         most = min(most, getattr(properties, "ReceiveMaximum", most))
         for mid in self._paho.fit(most, self._packet_bytes_max):

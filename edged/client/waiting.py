@@ -26,13 +26,13 @@ class Waiting:
         self._left: dict[str, None] = {}
         self._look_at = LOOK_MIN
 
-    def add(self, answer: Answer) -> None:
-        """Wait for it; no more for those whose time is over, which nobody reads, or that go elsewhere."""
+    def add(self, answer: Answer) -> list[Answer]:
+        """Wait for it; no more for those that are returned: their time is over, nobody reads them."""
         with self._lock:
-            if len(self._answers) >= self._look_at:
-                self._pass_over()
+            late = self._late() if len(self._answers) >= self._look_at else []
             self._answers[answer.id] = (*self._answers.get(answer.id, ()), answer)
             self._left.pop(answer.id, None)
+        return late
 
     def of(self, job_id: str) -> tuple[Answer, ...]:
         """Those that wait for this question."""
@@ -67,10 +67,12 @@ class Waiting:
         with self._lock:
             return self._left.pop(job_id, False) is None
 
-    def _pass_over(self) -> None:
-        for late in [one for answers in self._answers.values() for one in answers if one.over(LATE_S)]:
-            self._taken_out(late)
+    def _late(self) -> list[Answer]:
+        late = [one for answers in self._answers.values() for one in answers if one.over(LATE_S)]
+        for one in late:
+            self._taken_out(one)
         self._look_at = max(LOOK_MIN, 2 * len(self._answers))
+        return late
 
     def _taken_out(self, answer: Answer) -> bool:
         before = self._answers.pop(answer.id, ())

@@ -84,6 +84,7 @@ class Watcher:
             topics=topics,
             marks=marks,
             on_message=self._arrived,
+            on_reached=self._reached,
             on_connected=self._connected,
             on_subscribed=self._subscribed,
             username=username,
@@ -308,6 +309,9 @@ class Watcher:
             raise ClientError(f"the broker refuses to hand on {topic}: {refused}; see its ACL")
 
     # network thread -------------------------------------------------------------------------------------
+
+    def _reached(self) -> None:
+        """A connection was made, and what waits for one is sent next: nothing is to be done here."""
 
     def _connected(self) -> None:
         """A connection was made, the first or a later one: nothing is to be done here."""

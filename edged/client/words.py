@@ -40,6 +40,12 @@ class Words(Generic[Word]):
         if told is not None:
             told(word)
 
+    def drop(self, mid: int) -> None:
+        """Nobody waits for the word on this packet any more."""
+        with self._changed:
+            self._waiting.pop(mid, None)
+            self._changed.notify_all()
+
     def settle(self, timeout_s: float) -> None:
         """Wait until nobody waits for a word any more, but no longer than this."""
         with self._changed:

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from broker import Mosquitto
 from certificates import Authority
-from device import hear, leave
+from device import Listener, hear, leave
 from fake_broker import CONNACK, DISCONNECT, GRANTED, PUBLISH, SUBSCRIBE, fake, puback, suback
 from faults.proxy import Proxy
 
 from edged import mqtt5
-from edged.client import Client, ClientError, Failed, UnreachableError
+from edged.client import AnswerTimeoutError, Client, ClientError, Failed, UnreachableError
 from edged.client.cuts import CUTS_OFF, GIVE_UP_CUTS, WARY_CUTS
 from edged.client.gaps import MISSED, MISSING, Gaps
 from edged.client.line import LAST_WORDS_S
@@ -403,6 +403,31 @@ def test_a_question_whose_time_is_over_is_asked_no_more(shared_broker: Mosquitto
     finally:
         proxy.close()
         leave(silent)
+
+
+def test_what_nobody_waits_for_is_not_sent_when_the_broker_is_back(tmp_path: Path) -> None:
+    """Each question of the hours without it went to the board then, one after the other, each with its cancel."""
+    broker = Mosquitto(tmp_path).start()
+    topics = ("edged/v1/node/silent/#",)
+    node = Listener(broker.host, broker.port, topics, name="silent", persistent=True).start()
+    try:
+        with Client(port=broker.port, node="silent") as client:
+            broker.stop()
+            while client.connected():
+                time.sleep(0.02)
+            with pytest.raises(AnswerTimeoutError, match="the broker is away"):
+                client.ask("Is 31 C warm?", timeout_s=0.1).text()
+            left = client.ask("And 32 C?", timeout_s=0.1)
+            client.ask("And 33 C?").close()
+            client.ask("And 34 C?")
+            while not left.over():
+                time.sleep(0.02)
+            broker.start()
+            node.wait(lambda: any(b"34" in heard.payload for heard in node.heard))
+            assert [heard.json.get("prompt") for heard in node.heard] == ["And 34 C?"]
+    finally:
+        node.stop()
+        broker.kill()
 
 
 def test_one_thread_closes_and_another_connects(shared_broker: Mosquitto) -> None:
