@@ -137,7 +137,9 @@ def failing(command: str) -> Iterator[None]:
         )
         sys.exit(EX_INTERRUPTED)
     except ModelError as error:
-        print(f"edged model {command}: {printable(str(error))}", file=sys.stderr)
+        bare = isinstance(error.__cause__, PermissionError) and "; " not in str(error)
+        mend = "; use sudo, or another --folder" if bare else ""
+        print(f"edged model {command}: {printable(str(error))}{mend}", file=sys.stderr)
         sys.exit(1)
 
 

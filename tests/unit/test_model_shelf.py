@@ -31,6 +31,7 @@ from edged.models.shelf import CURRENT, Shelf
 ROOT = Path(__file__).parents[2]
 HIDE, SHOW = b"\x1b[?25l", b"\x1b[?25h"
 """The cursor, as xterm has it."""
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -310,6 +311,20 @@ def test_models_are_listed_used_verified_and_removed(small_model: Path, tmp_path
     assert "has changed" in edged("use", "b.gguf", folder=folder).stderr
     assert edged("remove", "b.gguf", folder=folder).returncode == 0
     assert "there are: a.gguf" in edged("verify", "b.gguf", folder=folder).stderr
+
+
+def test_a_folder_that_is_closed_to_us(tmp_path: Path) -> None:
+    """As the service's is to all but root, and it is where models go to: who may write there is told."""
+    (tmp_path / "private").mkdir(mode=0)
+    wrapper = WITHOUT_PRIVILEGE if os.geteuid() == 0 else ()
+    folder = str(tmp_path / "private" / "models")
+    for words in (("list",), ("add", "a.gguf")):
+        command = [*wrapper, sys.executable, "-m", "edged", "model", *words, "--folder", folder]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ended.returncode, "Permission denied; use sudo, or" in ended.stderr) == (1, True), (
+            ended.stderr
+        )
+    (tmp_path / "private").chmod(0o700)
 
 
 class Busy(Shelf):
