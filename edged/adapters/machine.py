@@ -88,8 +88,12 @@ def _mounted(path: Path, mounts: str) -> tuple[str, str]:
     return kind, options
 
 
-def certificates(path: Path) -> list[Certificate]:
-    """The certificates in a PEM file; of a bundle of many the one that ends first."""
+def certificates(path: Path, *, authorities: bool = False) -> list[Certificate]:
+    """What counts of the certificates in a PEM file.
+
+    Of a chain, which holds no longer than its weakest, that is the one that ends first; of authorities the one that
+    ends last: some of those in a system's bundle have always ended, and so has the old one after a change.
+    """
     try:
         text = small_file.read(path, small_file.PEM_BYTES_MAX).decode("ascii", "replace")
     except OSError as error:
@@ -103,7 +107,7 @@ def certificates(path: Path) -> list[Certificate]:
         found.append(Certificate(str(path), begins_s, ends_s))
     if not found:
         return [Certificate(str(path), reason="no certificate in it (PEM)")]
-    return [min(found, key=lambda one: one.ends_s)]
+    return [(max if authorities else min)(found, key=lambda one: one.ends_s)]
 
 
 def journal_holder(state: Path) -> tuple[int | None, bool]:

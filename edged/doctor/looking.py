@@ -274,8 +274,8 @@ def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[
     if mqtt.tls is None:
         yield node_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
     else:
-        files = [path for path in (mqtt.tls.ca, mqtt.tls.cert) if path is not None]
-        found = [one for path in files for one in machine.certificates(path)]
+        found = machine.certificates(mqtt.tls.ca, authorities=True)
+        found += [] if mqtt.tls.cert is None else machine.certificates(mqtt.tls.cert)
         found = [one for one in found if not one.reason or one.name not in answer.reason]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
             yield node_checks.certificate(one, time.time())

@@ -545,10 +545,18 @@ def test_a_unit_that_keeps_gpus_away() -> None:
 
 def test_dates_of_a_real_certificate(tmp_path: Path) -> None:
     """The dates in our own certificate's file are the ones openssl wrote; other files are told as what they are."""
-    files = Authority(tmp_path).server()
+    authority = Authority(tmp_path)
+    files = authority.server()
     [one] = machine.certificates(files.cert)
     assert not one.reason
     assert one.begins_s < one.ends_s
+    [signs] = machine.certificates(authority.pem)
+    assert signs.ends_s > one.ends_s
+    both = tmp_path / "both.pem"
+    for parts in ((files.cert, authority.pem), (authority.pem, files.cert)):
+        both.write_text("".join(part.read_text() for part in parts))
+        assert machine.certificates(both)[0].ends_s == one.ends_s, "a chain is as long as its weakest part"
+        assert machine.certificates(both, authorities=True)[0].ends_s == signs.ends_s
     for content in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"):
         (tmp_path / "bad.pem").write_text(content)
         assert machine.certificates(tmp_path / "bad.pem")[0].reason
