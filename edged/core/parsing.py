@@ -109,6 +109,7 @@ class Envelope:
 
 
 _KEYS = frozenset(f.name for f in msgspec.structs.fields(_Payload))
+_WHOLE = ("max_tokens", "deadline_ms", "seed", "budget")
 _STOP_CHARS_MAX = 64
 _SEED_MAX = 0xFFFF_FFFE  # 0xFFFFFFFF is llama.cpp's LLAMA_DEFAULT_SEED, "choose one at random"
 _WORDS = {
@@ -226,10 +227,18 @@ def _read_json(text: str, envelope: Envelope, topics: Topics, address: Address) 
     if unknown:
         keys = ", ".join(_quote(key) for key in unknown[:4])
         raise Refusal("bad_request", f"unknown field {keys}; known are {', '.join(sorted(_KEYS))}")
+    for holder in (loose, loose.get("reasoning")):
+        if isinstance(holder, dict):
+            holder.update({name: _whole(holder[name]) for name in _WHOLE if name in holder})
     try:
         return msgspec.convert(loose, _Payload)
     except msgspec.MsgspecError as error:
         raise Refusal("bad_request", _reason(error)) from None
+
+
+def _whole(value: object) -> object:
+    """A number without a fraction is an integer to JSON Schema, and some programs write all numbers as 120.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _complete(

@@ -219,7 +219,7 @@ def test_a_history_that_home_assistant_has_cut() -> None:
 
 def test_what_ollama_says_itself_of_what_is_not_set() -> None:
     """Its defaults of -1, which programs write out, ask for what comes without them."""
-    wish = ollama_requests.chat_wish({**ASK, "options": {"seed": -1, "num_predict": -1}}, None)
+    wish = ollama_requests.chat_wish({**ASK, "options": {"seed": -1, "num_predict": -1.0}}, None)
     assert wish is not None
     assert wish.fields == {"stream": True, "messages": ASK["messages"]}
 

@@ -123,7 +123,7 @@ def _options(options: object) -> dict[str, Any]:
                 raise Refusal("unsupported", f"options.{name} is not supported by this node; leave it out")
         elif name not in OPTIONS:
             raise Refusal("bad_request", f"unknown option {name[:80]!a}; leave it out")
-        elif not (name in OPEN_BELOW_ZERO and isinstance(value, int) and value < 0):
+        elif not (name in OPEN_BELOW_ZERO and isinstance(value, int | float) and value < 0):
             fields[OPTIONS[name]] = value
     return fields
 
