@@ -154,8 +154,8 @@ class Client(Watcher):
             job_id: the question's name; asked twice under the same one it is answered once, also by another
                 client of this name later: it runs on when this one is closed.
             timeout_s: until the terminal message, a wait for a broker that is away included; also the question's
-                deadline at the node, as MQTT's Message Expiry and so in whole seconds, unless `deadline_ms` is given.
-                None waits for ever.
+                deadline at the node, as MQTT's Message Expiry and so in whole seconds, unless `deadline_ms` is
+                given. None waits for ever.
             schema: what the answer must follow: a pydantic model's class (then `Answer.value` returns one), or
                 a JSON schema.
             fields: further fields of the contract: `max_tokens`, `temperature`, `stop`, ...
