@@ -14,11 +14,13 @@ from .. import settings as configuration
 from ..adapters.vitals import VitalsReader
 from ..core.board import as_json as board_json
 from ..core.checks import node as node_checks
+from ..core.checks.node import file_in
 from ..core.checks.verdict import Verdict, exit_code
 from ..doctor import screen
 from ..doctor.looking import look
 from ..errors import SettingsError
 from ..settings import Settings
+from ..settings.network import hidden
 from . import ON_THE_BOARD, app, settings_file
 from .ask import end_in_order
 from .config import warnings
@@ -64,4 +66,5 @@ def _settings(file: Path | None) -> tuple[Settings | None, list[Verdict]]:
     except SettingsError as error:
         return None, node_checks.settings(None if file is None else str(file), str(error).splitlines(), ())
     name = None if file is None else str(file)
-    return settings, node_checks.settings(name, (), list(warnings(settings)))
+    told = [one for one in warnings(settings) if not ((path := file_in(one)) and hidden(Path(path)))]
+    return settings, node_checks.settings(name, (), told)

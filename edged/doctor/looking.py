@@ -38,6 +38,7 @@ from edged.footing import calibrated
 from edged.node.clocks import NOTE
 from edged.settings import Settings
 from edged.settings.http import is_loopback
+from edged.settings.network import hidden
 
 STATUS_S = 5.0
 BACK_S, LOOK_S = 5.0, 0.5
@@ -249,6 +250,18 @@ def _hash(model: ModelFile, tell: Tell) -> str | None:
 
 
 def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[Verdict]:
+    mqtt, face = settings.mqtt, settings.http
+    files = [mqtt.password_file, *(() if mqtt.tls is None else (mqtt.tls.ca, mqtt.tls.cert, mqtt.tls.key))]
+    if any(path is not None and hidden(path) for path in files):
+        yield unknown("broker", NOT_TOLD)
+    else:
+        yield from _broker(settings, may_log_in=may_log_in, missed=missed)
+    if face.enabled and face.tls is not None and not hidden(face.tls.cert):
+        for one in machine.certificates(face.tls.cert):
+            yield node_checks.certificate(one, time.time())
+
+
+def _broker(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[Verdict]:
     mqtt = settings.mqtt
     try:
         password = mqtt.password()
@@ -278,9 +291,6 @@ def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[
         found += [] if mqtt.tls.cert is None else machine.certificates(mqtt.tls.cert)
         found = [one for one in found if not one.reason or one.name not in answer.reason]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
-            yield node_checks.certificate(one, time.time())
-    if settings.http.enabled and settings.http.tls is not None:
-        for one in machine.certificates(settings.http.tls.cert):
             yield node_checks.certificate(one, time.time())
 
 

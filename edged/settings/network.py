@@ -48,6 +48,11 @@ def credential(name: Path, folder: Path, store: Path = CREDSTORE) -> Path:
     return beside
 
 
+def hidden(path: Path, store: Path = CREDSTORE) -> bool:
+    """Whether a file that is not there may be one of the service's credentials, which this account may not see."""
+    return store.is_dir() and not os.access(store, os.X_OK) and not os.access(path, os.F_OK)
+
+
 def secret(key: str, name: Path) -> str:
     """The content of a secret's file.
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parents[2] / "configs"
 PROFILES = ("demo", "generic", "rk3588", "rpi4", "rpi5")
 LEAST = '[model]\npath = "m.gguf"\n'
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 
 
 @pytest.fixture(autouse=True)
@@ -431,6 +434,27 @@ def test_credentials_without_the_service(tmp_path: Path) -> None:
     assert credential(name, tmp_path, store) == store / "edged.mqtt_password"
     (tmp_path / name).write_text("beside")
     assert credential(name, tmp_path, store) == tmp_path / name
+
+
+def test_credentials_that_may_not_be_seen(tmp_path: Path) -> None:
+    """Where the store is closed to an account, a file that is nowhere else may be there: the doctor failed."""
+    store, there = tmp_path / "credstore", tmp_path / "there"
+    store.mkdir()
+    there.touch()
+    code = (
+        "import sys; from pathlib import Path; from edged.settings.network import hidden; "
+        "store, *files = map(Path, sys.argv[1:]); print([hidden(file, store) for file in files])"
+    )
+    wrapper = WITHOUT_PRIVILEGE if os.geteuid() == 0 else ()
+
+    def asked(where: Path) -> str:
+        command = [*wrapper, sys.executable, "-c", code, where, tmp_path / "mqtt_password", there]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert asked(store) == asked(tmp_path / "none") == "[False, False]"
+    store.chmod(0)
+    assert asked(store) == "[True, False]"
+    store.chmod(0o700)
 
 
 def test_certificates_as_credentials(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,12 @@ def settings(file: str | None, complaints: Sequence[str], warnings: Sequence[str
     return told or [ok("settings", f"{file or 'the environment'}: accepted")]
 
 
+def file_in(words: str) -> str | None:
+    """The file that a warning on settings is about; None where it is about none."""
+    found = _FILE.search(words)
+    return None if found is None else found[1]
+
+
 def once(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """All but warnings on settings of which a failure tells in the same words, or more of the same file."""
     failures = [one.words for one in verdicts if one.state == "failure" and one.name != "settings"]
@@ -99,8 +105,7 @@ def once(verdicts: Sequence[Verdict]) -> list[Verdict]:
     def told(one: Verdict) -> bool:
         if (one.name, one.state) != ("settings", "warning"):
             return False
-        file = _FILE.search(one.words)
-        what = one.words.partition("; ")[0] if file is None else file[1]
+        what = file_in(one.words) or one.words.partition("; ")[0]
         return any(what in words for words in failures)
 
     return [one for one in verdicts if not told(one)]
