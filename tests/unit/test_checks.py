@@ -406,7 +406,7 @@ def test_what_is_told_once() -> None:
     path, key = "model.path: '/m.gguf': no such file", "http.tls.key: '/k': no such file"
     same = "mqtt.tls.ca: /ca.pem: no PEM; accepted: PEM files"
     told = node_checks.settings("e.toml", (), [path, key, same, "no file"])
-    assert node_checks.once(told) == told
+    assert node_checks.once([*told, ok("model", "/m.gguf: fine")]) == [*told, ok("model", "/m.gguf: fine")]
     told += [failure("model", "/m.gguf: no"), failure("broker", "b:8883: mqtt.tls.ca: /ca.pem: no PEM")]
     assert [one.words for one in node_checks.once(told)] == [
         key,
@@ -846,6 +846,8 @@ def test_what_is_said_of_time_disk_and_service() -> None:
         node_checks.disk(free(16 * mib - 1), 64 * mib),
         node_checks.disk(free(mib, writable=False), 64 * mib),
         node_checks.disk(free(None), 64 * mib),
+        node_checks.disk(Folder("/s", exists=False, writable=False, free_bytes=None), 64 * mib),
+        node_checks.disk(Folder("/s", exists=True, writable=False, free_bytes=None, closed=True), 64 * mib),
         node_checks.unwritable(free(mib), "SQLITE_FULL"),
         node_checks.in_memory(free(mib)),
         *node_checks.service(Unit(RUNNING, 2.0)),
@@ -874,6 +876,8 @@ def test_what_is_said_of_time_disk_and_service() -> None:
         "disk failure: /s: 17 MB free -> make room: du -xh /s | sort -h | tail",
         "disk failure: /s cannot be written -> ls -ld /s; mount; df /s",
         "disk unknown: /s: how much is free is not told",
+        "disk unknown: /s is not there; the service makes it at its first start",
+        "disk unknown: /s cannot be told by this account (sudo edged doctor)",
         "disk failure: the daemon cannot write its journal: SQLITE_FULL -> df /s; sudo dmesg | tail",
         (
             "disk warning: /s is in memory: a power cut loses what was accepted and not answered"

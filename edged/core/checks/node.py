@@ -100,7 +100,7 @@ def file_in(words: str) -> str | None:
 
 def once(verdicts: Sequence[Verdict]) -> list[Verdict]:
     """All but warnings on settings of which a failure tells in the same words, or more of the same file."""
-    failures = [one.words for one in verdicts if one.state == "failure" and one.name != "settings"]
+    failures = [one.words for one in verdicts if one.state == "failure"]
 
     def told(one: Verdict) -> bool:
         if (one.name, one.state) != ("settings", "warning"):
