@@ -44,7 +44,8 @@ def clocks(
         print(f"{NONE}: heat takes threads and time only")
     for one in found:
         held = ", the kernel throttles" if one.held else ""
-        may = "may be lowered" if one.writable else f"may not be lowered: {caps.right(one.name)}"
+        right = one.writable or caps.given(one.name)
+        may = "may be lowered" if right else f"may not be lowered: {caps.right(one.name)}"
         print(
             f"{one.name}: cores {format_cores(one.cores)}, at most {one.cap_hz / 1e9:.2f} of "
             f"{one.highest_hz / 1e9:.2f} GHz{held}; {may}"

@@ -151,7 +151,7 @@ def _board(
     yield board_checks.board(found)
     yield board_checks.cores(found, choice, reason)
     caps = Caps() if settings is None else Caps(settings.paths.sys)
-    policies = caps.look(engine)
+    policies = tuple(replace(one, writable=one.writable or caps.given(one.name)) for one in caps.look(engine))
     kept = None if settings is None else decode(Note(settings.paths.state / NOTE).read())
     yield from board_checks.clocks(found, engine, lowered(kept, reader.boot_id(), policies))
     mend = caps.right(policies[0].name if len(policies) == 1 else "policy*")

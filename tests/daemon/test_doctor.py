@@ -357,6 +357,19 @@ def test_what_would_end_the_start(broker: Mosquitto, daemon: MakeDaemon, small_m
     assert "there is no tool none; installed are " in words
 
 
+def test_who_may_lower_a_cap(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
+    """The service's group, by the unit, and not the account that asks: that was a warning on each board."""
+    root = rk3588_mainline(tmp_path / "board")
+    cap = root / "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq"
+    paths, cores = {"sys": str(root / "sys"), "proc": str(root / "proc")}, sorted(os.sched_getaffinity(0))
+    tree.put(cap.parent / "affected_cpus", f"{','.join(map(str, cores))}\n")
+    node = daemon(broker, {"paths": paths, "engine": {"cores": str(cores[0])}})
+    wrapper = WITHOUT_PRIVILEGE if os.geteuid() == 0 else ()
+    for mode, state in ((0o444, "warning"), (0o464, "ok")):
+        cap.chmod(mode)
+        assert checks("--quick", config=node.config, wrapper=wrapper)["clock caps"]["state"] == state
+
+
 def test_whose_cap_it_is(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     """A note is left of caps that edged lowered once: what another holds down now is not told as edged's."""
     root = rk3588_mainline(tmp_path / "board")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import weakref
 from collections.abc import Collection
 from pathlib import Path
@@ -86,6 +87,13 @@ class Caps:
     def there(self, name: str) -> bool:
         """Whether the kernel has a policy of this name; it goes with the cores that are switched off."""
         return (self._folder / name / "scaling_max_freq").exists()
+
+    def given(self, name: str) -> bool:
+        """Whether a group may write a policy's cap, as the unit has it for the service while that runs."""
+        try:
+            return bool((self._folder / name / "scaling_max_freq").stat().st_mode & stat.S_IWGRP)
+        except OSError:
+            return False
 
     def write(self, name: str, hz: int) -> str:
         """Set a policy's cap; returns why that failed, in words, or nothing."""
