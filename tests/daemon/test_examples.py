@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -45,6 +46,16 @@ def run(folder: str, *command: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=3 * WAIT_S,
     )
+
+
+def test_one_line_of_a_shell(broker: Mosquitto, daemon: MakeDaemon) -> None:
+    """The README's, as it stands there: it prints the answer's text, not the first of the replies."""
+    daemon(broker, {"node": {"id": "shed"}}, scripted=True).start()
+    readme = (EXAMPLES.parents[1] / "README.md").read_text().splitlines()
+    [line] = [line for line in readme if line.startswith("mosquitto_rr ")]
+    command = line.replace("-h broker", f"-h {broker.host} -p {broker.port}")
+    ended = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "w0 w1 w2 \n"), ended.stderr
 
 
 def test_cpython(broker: Mosquitto, daemon: MakeDaemon) -> None:
