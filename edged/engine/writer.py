@@ -172,7 +172,7 @@ class Writer:
         most, spent = sequence.order.max_tokens, sequence.order.spent
         written = spent + sequence.written
         left = sequence.room if outcome == "length" else 0  # what is forced at once may need more than that
-        bound = most is not None and sequence.prompt_tokens + most <= sequence.context
+        bound = most is not None and sequence.prompt_tokens + most < sequence.context
         mend = {
             "length": "allow more max_tokens" if bound else "the context holds no more: shorten the prompt",
             "deadline": "allow a longer deadline_ms",

@@ -287,6 +287,8 @@ def test_broken_characters() -> None:
         ('{"name": "f"', " ", "", '{"name": "f"'),
         ('a {"name": "f"', ":", "a ", '{"name": "f"'),
         ('a: {"name": "f"', ":", "a", ""),
+        ('{"name": "f"', "{", "", '{"name": "f"'),
+        ('{"name" is', "{", "", ""),
         ('{"name" is', " ", '{"name"', ""),
         ('{"na', "n", '{"', ""),
     ],

@@ -226,6 +226,24 @@ def test_what_never_comes_true_is_not_tried_for_long() -> None:
     assert 0 < rig.scheduler.counters.drafted < 0.25 * len(text)
 
 
+def test_beside_an_answer_that_repeats_nothing_guesses_that_do_not_pay_are_left() -> None:
+    """Of two answers one has a guess, which a board that computes row after row can do without."""
+    texts = {b"a": 3 * TEXT, b"b": "".join(map(chr, range(33, 124)))}
+    rig = Rig(ScriptedModel(lambda asked: Story(texts[asked].encode()), context=512))
+    rig.scheduler.drafts.most = 3
+    for number, text in enumerate(texts, start=1):
+        rig.ask(number, text.decode(), seed=None)
+    rig.run()
+    assert [rig.ended(number).text for number in (1, 2)] == [*texts.values()]
+    assert 0 < rig.scheduler.counters.drafted < 0.25 * 3 * len(TEXT)
+
+
+def test_nothing_is_guessed_where_nothing_came_before() -> None:
+    """A text in which no two letters come again."""
+    _, rig = told(ScriptedModel(say("".join(map(chr, range(33, 124))))), 3, ["?"])
+    assert rig.scheduler.counters.drafted == 0
+
+
 def test_beside_a_question_with_a_seed_none_is_drafted() -> None:
     """Its own pass would be another with the drafts of others in it."""
     rig = Rig(ScriptedModel(say(TEXT)))

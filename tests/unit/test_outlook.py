@@ -55,6 +55,8 @@ def test_refusal(ahead: int, read: int, left_s: float, code: str | None) -> None
     """Refused is what would miss its first token by more than twice its time: for its prompt, or for the line."""
     refusal = Capacity(RATES, 2, 1.0).refusal([Left(0, 10)] * ahead, Left(read, 10), read, left_s)
     assert (refusal and refusal.code) == code
+    half = Capacity(RATES, 2, 0.5).refusal([Left(0, 10)] * ahead, Left(read, 10), read, 2 * left_s)
+    assert (half and half.code) == code  # a board that rests for half of the time needs twice of it
     if refusal is not None:
         assert refusal.retry_after_ms == (2000 if code == "busy" else None)
         assert refusal.details == {"deadline_ms": round(1000 * left_s)}

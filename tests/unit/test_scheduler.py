@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from scripted import PLAIN, SYSTEM, TAGGED, THINKING, USER, ScriptedModel, Story, say, submit
-from scripted_constraints import Fixed, ScriptedConstraints
+from scripted_constraints import Fixed, Free, ScriptedConstraints
 from scripted_rig import DECODE, PREFILL, Rig
 
 from edged.core.question import Message
@@ -289,12 +289,13 @@ def test_end_reasoning_after_the_thinking() -> None:
 def test_no_room_to_close(max_tokens: int) -> None:
     """A model that opens its thinking itself stays within max_tokens, where closing it has no room as well."""
     one = Rig(ScriptedModel(lambda _: Story(b"yes", b"hm", opens=True)), TAGGED)
-    one.ask(1, max_tokens=max_tokens)
+    sequence = one.ask(1, max_tokens=max_tokens)
     one.run()
     usage = one.ended(1).usage
-    assert usage.completion_tokens <= max_tokens
+    assert usage.completion_tokens == (max_tokens if max_tokens > 1 + len(sequence.closing) else 1)
     assert usage.reasoning_tokens <= usage.completion_tokens
     assert "<think>" not in one.ended(1).text
+    assert isinstance(one.reports[-1], Ended)
     one.check_idle()
 
 
@@ -313,6 +314,36 @@ def test_control_tokens_are_not_shown() -> None:
     one.run()
     assert one.ended(1).text == "abc"
     assert one.ended(1).usage.completion_tokens == 4
+
+
+def test_control_tokens_of_a_model_that_thinks_are_not_shown() -> None:
+    """Only the tags themselves are looked at, in the thinking and where one might begin, beside tools too."""
+    opened = Rig(
+        ScriptedModel(lambda _: Story(b"yes", (*b"h", USER, *b"m")), context=1024),
+        THINKING,
+        make_constraints=lambda: ScriptedConstraints(b"{}", b"{}"),
+    )
+    may_open = Rig(ScriptedModel(lambda _: Story((USER, *b"yes"))), TAGGED)
+    opened.ask(1, tools=(Tool("f"),))
+    may_open.ask(1)
+    for one in (opened, may_open):
+        one.run()
+        assert one.ended(1).text == "yes"
+    assert opened.ended(1).reasoning == "hm"
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "bound"),
+    [(THINKING, 150, None), (PLAIN, 2, 0)],
+    ids=["long prompt", "no thinking"],
+)
+def test_what_heat_did_not_cut(template: str, prompt: int, bound: int | None) -> None:
+    """A long prompt leaves less to think with on any board; a model that does not think loses nothing."""
+    one = rig("yes", "h" * 90 if template == THINKING else "", template, context=300)
+    one.preparation.reasoning_max = bound
+    one.ask(1, "?" * prompt)
+    one.run()
+    assert (one.ended(1).text, one.ended(1).hurried) == ("yes", False)
 
 
 # cancel, deadlines, aborts --------------------------------------------------------------------------------
@@ -752,6 +783,7 @@ def test_forced_tokens_count() -> None:
         ("1.5e12", "{}", True),
         ("true ", "{}", False),
         ("1234", None, False),  # text beside tools may end anywhere
+        ("1", "{}", True),
         ("12", "{}", False),  # the model is done with it
         ("🙂", None, False),
         ("🙂", "{}", True),  # ends in the midst of a character
@@ -808,7 +840,7 @@ def test_schema_cut_short_in_a_later_round() -> None:
     assert (refused.details["max_tokens"], refused.details["completion_tokens"]) == (20, 20)
 
 
-@pytest.mark.parametrize("asked", [{}, {"max_tokens": 300}])
+@pytest.mark.parametrize("asked", [{}, {"max_tokens": 300}, {"max_tokens": 252}])
 def test_schema_cut_short_by_the_context(asked: dict[str, int]) -> None:
     """Where the context is full no more `max_tokens` would help: the refusal does not ask for them."""
     one = rig("x" * 400)
@@ -836,12 +868,25 @@ def test_schema_and_a_thinking_of_the_model_s_own(budget: int, free: int) -> Non
 def test_schema_and_stop_string() -> None:
     """A stop string that cuts a value in two makes it a refusal as well."""
     one = rig("x" * 50)
-    constrained(one, 1, b'{"a":1}', 2, stop=(":",))
+    constrained(one, 1, b'{"a":1}', 9, stop=(":",), max_tokens=20)
     one.run()
     [refused] = [report for report in one.reports if isinstance(report, Refused)]
-    assert "leave out stop" in refused.message
+    assert "the answer was not complete after 5 tokens; leave out stop" in refused.message
     assert refused.details["stop"] == [":"]
+    assert "max_tokens" not in refused.details
     one.check_idle()
+
+
+def test_schema_and_deadline() -> None:
+    """Half a value at the deadline is a refusal that says so, with the tokens that were written."""
+    one = slow_rig("x" * 50)
+    constrained(one, 1, b'{"a":1}', 9, deadline=one.clock() + 0.05 * 6.5)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert refused.code == "expired"
+    written = refused.details["completion_tokens"]
+    assert 0 < written < 7
+    assert f"after {written} tokens; allow a longer deadline_ms" in refused.message
 
 
 # limits ---------------------------------------------------------------------------------------------------
@@ -1091,6 +1136,49 @@ def test_text_beside_tools_may_end_anywhere(mode: str) -> None:
         assert one.ended(1).outcome == ("length" if wanted < 8 else "stop")
         assert one.ended(1).text == "🙂 é".encode()[:wanted].decode(errors="ignore")
         one.check_idle()
+
+
+@pytest.mark.parametrize(("max_tokens", "text"), [(6, "a "), (None, "a <too")])
+def test_what_may_become_a_call(max_tokens: int | None, text: str) -> None:
+    """It is text where the model has come to its end, and nothing where `max_tokens` has cut it."""
+    one = beside_tools(b"a <too")
+    one.ask(1, tools=(Tool("f"),), max_tokens=max_tokens)
+    one.run()
+    assert one.ended(1).text == one.pieces(1) == text
+
+
+class Unforced(Free):
+    """Its call is chosen token by token."""
+
+    def compute_ff_tokens(self) -> list[int]:
+        """Nothing is forced."""
+        return []
+
+
+def test_half_a_call_is_taken_back() -> None:
+    """A cancel in the midst of a call ends the question as any other."""
+    call = OURS.write([Call("", "f", "{}")]).encode()
+    one = beside_tools(b"hm " + call)
+    sequence = one.ask(1, tools=(Tool("f"),))
+    matcher: Any = Unforced(OURS.trigger.encode(), call)
+    sequence.constraint = Constraint(matcher)
+    while not sequence.text.calling:
+        one.scheduler.step()
+    one.scheduler.cancel(1)
+    assert (one.ended(1).outcome, one.ended(1).text, one.ended(1).calls) == ("cancelled", "hm ", ())
+    one.check_idle()
+
+
+def test_half_a_call_is_cut() -> None:
+    """A call that `max_tokens` cuts is told as one."""
+    call = OURS.write([Call("", "f", "{}")]).encode()
+    one = beside_tools(call)
+    sequence = one.ask(1, tools=(Tool("f"),), max_tokens=len(call) - 1)
+    matcher: Any = Unforced(OURS.trigger.encode(), call)
+    sequence.constraint = Constraint(matcher)
+    one.run()
+    [refused] = [report for report in one.reports if isinstance(report, Refused)]
+    assert (refused.code, refused.message.partition(" was")[0]) == ("too_long", "the tool call")
 
 
 @pytest.mark.parametrize("mode", ["auto", "none"])
