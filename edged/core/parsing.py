@@ -194,7 +194,11 @@ def _decode_text(payload: bytes) -> str:
             "bad_request", f"the payload is not UTF-8: byte {error.start} is 0x{payload[error.start]:02x}"
         ) from None
     if "\0" in text:
-        raise Refusal("bad_request", f"the payload holds a NUL byte at character {text.index(chr(0))}")
+        raise Refusal(
+            "bad_request",
+            f"the payload holds a NUL byte at character {text.index(chr(0))}; send the text by its own length "
+            "(strlen), not by its buffer's (sizeof)",
+        )
     return text
 
 

@@ -344,7 +344,7 @@ def test_properties_that_cannot_be_read() -> None:
         (b"ab\xffc", "byte 2 is 0xff"),
         (b"ab\xc3", "byte 2 is 0xc3"),
         (b"\xed\xa0\x80", "not UTF-8"),
-        (b"ab\0c", "NUL byte at character 2"),
+        (b"ab\0c", "NUL byte at character 2; send the text by its own length"),
         (b'{"prompt":"a\0"}', "NUL"),
         (b'{"prompt":"a\\u0000b"}', "prompt holds a NUL at character 1"),
         (b'{"messages":[{"role":"user","content":"\\u0000"}]}', "messages[0] holds a NUL at character 0"),
