@@ -235,6 +235,9 @@ def test_a_hash_is_worth_more_than_a_date() -> None:
     assert misfit(named, copied) is None
     assert misfit(named, msgspec.structs.replace(named, model_sha256="b" * 64)) is not None
     assert misfit(KEY, KEY) is None
+    assert misfit(KEY, named) is misfit(named, KEY) is None, (
+        "set later, as the doctor has it, or taken out again"
+    )
 
 
 def test_the_key_of_a_file(tmp_path: Path) -> None:
