@@ -80,6 +80,18 @@ def test_reading_follows_the_cores_at_once() -> None:
     assert rates.read_s == rates.kinder().read_s == pytest.approx(0.02)
 
 
+def test_refusals_go_by_the_last_passes() -> None:
+    """One that stood still for ten seconds is no reason; two quick ones are believed at once."""
+    rates = Rates()
+    for seconds in (*[0.5] * 8, 10.0):
+        rates.passed(seconds, written=1, read=0)
+    assert rates.step_s > 1
+    assert rates.kinder().step_s == 0.5
+    for seconds in (0.2, 0.1):
+        rates.passed(seconds, written=1, read=0)
+    assert rates.kinder().step_s == 0.2
+
+
 def test_answers() -> None:
     """The length of an average answer moves with those that were finished."""
     rates = Rates()

@@ -180,6 +180,15 @@ def test_reasoning_modes(mode: str, text: str, reasoning: str) -> None:
     assert ended.usage.completion_tokens == len("hm hm") + 1 + len("\n\nyes")
 
 
+@pytest.mark.parametrize("template", [PLAIN, TAGGED])
+def test_inline_without_a_thinking(template: str) -> None:
+    """A model that does not think has no tags in its text."""
+    one = rig("yes", "", template)
+    one.ask(1, reasoning_mode="inline")
+    one.run()
+    assert one.ended(1).text == one.pieces(1) == "yes"
+
+
 def test_budget_closes_the_thinking() -> None:
     """A model that thinks for ever is told to answer when its budget is spent."""
     one = rig("yes", "hm " * 200, THINKING)
