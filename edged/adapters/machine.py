@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edged import small_file
 from edged.core import certificate
-from edged.core.checks.node import Certificate, Folder, Unit
+from edged.core.checks.broker import Certificate
+from edged.core.checks.node import Folder, Unit
 
 SERVICE = "edged.service"
 SYSTEMD_S = 10.0

@@ -21,6 +21,7 @@ from edged.adapters.vitals import Caps, VitalsReader
 from edged.client.local import NoDaemonError, SilentError, order, usual
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
+from edged.core.checks import broker as broker_checks
 from edged.core.checks import model as model_checks
 from edged.core.checks import node as node_checks
 from edged.core.checks.board import Library
@@ -258,7 +259,7 @@ def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[
         yield from _broker(settings, may_log_in=may_log_in, missed=missed)
     if face.enabled and face.tls is not None and not hidden(face.tls.cert):
         for one in machine.certificates(face.tls.cert):
-            yield node_checks.certificate(one, time.time())
+            yield broker_checks.certificate(one, time.time())
 
 
 def _broker(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[Verdict]:
@@ -283,15 +284,15 @@ def _broker(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[V
         log_in=may_log_in,
     )
     address, wanted = f"{mqtt.host}:{mqtt.port}", not settings.http_alone
-    yield node_checks.broker(address, answer, mqtt.host, wanted=wanted, missed=missed)
+    yield broker_checks.broker(address, answer, mqtt.host, wanted=wanted, missed=missed)
     if mqtt.tls is None:
-        yield node_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
+        yield broker_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
     else:
         found = machine.certificates(mqtt.tls.ca, authorities=True)
         found += [] if mqtt.tls.cert is None else machine.certificates(mqtt.tls.cert)
         found = [one for one in found if not one.reason or one.name not in answer.reason]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
-            yield node_checks.certificate(one, time.time())
+            yield broker_checks.certificate(one, time.time())
 
 
 def _port(settings: Settings) -> Iterator[Verdict]:

@@ -34,11 +34,13 @@ from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import calibration, certificate
 from edged.core.board import Board
 from edged.core.checks import board as board_checks
+from edged.core.checks import broker as broker_checks
 from edged.core.checks import model as model_checks
 from edged.core.checks import node as node_checks
 from edged.core.checks.board import Library
+from edged.core.checks.broker import BrokerAnswer, Certificate
 from edged.core.checks.model import Room
-from edged.core.checks.node import BrokerAnswer, Certificate, Folder, Unit
+from edged.core.checks.node import Folder, Unit
 from edged.core.checks.verdict import State, Verdict, exit_code, failure, ok, unknown, warning
 from edged.core.heat.margins import Margins, with_known_trips
 from edged.core.huge_pages import Measured, parse
@@ -373,14 +375,14 @@ def test_settings() -> None:
 @pytest.mark.parametrize("kind", ["network", "tls", "credentials"])
 def test_brokers(kind: str) -> None:
     """Each way to fail has its own way to mend it."""
-    verdict = node_checks.broker("b:1883", BrokerAnswer(kind == "credentials", reason="no", kind=kind), "b")
+    verdict = broker_checks.broker("b:1883", BrokerAnswer(kind == "credentials", reason="no", kind=kind), "b")
     assert verdict.state == "failure"
     assert verdict.mend
     told = BrokerAnswer(reached=False, reason="no TLS at this port; remove [mqtt.tls]", kind=kind)
-    verdict = node_checks.broker("b:1883", told, "b")
+    verdict = broker_checks.broker("b:1883", told, "b")
     assert (verdict.words, verdict.mend) == ("b:1883: no TLS at this port", "remove [mqtt.tls]")
     for logged_in, words in ((True, "takes our credentials"), (False, "running daemon")):
-        verdict = node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=logged_in), "b")
+        verdict = broker_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=logged_in), "b")
         assert verdict.state == "ok"
         assert words in verdict.words
 
@@ -388,16 +390,16 @@ def test_brokers(kind: str) -> None:
 def test_a_node_without_a_broker() -> None:
     """One that is asked over HTTP alone misses none; one that is there and refuses it is told all the same."""
     absent = BrokerAnswer(reached=False, reason="nothing listens there", kind="network")
-    told = node_checks.broker("b:1883", absent, "b", wanted=False)
+    told = broker_checks.broker("b:1883", absent, "b", wanted=False)
     assert (told.state, "HTTP alone" in told.words, told.mend) == ("unknown", True, None)
     refused = BrokerAnswer(reached=True, reason="no", kind="credentials")
-    assert node_checks.broker("b:1883", refused, "b", wanted=False).state == "failure"
+    assert broker_checks.broker("b:1883", refused, "b", wanted=False).state == "failure"
 
 
 def test_without_tls() -> None:
     """Needless on this machine; over a network everybody reads along."""
-    assert node_checks.plain("127.0.0.1", local=True).state == "ok"
-    told = node_checks.plain("broker.example", local=False)
+    assert broker_checks.plain("127.0.0.1", local=True).state == "ok"
+    told = broker_checks.plain("broker.example", local=False)
     assert (told.state, "broker.example" in told.words) == ("warning", True)
 
 
@@ -441,10 +443,10 @@ def test_daemons(tmp_path: Path) -> None:
 )
 def test_certificate_dates(begins: int, ends: int, state: State) -> None:
     """Days from now."""
-    day = node_checks.DAY_S
+    day = broker_checks.DAY_S
     now = 1_800_000_000.0
     one = Certificate("ca.pem", now + begins * day, now + ends * day)
-    assert node_checks.certificate(one, now).state == state
+    assert broker_checks.certificate(one, now).state == state
 
 
 def test_clocks() -> None:
@@ -762,14 +764,14 @@ def test_what_is_said_of_settings_and_broker() -> None:
         *node_checks.settings(None, (), ["w"]),
         *node_checks.settings("e.toml", (), ()),
         *node_checks.settings(None, (), ()),
-        node_checks.broker("b:1883", replace(took, logged_in=True), "b"),
-        node_checks.broker("b:1883", took, "b", missed=True),
-        node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", missed=True),
-        node_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="network"), "b"),
-        node_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="tls"), "b"),
-        node_checks.broker("b:1883", BrokerAnswer(reached=True, reason="no", kind="credentials"), "b"),
-        node_checks.broker("b:1883", BrokerAnswer(reached=False, kind="network"), "b", wanted=False),
-        node_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", wanted=False),
+        broker_checks.broker("b:1883", replace(took, logged_in=True), "b"),
+        broker_checks.broker("b:1883", took, "b", missed=True),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", missed=True),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="network"), "b"),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=False, reason="no", kind="tls"), "b"),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=True, reason="no", kind="credentials"), "b"),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=False, kind="network"), "b", wanted=False),
+        broker_checks.broker("b:1883", BrokerAnswer(reached=True, logged_in=True), "b", wanted=False),
         node_checks.daemon(7, unsure=False, told={}, start="run"),
         node_checks.daemon(7, unsure=False, told={"draining": True}, start="run"),
         node_checks.daemon(7, unsure=False, told=None, start="run"),
@@ -820,7 +822,7 @@ def test_what_is_said_of_settings_and_broker() -> None:
 
 def test_what_is_said_of_time_disk_and_service() -> None:
     """Days and megabytes at the edge of each bound."""
-    day, now, mib = node_checks.DAY_S, 1_800_000_000.0, 2**20
+    day, now, mib = broker_checks.DAY_S, 1_800_000_000.0, 2**20
 
     def dated(begins: float, ends: float) -> Certificate:
         return Certificate("ca.pem", now + begins * day, now + ends * day)
@@ -831,12 +833,12 @@ def test_what_is_said_of_time_disk_and_service() -> None:
     again = {**RUNNING, "ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "12"}
     troubled = {**RUNNING, "NRestarts": "7", "NeedDaemonReload": "yes", "DropInPaths": "/d/a.conf"}
     assert lines(
-        node_checks.certificate(dated(0, 30), now),
-        node_checks.certificate(dated(-1, 29.9), now),
-        node_checks.certificate(dated(-1, 0), now),
-        node_checks.certificate(dated(-9, -1.6), now),
-        node_checks.certificate(dated(0.1, 9), now),
-        node_checks.certificate(Certificate("ca.pem", reason="no PEM"), now),
+        broker_checks.certificate(dated(0, 30), now),
+        broker_checks.certificate(dated(-1, 29.9), now),
+        broker_checks.certificate(dated(-1, 0), now),
+        broker_checks.certificate(dated(-9, -1.6), now),
+        broker_checks.certificate(dated(0.1, 9), now),
+        broker_checks.certificate(Certificate("ca.pem", reason="no PEM"), now),
         node_checks.clock(True, 1_735_689_600.0),
         node_checks.clock(True, 1_735_689_599.0),
         node_checks.clock(False, now),

@@ -29,7 +29,7 @@ from edged.adapters.mqtt.tries import (
     Tries,
     longest_wait_s,
 )
-from edged.core.checks import node as node_checks
+from edged.core.checks import broker as broker_checks
 from edged.core.link import (
     STEADY_S,
     Connected,
@@ -266,7 +266,9 @@ def test_a_broker_that_keeps_the_session_for_less() -> None:
     assert "for 3600 s only; raise its limit" in told
     for wanted_s, state in ((3600, "ok"), (3601, "warning")):
         with fake(hour, answer) as port:
-            found = node_checks.broker("b", probe(Asked("127.0.0.1", port, "n", wanted_s), log_in=True), "b")
+            found = broker_checks.broker(
+                "b", probe(Asked("127.0.0.1", port, "n", wanted_s), log_in=True), "b"
+            )
         assert found.state == state, found
 
 

@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edged import mqtt5
 from edged.core import certificate, link_advice
-from edged.core.checks.node import BrokerAnswer, Certificate
+from edged.core.checks.broker import BrokerAnswer, Certificate
 from edged.errors import SettingsError
 
 from .link import Tls, tls_context, words
