@@ -9,9 +9,7 @@ cancelled.
 """
 
 import os
-import signal
 import sys
-import unicodedata
 from codecs import BOM_UTF8
 from contextlib import suppress
 from pathlib import Path
@@ -28,12 +26,11 @@ from ..core.reply import Accepted, Cancelled, Done, Failed, Reply
 from ..core.transcript import Transcript
 from ..errors import DECODE_ERRORS
 from . import EX_INTERRUPTED, EX_NO_READER, OVER_MQTT, app, broker, is_no_room
+from .terminal import end_in_order, one_line, printable
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
 CANCEL_S = 5.0
-TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Classes of the characters that set the direction of others (Unicode Standard Annex 9)."""
 
 
 @app.command(rich_help_panel=OVER_MQTT)
@@ -112,16 +109,6 @@ def ask(  # noqa: PLR0917 - typer gives them by name
     except (ClientError, ValueError, OSError) as error:
         code = complain("edged ask", error)
     sys.exit(code)
-
-
-def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP (a script's timeout, a terminal that is gone) take back what is asked.
-
-    But for one that whoever started us has us ignore, as nohup(1) does.
-    """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda got, _: sys.exit(128 + got))
 
 
 def follow(answer: Answer, *, as_json: bool = False) -> int:
@@ -214,20 +201,6 @@ def complain(who: str, error: Exception) -> int:
 def note(line: str) -> None:
     """Print an aside on standard error, dimmed on a terminal."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(Text(printable(line), style="dim"))
-
-
-def printable(text: str) -> str:
-    """Text without control characters but newline and tab: a model's words must not steer a terminal."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-
-
-def one_line(text: str) -> str:
-    """Text without control characters on one line, in its own place: a name must not look like another node's line.
-
-    Nothing in it turns the writing direction, and with it what stands beside.
-    """
-    kept = (c for c in text if unicodedata.bidirectional(c) not in TURNING)
-    return printable("".join(" " if c.isspace() else c for c in kept))
 
 
 class _Column:

@@ -21,8 +21,8 @@ from ..measuring.benching import Bench
 from ..measuring.benching import bench as run_tests
 from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
-from .ask import end_in_order
 from .calibrate import AnywayOption, JsonOption, ModelOption
+from .terminal import end_in_order
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)

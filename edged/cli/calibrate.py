@@ -19,7 +19,7 @@ from ..measuring.calibrating import CONTEXT
 from ..measuring.calibrating import calibrate as run_trials
 from ..measuring.site import Site, check, find
 from . import ON_THE_BOARD, app, settings_file
-from .ask import end_in_order
+from .terminal import end_in_order
 
 ModelOption = Annotated[
     Path | None,

@@ -13,7 +13,8 @@ import typer
 
 from ..client import Client, ClientError
 from . import OVER_MQTT, app, broker
-from .ask import complain, end_in_order, follow, note
+from .ask import complain, follow, note
+from .terminal import end_in_order
 
 with contextlib.suppress(ImportError):
     import readline  # noqa: F401 - gives input() its arrows and its memory

@@ -34,7 +34,8 @@ from ..demo.flow import WIDTH_MAX, Flow
 from ..demo_model import ensure_demo_model
 from ..errors import EdgedError
 from . import EX_INTERRUPTED, app
-from .ask import closing, complain, end_in_order, follow, printable, wait_cancelled
+from .ask import closing, complain, follow, wait_cancelled
+from .terminal import end_in_order, printable
 
 QUESTION = "Why should a CPU be kept cool?"
 NAME = "you"

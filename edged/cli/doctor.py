@@ -22,8 +22,8 @@ from ..errors import SettingsError
 from ..settings import Settings
 from ..settings.network import hidden
 from . import ON_THE_BOARD, app, settings_file
-from .ask import end_in_order
 from .config import warnings
+from .terminal import end_in_order
 
 
 @app.command(rich_help_panel=ON_THE_BOARD)

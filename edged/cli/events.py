@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ..client import ClientError, Happened
 from . import EX_INTERRUPTED, OVER_MQTT, app, broker
-from .ask import complain, note, one_line
+from .ask import complain, note
+from .terminal import one_line
 
 ALARMING = ("critical", "hot", "failed", "gone", "under_voltage", "set_aside", "slow")
 """Words in an event or its level that a person should see at once."""

@@ -11,7 +11,7 @@ from ..client import NodeView
 from ..core.news import Health, Info, Membership
 from ..core.topology import format_cores
 from ..core.vitals import LEVELS
-from .ask import one_line
+from .terminal import one_line
 
 STYLES = {"cool": "green", "warm": "yellow", "hot": "red", "critical": "bold white on red"}
 STALE_S = 60.0

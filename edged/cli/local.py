@@ -11,7 +11,7 @@ import typer
 
 from ..client.local import PLACES, NoDaemonError, order, usual
 from . import ON_THE_BOARD, app
-from .ask import one_line
+from .terminal import one_line
 
 LOOK_S = 0.5
 

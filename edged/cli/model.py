@@ -24,8 +24,8 @@ from rich.text import Text
 from ..errors import ModelError
 from ..models.shelf import CURRENT, Model, Shelf
 from . import EX_INTERRUPTED, ON_THE_BOARD, app, broker
-from .ask import end_in_order, printable
 from .fleet_table import paper
+from .terminal import end_in_order, printable
 
 model = typer.Typer(no_args_is_help=True)
 app.add_typer(

@@ -20,9 +20,10 @@ from rich.text import Text
 from ..client import Client, ClientError, NodeView
 from ..client.answer import CROWDED
 from . import OVER_MQTT, app, broker
-from .ask import complain, end_in_order, one_line
+from .ask import complain
 from .fleet_table import ORDERS, FleetTable, closer, ordered, paper
 from .keys import key_within, single_keys
+from .terminal import end_in_order, one_line
 
 REDRAW_S = 1.0
 ADMIN_S = 5.0
