@@ -28,10 +28,10 @@ def endless(schema: Schema) -> bool:
     if any("$id" in one for one in objects if one is not schema):  # references beside it mean another place
         return False
     ends: set[int] = set()
-    led_to = {id(one): one for one in (_led_to(schema, each) for each in objects) if one is not None}
+    targets = {id(one): one for one in (led_to(schema, each) for each in objects) if one is not None}
     for _ in range(ROUNDS_MAX):
         found = len(ends)
-        for key, one in led_to.items():
+        for key, one in targets.items():
             if key not in ends and _ends(schema, one, ends):
                 ends.add(key)
         if len(ends) == found:
@@ -43,8 +43,8 @@ def _ends(root: Schema, one: object, known: AbstractSet[int]) -> bool:
     """Whether a value of `one` can end, where those can to which the references in `known` lead."""
     if not isinstance(one, dict):
         return True
-    led_to = _led_to(root, one)
-    if led_to is not None and id(led_to) not in known:
+    target = led_to(root, one)
+    if target is not None and id(target) not in known:
         return False
     if not all(_ends(root, each, known) for each in listed(one, "allOf")):
         return False
@@ -73,7 +73,7 @@ def _needed(one: Schema) -> list[object]:
     return []
 
 
-def _led_to(root: Schema, one: Schema) -> Schema | None:
+def led_to(root: Schema, one: Schema) -> Schema | None:
     """What its reference leads to; None where it has none to a place in the schema."""
     ref = one.get("$ref")
     if not isinstance(ref, str) or not ref.startswith("#"):

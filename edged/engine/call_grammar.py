@@ -13,6 +13,7 @@ from typing import Any
 from edged.core.dialect import adapted
 from edged.core.tools import CALLS_MADE_MAX, Mode, Tool
 from edged.engine.calls import CallForm
+from edged.engine.unique_grammar import answer
 
 ANY = r"/(.|\n)*/"
 UNSPELLED = '%llguidance {"no_forcing": true}'
@@ -42,9 +43,9 @@ def grammar(
         options: llguidance's for the schemas.
         at_once: what they leave no choice about is spelled out at once.
     """
-    lines = ["%llguidance {}" if at_once else UNSPELLED]
+    lines = [header(at_once=at_once)]
     trigger = literal(form.trigger)
-    text = f"answer: %json {_json(schema, options)}" if schema is not None else f"answer: TEXT\nTEXT: {ANY}"
+    text = f"answer: TEXT\nTEXT: {ANY}" if schema is None else answer(json.loads(schema), options)
     if mode == "none":
         if schema is None and isinstance(trigger[0], str):  # a special token is no text anyway
             text = f"answer: TEXT\nTEXT: {ANY} & ~({ANY} {_terminal(trigger[:1])} {ANY})"
@@ -73,17 +74,22 @@ def grammar(
     spaced = {**options, "item_separator": ", ", "key_separator": ": "}
     for at, tool in enumerate(tools):
         lead = _terminal(literal(tool.name + form.middle))
-        lines.append(f"call_{at}: {lead} %json {_json(tool.parameters, spaced, unique=False)}")
+        lines.append(f"call_{at}: {lead} %json {_json(tool.parameters, spaced)}")
     return "\n".join([*lines, ""])
 
 
-def _json(schema: str, options: dict[str, Any], *, unique: bool = True) -> str:
-    """A schema with the compiler's options in it: the only place that a grammar has for them.
+def header(*, at_once: bool) -> str:
+    """A grammar's first line."""
+    return "%llguidance {}" if at_once else UNSPELLED
+
+
+def _json(schema: str, options: dict[str, Any]) -> str:
+    """A tool's schema with the compiler's options in it: the only place that a grammar has for them.
 
     That items are unique is left to a tool to see, which has to check its arguments anyway: programs that offer a
     list of such tools (Home Assistant with each of its scripts) would get no answer at all for one of them.
     """
-    return json.dumps({**adapted(json.loads(schema), unique=unique), "x-guidance": options})
+    return json.dumps({**adapted(json.loads(schema), unique=False), "x-guidance": options})
 
 
 def _terminal(parts: Sequence[str | int]) -> str:

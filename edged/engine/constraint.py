@@ -16,8 +16,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from edged.core.dialect import adapted
 from edged.core.schema_cost import SPELLED_MAX, cost
 from edged.core.tools import Mode, Tool
-from edged.engine.call_grammar import UNSPELLED, grammar
+from edged.engine.call_grammar import UNSPELLED, grammar, header
 from edged.engine.calls import CallForm
+from edged.engine.unique_grammar import answer, asks
 from edged.errors import OutgrownError, Refusal
 
 OPTIONS = {
@@ -135,9 +136,14 @@ class Constraints:
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
+        told = json.loads(schema)
         try:
-            told = json.dumps(adapted(json.loads(schema), unique=unique))
-            text = LLMatcher.grammar_from_json_schema(told, overrides=OPTIONS)
+            if unique and asks(told, told):
+                lines = [header(at_once=_spelled(schema)), "start: answer", answer(told, OPTIONS), ""]
+                return self._constraint(LLMatcher.grammar_from_lark("\n".join(lines)), where)
+            text = LLMatcher.grammar_from_json_schema(
+                json.dumps(adapted(told, unique=unique)), overrides=OPTIONS
+            )
             return self._constraint(text if _spelled(schema) else _unspelled(text), where)
         except ValueError as error:
             raise _refusal(error, where) from error

@@ -17,6 +17,7 @@ from real_rig import RealRig, ask
 from edged.core import reply
 from edged.core.schema import schema_text
 from edged.engine.messages import Ended, Refused
+from edged.engine.unique_grammar import VALUES_MAX
 from edged.errors import Refusal
 
 FILES = sorted((Path(__file__).parents[1] / "schemas").glob("*.json"))
@@ -118,6 +119,23 @@ def test_a_number_cut_short(rig: RealRig) -> None:
         assert well.text in {"3", "4"}
 
 
+def test_items_that_differ(rig: RealRig) -> None:
+    """A model that likes to repeat itself names each room once at most."""
+    rooms = ["hall", "kitchen", "bathroom", "Küche oben", "bed room 1", "bed room 2"]
+    schema = _object(
+        rooms={"type": "array", "items": {"enum": rooms}, "uniqueItems": True, "minItems": len(rooms) - 1}
+    )
+    for seed in range(4):
+        rig.submit(ask(seed, "Name the rooms.", schema=wanted(schema), seed=seed, max_tokens=100))
+    orders = set()
+    for ending in rig.run().values():
+        assert isinstance(ending, Ended)
+        answer = reply.parsed(ending.text)
+        jsonschema.validate(answer, schema)
+        orders.add(tuple(answer["rooms"]))
+    assert len(orders) > 1, orders
+
+
 def _object(**properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
@@ -172,6 +190,19 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "number_for_type": {"type": 1},
     "any": {},
     "unique": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+    "unique_of_many": _object(
+        rooms={
+            "type": "array",
+            "items": {"enum": [f"room {at}" for at in range(VALUES_MAX)]},
+            "uniqueItems": True,
+            "minItems": VALUES_MAX,
+        }
+    ),
+    "unique_in_very_many": {
+        "type": "array",
+        "items": {"type": "array", "items": {"enum": ["on", "off"]}, "uniqueItems": True},
+        "minItems": 10**9,
+    },
     "not": {"not": {"type": "string"}},
     "overlapping_one_of": {"oneOf": [{"type": "integer"}, {"type": "number"}]},
 }
