@@ -25,7 +25,7 @@ from edged.core.schema_endless import led_to
 VALUES_MAX = 63
 """Of one list: llguidance compares a count of bits with no more."""
 GRAMMAR_CHARS_MAX = 256 * 1024
-"""Definitions stand in it once for each part that refers to them."""
+"""Values stand in it once for each list, definitions once for each part with references in it."""
 CANNOT = (
     f"uniqueItems holds where items are of an enum of at most {VALUES_MAX}, in plain objects and lists; "
     "leave it out, and drop what comes twice"
@@ -66,7 +66,7 @@ def answer(schema: Schema, options: dict[str, Any]) -> str:
     except RecursionError:
         raise ValueError(CANNOT) from None
     if sum(map(len, lines)) > GRAMMAR_CHARS_MAX:
-        raise ValueError("its references come to too much around uniqueItems; write out those that are small")
+        raise ValueError("it comes to too much around uniqueItems; ask for less at once")
     return "\n".join(lines)
 
 
@@ -81,11 +81,13 @@ class _Rules:
         """What a value of this part of the schema is, within a rule."""
         if one is False:
             raise ValueError("no value fits it")
-        if not isinstance(one, dict) or not asks(self._root, one):
-            return self._json(one if isinstance(one, dict) else {})
+        if not isinstance(one, dict):
+            return self._json({})
         said, kind = one.keys() - REMARKS, one.get("type")
         if said == {"$ref"} and (target := led_to(self._root, one)) is not None:
             return self._target(target)
+        if not asks(self._root, one):
+            return self._json(one)
         if (ways := self._ways(one, said)) is not None:
             return self._either(ways)
         if kind in ("object", None) and said <= {"type", *OBJECT}:
