@@ -3,12 +3,14 @@
 llguidance refuses what it does not know, also where that asks for nothing; takes references as URIs alone; lets
 a number be the bound that it must not be, where nothing whole stands between the bounds; and keeps a bound as a
 float, for whole numbers cut to 64 bits: of two at the lower end it looked for numbers until its stack was used up.
-Numbers of `const` and `enum` are two such bounds.
+Numbers of `const` and `enum` are two such bounds. And where a pattern's class has all control characters it lets
+quotation marks and backslashes through as well, which stand behind a backslash in JSON: so did `[^"]`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 import urllib.parse
 from typing import Any, TypeGuard
@@ -36,6 +38,8 @@ EXACT = 2**53
 """Whole numbers up to here are floats too."""
 INTEGER_MAX = 2**63 - 1024
 """The largest float of 64 bits; the smallest is one that nothing can be taken from."""
+_ALL_BUT = re.compile(r"(\\.)|\[\^([]-]?)", re.DOTALL)
+"""What is escaped; or how a class of all but some begins, with a character that must be escaped behind NUL."""
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 Schema = dict[str, Any]
@@ -59,6 +63,8 @@ def adapted(schema: Schema, *, unique: bool = True) -> Schema:
             if key in {"const", "enum"}:
                 _check_kept(value)
             told[key] = value
+        elif key == "pattern" and isinstance(value, str):
+            told[key] = _without_nul(value)
         elif not _asks_nothing(key, value, unique=unique):
             told[key] = _part(value, unique=unique)
     reference = told.get("$ref")
@@ -73,6 +79,11 @@ def _part(value: Any, *, unique: bool) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, list):
         return [_part(each, unique=unique) for each in value]
     return adapted(value, unique=unique) if isinstance(value, dict) else value
+
+
+def _without_nul(pattern: str) -> str:
+    """A pattern whose classes of all but some characters are without U+0000 as well, so not of all that control."""
+    return _ALL_BUT.sub(lambda found: found[1] or rf"[^\x00{found[2] and chr(92) + found[2]}", pattern)
 
 
 def _check_kept(value: object) -> None:

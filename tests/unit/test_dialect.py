@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -143,6 +144,17 @@ def test_an_answer_that_cannot_go_on() -> None:
 def test_a_bound_that_is_excluded(schema: dict[str, Any], text: str) -> None:
     """Zero is not above zero."""
     assert not allows({"type": "number", **schema}, text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ['^[^"]*$', r'^[^"\\]*$', r"^[^\\]+x?$", '^[^-"]*$', '^[^]"]*$', '^[^,"\n]*$', r'^[\[^"]*$', r'^\\[^"]$'],
+)
+def test_characters_that_a_pattern_excludes(pattern: str) -> None:
+    """Quotation marks and backslashes too, which stand behind a backslash in JSON; of the rest none is lost."""
+    schema = {"type": "string", "pattern": pattern}
+    for text in ("a", 'a"', "a\\", "-", "]", "[^", "\\é", '\\"', "[\t^", "\n,", '[^"'):
+        assert allows(schema, json.dumps(text, ensure_ascii=False)) == bool(re.search(pattern, text)), text
 
 
 LARGE = """
