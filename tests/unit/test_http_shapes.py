@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import ollama
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -259,6 +260,15 @@ def test_ollama_refusals(more: dict[str, Any]) -> None:
     """What would change the answer, or is no shape of Ollama's."""
     with pytest.raises(Refusal):
         ollama_requests.chat_wish({**ASK, **more}, None)
+
+
+def test_a_sign_of_life() -> None:
+    """While a prompt waits or is read: proxies cut a stream that says nothing, nginx after a minute."""
+    chat = ollama.ChatResponse(**msgspec.json.decode(ollama_replies.OllamaChat("m").silence()))
+    assert (chat.message.content, chat.done) == ("", False)
+    piece = ollama.GenerateResponse(**msgspec.json.decode(ollama_replies.OllamaGenerate("m").silence()))
+    assert (piece.response, piece.done) == ("", False)
+    assert openai_replies.ChatShape("id", "m").silence().startswith(b":")
 
 
 def test_ollama_replies() -> None:

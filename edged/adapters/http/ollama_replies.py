@@ -86,8 +86,8 @@ class OllamaChat:
         return self._line({"message": self._role, **totals_of(done)}, done=True)
 
     def silence(self) -> bytes:
-        """Lines have no comments, and a client would take an empty one for an error."""
-        return b""
+        """A piece without text: lines have no comments, and a client would take an empty one for an error."""
+        return self.part("text", "")
 
     def error(self, error: HttpError) -> bytes:
         """The end of a stream that cannot go on."""
