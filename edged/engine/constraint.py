@@ -96,8 +96,7 @@ class Constraint:
         """
         tokens = list(self._matcher.compute_ff_tokens())
         taken = int(self._matcher.try_consume_tokens(tokens)) if tokens else 0
-        if not tokens:
-            self._check()
+        self._check()
         return tokens[:taken]
 
     def _check(self) -> None:

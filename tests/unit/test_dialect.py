@@ -132,6 +132,18 @@ def test_an_answer_that_cannot_go_on() -> None:
         constraint.mask()
 
 
+def test_an_answer_that_goes_on_and_on() -> None:
+    """That is seen where tokens are forced and where one is taken: what is broken off there is no whole answer."""
+    schema = {"type": "object", "required": ["a"], "additionalProperties": {"$ref": "#"}}
+    too_many = "parser error: Too many items"
+    with pytest.raises(OutgrownError, match=too_many):
+        compiled(schema).forced()
+    with pytest.raises(OutgrownError, match=too_many):  # noqa: PT012 - with which byte is its own affair
+        constraint = compiled(schema)
+        for byte in b'{"a":' * 10_000:
+            assert constraint.take(byte)
+
+
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
