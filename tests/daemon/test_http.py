@@ -447,6 +447,37 @@ def test_loopback_without_a_key(daemon: MakeDaemon, broker: Mosquitto) -> None:
     node.terminate()
 
 
+def test_pages_of_a_browser(served: Served, daemon: MakeDaemon, broker: Mosquitto) -> None:
+    """A page of another origin may ask with the key, without one only this machine's: a browser asks that first."""
+    port = free_port()
+    node = daemon(broker, {"http": {"enabled": True, "port": port}}, scripted=True).start()
+    here, elsewhere = "http://localhost:3000", "https://chat.example"
+    wanted = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-os",
+    }
+    for base, origin, allowed in (
+        (served.url, elsewhere, "*"),
+        (served.url, "null", "*"),  # a page that was opened as a file
+        (f"http://127.0.0.1:{port}", here, here),
+        (f"http://127.0.0.1:{port}", elsewhere, None),
+    ):
+        chat = f"{base}/v1/chat/completions"
+        before = httpx.options(chat, headers={"origin": origin, **wanted})
+        assert before.is_success is (allowed is not None)
+        assert before.headers.get("access-control-allow-origin") == allowed
+        assert before.headers["access-control-allow-headers"] == wanted["access-control-request-headers"]
+        asked = {"model": "edged", "messages": [{"role": "user", "content": "tokens=1"}], "stream": True}
+        headers = {"origin": origin, "authorization": f"Bearer {KEY}"}
+        answer = httpx.post(chat, json=asked, headers=headers)
+        assert answer.status_code == (403 if allowed is None else 200)
+        assert answer.headers.get("access-control-allow-origin") == allowed
+    refused = httpx.get(f"{served.url}/v1/models", headers={"origin": elsewhere})
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "*")
+    assert "access-control-allow-origin" not in served.http.get("/v1/models").headers
+    node.terminate()
+
+
 def test_tls(daemon: MakeDaemon, broker: Mosquitto, tmp_path: Path) -> None:
     """HTTPS with the board's certificate, verified by the client."""
     (tmp_path / "ca").mkdir()

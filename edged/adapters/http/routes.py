@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -34,6 +36,9 @@ BODY_FACTOR, BODY_SLACK_BYTES = 4, 16 * 1024
 """A body may escape what the question holds in fewer bytes; the question itself is measured by the node."""
 KEY_CHARACTERS_MAX = 256
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+PAGES_HERE = r"\w+://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+"""Origins of this machine's pages: without a key a browser lets these alone ask (CORS). With one any page may that
+has it: no browser sends it by itself, as it does cookies."""
 INSTEAD = "ask /v1/chat/completions; the base URL of OpenAI's clients ends in /v1"
 """Who finds nothing has left out /v1, or asks OpenAI's newer /v1/responses, as some clients do unless told."""
 INSTEAD_OLLAMA = "ask /api/chat, with a model that /api/tags lists"
@@ -86,7 +91,16 @@ class Routes:
             Route(path, self._guarded(f, shape, needs_key=False), methods=["GET"])
             for path, f, shape in open_to_all
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _unknown})
+        pages = Middleware(
+            CORSMiddleware,
+            allow_origins=() if self._key is None else ("*",),
+            allow_origin_regex=PAGES_HERE if self._key is None else None,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=("retry-after", "retry-after-ms"),
+        )
+        return Starlette(routes=routes, middleware=[pages], exception_handlers={HTTPException: _unknown})
 
     # who may ask ----------------------------------------------------------------------------------------
 
