@@ -99,7 +99,7 @@ class _Rules:
     def _ways(self, one: Schema, said: AbstractSet[str]) -> list[object] | None:
         """Schemas of which a value fits one; None where it says more."""
         kinds = one.get("type")
-        if isinstance(kinds, list) and said <= {"type", *OBJECT, *LIST}:
+        if isinstance(kinds, list) and {*map(type, kinds)} <= {str} and said <= {"type", *OBJECT, *LIST}:
             about = {"object": OBJECT, "array": LIST}
             return [
                 {"type": kind, **{key: one[key] for key in about.get(kind, ()) if key in one}}
@@ -142,7 +142,7 @@ class _Rules:
         named, required = one.get("properties"), listed(one, "required")
         if not isinstance(named, dict) or one.get("additionalProperties", False) not in (False, True):
             raise ValueError(CANNOT)
-        if not {*required} <= named.keys():
+        if not all(isinstance(name, str) and name in named for name in required):
             raise ValueError(CANNOT)
         # From the last one on: what follows one that came, and what follows none.
         after, first = '"}"', '"}"'
@@ -232,8 +232,8 @@ def _of_enum(one: Schema) -> list[Any] | None:
     if any(isinstance(value, list | dict) for value in values):
         return None
     told = one.get("type", [*TYPES])
-    kinds = {told} if isinstance(told, str) else {*told}
-    return [value for value in values if kinds & _kinds(value)]
+    kinds = told if isinstance(told, list) else [told]
+    return [value for value in values if any(kind in kinds for kind in _kinds(value))]
 
 
 def _of_type(one: Schema) -> list[Any] | None:

@@ -174,6 +174,9 @@ def test_what_items_may_be(items: dict[str, Any], all_of_them: list[Any]) -> Non
         {"oneOf": [unique(["a"]), {"type": "null"}]},
         {"type": ["array", "string"], "items": {"enum": ["a"]}, "uniqueItems": True, "enum": [["a"], "b"]},
         {"properties": {"a": unique(["a"]), "b": {"items": {"$ref": "#/properties/a/items"}}}},
+        {"type": "object", "properties": {"a": unique(["a"])}, "required": [["a"]]},
+        {"type": [["array"]], "items": {"enum": ["a"]}, "uniqueItems": True},
+        {"type": "array", "items": {"anyOf": [{"enum": ["a"], "type": 5}, {}]}, "uniqueItems": True},
     ],
 )
 def test_what_cannot_be_kept(schema: dict[str, Any]) -> None:
