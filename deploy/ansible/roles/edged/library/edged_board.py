@@ -25,11 +25,17 @@ RETURN = """
 hot: {description: "One text for each zone that is too near to its trip point.", type: list, returned: always}
 settings: {description: "Tables model, node and mqtt of the settings in use.", type: dict, returned: always}
 releases: {description: "Notes of the releases that this board's Python can run.", type: dict, returned: always}
+models: {description: "Models that edged_model has brought, or begun to.", type: list, returned: always}
 stale: {description: "Those for another Python, as after an upgrade of the system.", type: list, returned: always}
 sums: {description: "SHA-256 of files; empty text where there is none.", type: dict, returned: always}
+current: {description: "The release that answered last; empty where none did.", type: str, returned: always}
+previous: {description: "The one before it.", type: str, returned: always}
+linked: {description: "The one that the link names: another while a play goes over.", type: str, returned: always}
+unfinished: {description: "Whether a play ended before the node had answered.", type: bool, returned: always}
 """
 
 import hashlib
+import json
 import os
 import platform
 import re
@@ -112,6 +118,29 @@ def target(link: Path) -> str:
     return link.resolve().name if link.is_symlink() and link.exists() else ""
 
 
+def brought(folder: Path) -> list[str]:
+    """Models that edged_model has brought and nobody has touched since, as its notes tell, and parts of others."""
+    names = [path.name for path in folder.glob("[!.]*.part")]
+    for note in folder.glob(".*.verified"):
+        model = folder / note.name[1:].removesuffix(".verified")
+        try:
+            stat = model.stat()
+            if json.loads(note.read_text())[1:] == [stat.st_size, stat.st_mtime_ns, stat.st_ino]:
+                names.append(model.name)
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(names)
+
+
+def unfinished(home: Path) -> dict[str, str] | None:
+    """What ran before a play that did not come to its end, as keep.yml notes it; None where all did."""
+    try:
+        told = json.loads((home / "unfinished").read_text())
+        return {"current": told["current"], "previous": told["previous"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def settings(path: str | None) -> dict[str, object]:
     """Tables `model`, `node` and `mqtt` of the settings; empty where none are there or they cannot be read."""
     if path is None or sys.version_info < (3, 11):
@@ -158,6 +187,9 @@ def main() -> None:
         if (place / ".complete").is_file()
     }
     stale = [name for name in releases if not (folder / name / "lib" / f"python{python}").is_dir()]
+    linked = target(home / "current")
+    before = unfinished(home)
+    ran = before or {"current": linked, "previous": target(home / "previous")}
     module.exit_json(
         changed=False,
         architecture=platform.machine(),
@@ -170,9 +202,11 @@ def main() -> None:
         clock_off_s=0 if now_s is None else round(abs(time.time() - now_s)),
         hot=hot(Path(module.params["sys"]), module.params["margin_c"]),
         model_there=(home / "models" / module.params["model"]).is_file(),
-        current=target(home / "current"),
-        previous=target(home / "previous"),
+        linked=linked,
+        unfinished=before is not None,
+        **ran,
         releases={name: note for name, note in releases.items() if name not in stale},
+        models=brought(home / "models"),
         stale=stale,
         settings=settings(module.params["settings"]),
         sums={name: digest(Path(os.fspath(name))) for name in module.params["files"]},
