@@ -49,6 +49,20 @@ def test_debians_python_runs_the_modules(tmp_path: Path) -> None:
     assert "WARNING" not in ended.text
 
 
+def test_a_board_that_falls_silent(tmp_path: Path) -> None:
+    """Ssh asks whether it is there while a long task says nothing; without that the play waited for ever."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\necho "$@" >>{calls}\n')
+    (programs / "ssh").chmod(0o755)
+    hosts = tmp_path / "hosts.ini"
+    hosts.write_text("[edged]\npress-7 ansible_host=192.0.2.17\n")
+    ask = ("ansible", "-i", str(hosts), "edged", "--module-name", "raw", "--args", "true")
+    ended = run(tmp_path, "env", f"PATH={programs}:{os.environ['PATH']}", *ask)
+    assert ended.code == 0, ended.text
+    assert "ServerAliveInterval=15 " in calls.read_text()
+
+
 def play(
     folder: Path,
     hosts: dict[str, dict[str, Any]],
