@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -312,6 +313,26 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "secret": "name mqtt_password, .*; add mqtt_password to edged_secrets",
     }
     refused(play(tmp_path, hosts), tmp_path, said)
+
+
+def test_a_card_that_has_all_of_it(tmp_path: Path) -> None:
+    """Release and model are there: a new password needs no room for them, only what is to be brought does."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (tmp_path / "opt/releases/0.1.0/lib" / python).mkdir(parents=True)
+    (tmp_path / "opt/releases/0.1.0/.complete").touch()
+    (tmp_path / "opt/models").mkdir()
+    (tmp_path / "opt/models/small.gguf").touch()
+    hosts: dict[str, dict[str, Any]] = {
+        "all-there": {"edged_disk_min_mb": 999_999_999, "edged_clock_max_s": -1},
+        "new-model": {"edged_model": MODEL | {"file": "new.gguf", "size_mb": 999_999_999}},
+    }
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").symlink_to(sys.executable)
+    ended = play(tmp_path, hosts, path=f"{programs}:{os.environ['PATH']}")
+    assert re.search(r"all-there: [^\n]*set up time synchronisation", ended.text), ended.text
+    assert re.search(r"new-model: [^\n]*make room", ended.text), ended.text
+    assert not re.search(r"all-there: [^\n]*make room", ended.text), ended.text
 
 
 def test_check_mode_on_a_bare_board(tmp_path: Path) -> None:
