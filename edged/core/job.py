@@ -69,6 +69,7 @@ class Job:
         seq: number of the next reply.
         deliveries: messages to acknowledge once it is stored.
         prompt_tokens, context: as the engine measured them; 0 before.
+        position, due: how many go first and when its answer is expected, as its device was told last; monotonic s.
         history: earlier messages of its session that it is asked with.
         dropped: earlier messages of its session that the node left out for their size.
         progress: what earlier rounds came to, in which tools of the node were called.
@@ -91,6 +92,8 @@ class Job:
     seq: int = 0
     prompt_tokens: int = 0
     context: int = 0
+    position: int = 0
+    due: float = 0.0
     history: int = 0
     dropped: int = 0
     progress: Progress = field(default_factory=Progress)

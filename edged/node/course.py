@@ -91,6 +91,7 @@ class Course:
         duplicate: bool | None = None,
     ) -> None:
         """Tell its device that it was taken on; `duplicate`: that it has been for some time."""
+        job.position, job.due = position, self.clock() + eta_s
         deadline_ms = None if job.deadline is None else max(0, round(1000 * (job.deadline - self.clock())))
         self.replies.send(
             job,
@@ -109,6 +110,12 @@ class Course:
             ),
             qos=1,
         )
+
+    def accepted_again(self, job: Job, upstream: str | None) -> None:
+        """Tell a device that asks the same again: part of the wait is over."""
+        position = job.position if job.state is State.WAITING else 0
+        eta_s = max(0.0, job.due - self.clock())
+        self.accepted(job, position=position, eta_s=eta_s, upstream=upstream, duplicate=True)
 
     def started(self, job: Job) -> None:
         """It has a slot: the run counts, on disk too."""

@@ -219,9 +219,7 @@ class Intake:
         away = desk.giving.away
         upstream = None if job.away is None or away is None else away.policy.host
         if job.prompt_tokens or upstream is not None:
-            desk.course.accepted(
-                job, position=0, eta_s=desk.hearing.service_s, upstream=upstream, duplicate=True
-            )
+            desk.course.accepted_again(job, upstream)
 
     def _park(self, job: Job, event: Arrived) -> None:
         """A copy of a question that is over: in a moment the journal can answer it, the latest for all of them.

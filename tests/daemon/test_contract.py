@@ -127,6 +127,24 @@ def test_same_id_while_running_joins(broker: Mosquitto, node: Node, device: Make
     assert finished(node, "d6") == 1
 
 
+def test_a_copy_is_told_where_it_stands(broker: Mosquitto, node: Node, device: MakeDevice) -> None:
+    """Asked again while others go first, a question was told that it is next, and the time of an average one."""
+    asking = device(broker, "d25")
+    jobs = [asking.ask(LONG, id=f"q{number}") for number in range(3)]
+    first = asking.wait_reply("q2", "accepted")
+    asking.ask(LONG, id="q2")
+    again = asking.wait_reply("q2", "accepted", count=2)
+    assert (first["position"], again["position"], again["duplicate"]) == (2, 2, True)
+    assert 0 < again["eta_ms"] <= first["eta_ms"]
+    asking.wait_reply("q0", "delta")
+    asking.ask(LONG, id="q0")
+    assert asking.wait_reply("q0", "accepted", count=2)["position"] == 0
+    for job in jobs:
+        asking.control("cancel", job)
+        asking.wait_reply(job, "cancelled")
+    assert node.running
+
+
 def test_same_id_after_the_end_gets_the_stored_answer(
     broker: Mosquitto, node: Node, device: MakeDevice
 ) -> None:
