@@ -60,6 +60,8 @@ def answer(schema: Schema, options: dict[str, Any]) -> str:
     Raises:
         ValueError: `uniqueItems` stands where it cannot be kept, or no value fits.
     """
+    if not asks(schema, schema):  # whole, with all places in it that it may refer to
+        return f"answer: {_given(schema, options)}"
     writer = _Rules(schema, options)
     try:
         lines = [f"answer: {writer.value(schema)}", *writer.lines]
@@ -122,7 +124,7 @@ class _Rules:
             if place != "#" or not isinstance(defined, dict) or name not in defined:
                 raise ValueError(CANNOT)
             needed.setdefault(holder, {})[name] = defined[name]
-        return f"%json {json.dumps({**adapted({**one, **needed}), 'x-guidance': self._options})}"
+        return _given({**one, **needed}, self._options)
 
     def _target(self, target: Schema) -> str:
         name = self._named.get(id(target))
@@ -222,6 +224,10 @@ class _Rules:
                 whole = int(value) if isinstance(value, float) and value.is_integer() else value
                 found.setdefault((isinstance(value, bool), value), json.dumps(whole, ensure_ascii=False))
         return None if layer else [*found.values()]
+
+
+def _given(schema: Schema, options: dict[str, Any]) -> str:
+    return f"%json {json.dumps({**adapted(schema), 'x-guidance': options})}"
 
 
 def _of_enum(one: Schema) -> list[Any] | None:

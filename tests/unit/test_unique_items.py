@@ -138,6 +138,24 @@ def test_a_home_assistant_task() -> None:
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"on": {"type": "boolean"}, "parts": {"items": {"$ref": "#"}}}},
+        {"type": "object", "properties": {"on": {"type": "boolean"}, "off": {"$ref": "#/properties/on"}}},
+    ],
+)
+def test_any_other_schema_beside_tools(schema: dict[str, Any]) -> None:
+    """One that asks for no such list may refer to whatever stands in it: a tree, as each device's parts are one."""
+    offered = offer([{"type": "function", "function": {"name": "look"}}], "auto", parallel=True)
+    assert offered is not None
+    text = schema_text({"type": "json_schema", "json_schema": {"schema": schema}})
+    beside = BYTES.compile_calls(
+        OURS, offered.tools, "auto", literal=lambda text: [text], parallel=True, schema=text
+    )
+    assert follows(beside, '{"on":true}')
+
+
+@pytest.mark.parametrize(
     ("items", "all_of_them"),
     [
         ({"type": "boolean"}, [True, False]),
