@@ -9,7 +9,11 @@ import os
 import sys
 from pathlib import Path
 
-from edged import daemon, logs, settings
+# The log first, as in `edged run`: it keeps rich out of the daemon.
+from edged import logs
+
+# isort: split
+from edged import daemon, settings
 
 ENGINE = (sys.executable, "-m", os.environ.get("SCRIPTED_ENGINE", "scripted_engine"))
 
