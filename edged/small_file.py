@@ -9,6 +9,8 @@ import errno
 import stat
 from pathlib import Path
 
+SECRET_BYTES_MAX = 65_535
+"""Of a password by MQTT (5, 3.1.3.6); keys are shorter."""
 PEM_BYTES_MAX = 1 << 22
 """Of certificates: Debian's bundle of all authorities has a quarter of a million bytes."""
 

@@ -15,8 +15,7 @@ from typing import Annotated
 import typer
 
 from ..client import Client, ClientError, UnreachableError
-from ..settings.network import SECRET_BYTES_MAX
-from ..small_file import read_open
+from ..small_file import SECRET_BYTES_MAX, read_open
 
 PANEL = "The broker (environment: EDGED_MQTT__HOST and so on)"
 _options = partial(typer.Option, rich_help_panel=PANEL, show_envvar=False)

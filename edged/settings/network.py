@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from ..errors import SettingsError
-from ..small_file import read
+from ..small_file import SECRET_BYTES_MAX, read
 from .leaves import DefaultWords
 from .scalars import Host, Name, Place, Port, Section, TopicPrefix, UserName, refuse
 
@@ -25,10 +25,6 @@ def host_id() -> str:
 
 CREDSTORE = Path("/etc/credstore")
 """Where the unit's credentials come from, each as `edged.NAME`; root's alone."""
-
-
-SECRET_BYTES_MAX = 65_535
-"""Of a password by MQTT (5, 3.1.3.6); keys are shorter."""
 
 
 def credential(name: Path, folder: Path, store: Path = CREDSTORE) -> Path:
