@@ -52,7 +52,9 @@ def edged(
 
 
 def load_commands(arguments: Sequence[str]) -> None:
-    """Imports the file of the command in `arguments`, or all where there is none of that name."""
+    """Imports the file of the command in `arguments`, or all where there is none of that name but a version."""
+    if arguments[:1] == ["--version"]:
+        return
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     asked = next((word for word in arguments if not word.startswith("-")), None)
     for name in [asked] if asked in files else files:
