@@ -204,6 +204,36 @@ def test_what_cannot_be_kept(schema: dict[str, Any]) -> None:
     assert refused.value.message == f"the schema of response_format cannot be used: {CANNOT}"
 
 
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        (False, "no value fits it"),
+        (unique(["a"], minItems="one"), "minItems and maxItems must be whole numbers"),
+        (unique(["a"], maxItems=1.5), "minItems and maxItems must be whole numbers"),
+        (
+            {"type": "array", "items": unique(["a"]), "minItems": 3, "maxItems": 2},
+            "minItems is above maxItems",
+        ),
+    ],
+)
+def test_what_nothing_fits(beside: object, words: str) -> None:
+    """The device hears what is wrong with it."""
+    with pytest.raises(Refusal, match=f"the schema of response_format cannot be used: {words}$"):
+        compiled({"type": "object", "properties": {"a": unique(["a"]), "b": beside}, "required": ["b"]})
+
+
+def test_what_stands_beside() -> None:
+    """Anything, and what it refers to, whatever that is called."""
+    constraint = compiled(
+        {
+            "type": "object",
+            "properties": {"a": unique(["a"]), "b": True, "c": {"items": {"$ref": "#/$defs/x~1y%20z"}}},
+            "$defs": {"x/y z": {"const": 1}},
+        }
+    )
+    assert follows(constraint, '{"a":["a"],"b":[{"x":null}],"c":[1,1]}')
+
+
 SCALARS = st.sampled_from([*NAMES, 0, 1, -3, 2.5, True, False, None])
 LISTS = st.builds(
     lambda values, least, more: unique(values, minItems=min(least, len({*map(repr, values)})), **more),
