@@ -25,7 +25,9 @@ exec "$@"
 """
 SYSTEMCTL = """#!/bin/sh
 case "$*" in
-*show*) printf 'LoadState=loaded\\nActiveState=inactive\\n' ;;
+*show*) [ -e {runs} ] && is=active || is=inactive; printf "LoadState=loaded\\nActiveState=$is\\n" ;;
+*stop*) rm {runs} ;;
+*start*) readlink -f "$(sed -n s/^ExecStart=//p /etc/systemd/system/edged.service)" >{runs} ;;
 esac
 """
 RELEASE = """#!/bin/sh
@@ -51,19 +53,21 @@ class Going:
             (release / "bin").mkdir(parents=True)
             (release / f"lib/python{sys.version_info.major}.{sys.version_info.minor}").mkdir(parents=True)
             (release / ".complete").write_text("sum\n")
-            (release / "edged.service").write_text(f"[Unit]\nDescription={version}\n")
+            (release / "edged.service").write_text(f"[Service]\nExecStart={self.home}/current/bin/edged\n")
             (release / "bin/edged").write_text(RELEASE)
             (release / "bin/edged").chmod(0o755)
         self.link(current="0.1.0")
         for place in ("etc/edged", "etc/credstore", "etc/systemd/system", "usr/local/bin"):
             (folder / "board" / place).mkdir(parents=True)
+        shutil.copy(self.home / "current/edged.service", self.etc / "systemd/system")
+        (folder / "runs").write_text(f"{self.home}/releases/0.1.0/bin/edged\n")
         (self.etc / "edged/edged.toml").write_text(self.settings("good"))
         (self.etc / "credstore/edged.mqtt_password").write_text("first")
         (folder / "board/usr/local/bin/edged").symlink_to(self.home / "current/bin/edged")
         (self.home / "models").mkdir()
         programs = folder / "bin"
         programs.mkdir()
-        (programs / "systemctl").write_text(SYSTEMCTL)
+        (programs / "systemctl").write_text(SYSTEMCTL.format(runs=folder / "runs"))
         (programs / "systemctl").chmod(0o755)
         (programs / "python3").symlink_to(sys.executable)
 
@@ -210,3 +214,14 @@ def test_what_nothing_reads_any_more(board: Going) -> None:
     assert {path.name for path in models.iterdir()} == kept | {"by-hand.gguf", ".of-edged-model.gguf.part"}
     assert command.read_text() == "mine"
     assert board.links() == ("0.2.0", "0.1.0")
+
+
+def test_another_home(board: Going) -> None:
+    """A larger disk, say: what runs from the old one is ended, or it would answer the play's question."""
+    new = board.folder / "disk"
+    shutil.copytree(board.home / "releases", new / "releases", symlinks=True)
+    unit = new / "releases/0.2.0/edged.service"
+    unit.write_text(unit.read_text().replace(str(board.home), str(new)))
+    ended = board.go("0.2.0", "good", edged_home=str(new))
+    assert ended.code == 0, ended.text
+    assert (board.folder / "runs").read_text() == f"{new}/releases/0.2.0/bin/edged\n"
