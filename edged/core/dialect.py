@@ -40,6 +40,7 @@ INTEGER_MAX = 2**63 - 1024
 """The largest float of 64 bits; the smallest is one that nothing can be taken from."""
 _ALL_BUT = re.compile(r"(\\.)|\[\^([]-]?)", re.DOTALL)
 """What is escaped; or how a class of all but some begins, with a character that must be escaped behind NUL."""
+WITHOUT_NUL = r"[^\x00"
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 Schema = dict[str, Any]
@@ -83,7 +84,7 @@ def _part(value: Any, *, unique: bool) -> Any:  # noqa: ANN401 - JSON
 
 def _without_nul(pattern: str) -> str:
     """A pattern whose classes of all but some characters are without U+0000 as well, so not of all that control."""
-    return _ALL_BUT.sub(lambda found: found[1] or rf"[^\x00{found[2] and chr(92) + found[2]}", pattern)
+    return _ALL_BUT.sub(lambda found: found[1] or WITHOUT_NUL + (found[2] and "\\" + found[2]), pattern)
 
 
 def _check_kept(value: object) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from edged.core.dialect import adapted
+from edged.core.dialect import WITHOUT_NUL, adapted
 from edged.core.schema_cost import SPELLED_MAX, cost
 from edged.core.tools import Mode, Tool
 from edged.engine.call_grammar import UNSPELLED, grammar, header
@@ -214,7 +214,7 @@ def _refusal(error: object, where: str) -> Refusal:
 
 def _one_line(error: object) -> str:
     """Its first words and its last ones: of a pattern the pattern, and what is wrong with it."""
-    text = " ".join(str(error).partition(STATE)[0].split())
+    text = " ".join(str(error).partition(STATE)[0].split()).replace(WITHOUT_NUL, "[^")
     if text in NOTHING_FITS:
         return "no value fits it"
     if text.startswith(ONE_OF):  # what it says to switch on there would break the promise

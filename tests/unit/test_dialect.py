@@ -88,6 +88,7 @@ def test_what_asks_for_nothing_refuses_nothing(schema: dict[str, Any], value: ob
         ({"type": "object", "propertyNames": {"pattern": "^a"}}, "propertyNames"),
         ({"type": "string", "pattern": "^(?=.*x).*$"}, r"\(\?=\.\*x\).* look-ahead"),
         ({"type": "string", "pattern": "((((" + "a" * 400}, r"\(\(\(\(a.* unclosed group"),
+        ({"type": "string", "pattern": "[^,]$["}, r" \[\^,\]\$\[ .* unclosed character class"),
         ({"properties": 5}, "properties must be an object$"),
         (ITSELF, "the schema requires itself, so no answer could end"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "used: two branches of a oneOf .* use anyOf$"),
