@@ -196,6 +196,21 @@ def test_ollama_requests() -> None:
     assert ollama_requests.generate_wish({"model": "m", "prompt": ""}, None) is None
 
 
+def test_what_stands_beside_ollamas_options() -> None:
+    """Vercel's AI SDK sets these so, the choice of tools each time: whoever had tools was refused for it."""
+    lamp = {"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}
+    body = {**ASK, "temperature": 0.1, "top_p": 0.5, "max_output_tokens": 12, "think": False, "stream": False}
+    wish = ollama_requests.chat_wish({**body, "tools": [lamp], "tool_choice": "required"}, None)
+    assert wish is not None
+    payload = msgspec.json.encode(wish.fields)
+    question = parse(payload, Envelope("http:-", "q1"), Topics("edged", "n1"), Bounds())
+    assert (question.temperature, question.top_p, question.max_tokens) == (0.1, 0.5, 12)
+    assert wish.fields["tool_choice"] == "required"
+    again = ollama_requests.chat_wish({**body, "tool_choice": "auto", "options": {"num_predict": 9}}, None)
+    assert again is not None
+    assert (again.fields["max_tokens"], "tool_choice" in again.fields) == (9, False)
+
+
 def test_a_history_that_home_assistant_has_cut() -> None:
     """A result whose call is gone is left out, an answer of thinking alone is an empty one: both are questions."""
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "lamp", "arguments": {"on": 1}}}]}

@@ -25,6 +25,8 @@ OPTIONS = {
     "stop": "stop",
 }
 """Ollama's options, and the contract's fields that they set."""
+BESIDE = {"temperature": "temperature", "top_p": "top_p", "max_output_tokens": "max_tokens"}
+"""Vercel's AI SDK (ollama-ai-provider-v2) sets them beside the options, as `tool_choice`; Ollama hears none."""
 OPEN_BELOW_ZERO = frozenset({"num_predict", "seed"})
 """Below zero, as Ollama's own defaults are, they ask for what comes without them: as much as fits, any seed."""
 OPTIONS_HARMLESS = frozenset(
@@ -46,8 +48,10 @@ OPTIONS_NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
 }
 """Values that ask for nothing."""
-KNOWN = frozenset({"model", "stream", "keep_alive", "options", "format", "think", "logprobs", "top_logprobs"})
-CHAT = KNOWN | {"messages", "tools"}
+KNOWN = frozenset(
+    {"model", "stream", "keep_alive", "options", "format", "think", "logprobs", "top_logprobs", *BESIDE}
+)
+CHAT = KNOWN | {"messages", "tools", "tool_choice"}
 GENERATE = KNOWN | {"prompt", "system", "raw", "template", "suffix", "images", "context"}
 MESSAGE = frozenset(
     {"role", "content", "tool_calls", "tool_name", "tool_call_id", "thinking", "images", "name"}
@@ -69,6 +73,8 @@ def chat_wish(body: Mapping[str, Any], key: str | None) -> Wish | None:
     fields["messages"] = _messages(messages)
     if body.get("tools"):
         fields["tools"] = body["tools"]
+        if body.get("tool_choice") is not None:
+            fields["tool_choice"] = body["tool_choice"]
     return Wish(fields, None, key)
 
 
@@ -98,6 +104,7 @@ def _common(body: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
         raise Refusal("bad_request", f"unknown field {unknown[0][:80]!a}; leave it out")
     if body.get("logprobs"):
         raise Refusal("unsupported", "logprobs is not supported by this node; leave it out")
+    fields |= {field: body[name] for name, field in BESIDE.items() if body.get(name) is not None}
     fields |= _options(body.get("options") or {})
     form = body.get("format")
     if form == "json":
