@@ -208,6 +208,7 @@ def test_what_cannot_be_kept(schema: dict[str, Any]) -> None:
     ("beside", "words"),
     [
         (False, "no value fits it"),
+        (unique(["a"], type=[]), "no value fits it"),
         (unique(["a"], minItems="one"), "minItems and maxItems must be whole numbers"),
         (unique(["a"], maxItems=1.5), "minItems and maxItems must be whole numbers"),
         (
@@ -227,11 +228,16 @@ def test_what_stands_beside() -> None:
     constraint = compiled(
         {
             "type": "object",
-            "properties": {"a": unique(["a"]), "b": True, "c": {"items": {"$ref": "#/$defs/x~1y%20z"}}},
+            "properties": {
+                "a": unique(["a"]),
+                "b": True,
+                "c": {"items": {"$ref": "#/$defs/x~1y%20z"}},
+                "d": unique(["a", "b"], type=["object", "array"], properties={"e": unique(["a"])}),
+            },
             "$defs": {"x/y z": {"const": 1}},
         }
     )
-    assert follows(constraint, '{"a":["a"],"b":[{"x":null}],"c":[1,1]}')
+    assert follows(constraint, '{"a":["a"],"b":[{"x":null}],"c":[1,1],"d":{"e":["a"]}}')
 
 
 SCALARS = st.sampled_from([*NAMES, 0, 1, -3, 2.5, True, False, None])
