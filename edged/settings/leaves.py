@@ -3,10 +3,6 @@
 Knows pydantic's models and typing, none of our settings, no file and no environment. Pure functions.
 """
 
-import ast
-import functools
-import inspect
-import itertools
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -40,11 +36,10 @@ class DefaultWords:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One setting: where it stands, pydantic's record of it, and the section that it is a field of."""
+    """One setting: where it stands and pydantic's record of it."""
 
     path: tuple[str, ...]
     field: FieldInfo
-    section: type[BaseModel]
 
     @property
     def key(self) -> str:
@@ -60,11 +55,6 @@ class Leaf:
     def accepts(self) -> str:
         """What it accepts, in words: `integer, 1 to 65535`."""
         return _words(self.field.annotation, self.field.metadata)
-
-    @property
-    def meaning(self) -> str:
-        """What it is for: the docstring under it."""
-        return meanings(self.section).get(self.path[-1], "")
 
     @property
     def is_path(self) -> bool:
@@ -92,26 +82,6 @@ class Leaf:
         return text
 
 
-@functools.cache
-def meanings(section: type[BaseModel]) -> Mapping[str, str]:
-    """The docstrings under a section's own fields, by field.
-
-    Read out of the source where a text is wanted: `use_attribute_docstrings` does so at every start, a sixth of the
-    time that reading the settings takes.
-    """
-    module = ast.parse(inspect.getsource(section))
-    (definition,) = (node for node in module.body if isinstance(node, ast.ClassDef))
-    return {
-        field.target.id: inspect.cleandoc(below.value.value)
-        for field, below in itertools.pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
-
-
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
     """The section a field holds; None for a single setting."""
     kind = _plain(field.annotation)
@@ -123,7 +93,7 @@ def leaves(section: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[Le
     for name, field in section.model_fields.items():
         inner = section_of(field)
         if inner is None:
-            yield Leaf((*above, name), field, section)
+            yield Leaf((*above, name), field)
         else:
             yield from leaves(inner, (*above, name))
 

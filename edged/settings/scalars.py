@@ -6,7 +6,7 @@ No setting, file or environment here. Bounds that only one setting has stand at 
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -14,13 +14,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
     StringConstraints,
     ValidationInfo,
 )
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
-from .leaves import Accepts, meanings
+from .leaves import Accepts
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -115,13 +114,6 @@ Place = Annotated[Path, BeforeValidator(_place), Accepts("path")]
 class Section(BaseModel):
     """What all sections share: frozen, no unknown keys, defaults checked like given values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Of `BaseModel`, with the meaning of each field."""
-        made = handler(core)
-        fields = handler.resolve_ref_schema(made)["properties"]
-        for name, text in meanings(cls).items():
-            fields[name]["description"] = text
-        return made
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )

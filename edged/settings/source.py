@@ -68,7 +68,6 @@ def load(path: Path | None, *, again: bool = False) -> Settings:
         _check_keys(table, Settings, (), str(path), complaints)
         _anchor(table, known.values(), path.parent.absolute())  # a later chdir changes nothing
     _check_variables(known.values(), complaints)
-    _take_variables(table, known.values())
     if isinstance(table.get("model", {}), dict):
         table.setdefault("model", {})  # so that a missing section reads as its missing key
     try:
@@ -147,17 +146,6 @@ def _check_variables(known: Iterable[Leaf], complaints: list[str]) -> None:
             near = difflib.get_close_matches(name, [*names, *OTHER_VARIABLES], n=1)
             hint = f"did you mean {near[0]}?" if near else "EDGED_SECTION__KEY is accepted"
             complaints.append(f"{name}: unknown environment variable; {hint}")
-
-
-def _take_variables(table: dict[str, Any], known: Iterable[Leaf]) -> None:
-    """Puts what stands in the environment over what stands in `table`, turned from text into its type."""
-    for leaf in known:
-        text = os.environ.get(leaf.variable)
-        if text is not None:
-            holder = table
-            for name in leaf.path[:-1]:
-                holder = holder.setdefault(name, {})
-            holder[leaf.path[-1]] = leaf.value(text)
 
 
 def _anchor(table: dict[str, Any], known: Iterable[Leaf], folder: Path) -> None:

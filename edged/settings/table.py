@@ -37,7 +37,7 @@ def table() -> tuple[Row, ...]:
             key=leaf.path[-1],
             type=leaf.accepts,
             default=_default(leaf.field),
-            meaning=leaf.meaning,
+            meaning=leaf.field.description or "",
             variable=leaf.variable,
         )
         for leaf in leaves(Settings)

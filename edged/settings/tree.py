@@ -3,7 +3,7 @@
 No file is read here. The docstring under each field is its one description: the table of `configs/README.md` and
 `edged config schema` are made from it. Numbers, truth values and lists are taken strictly, so `slots = true`
 or `port = "1884"` is an error and not a guess; the environment, which knows only text, is turned into these
-types by `leaves`.
+types in `environment`.
 """
 
 import os
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..core.topology import parse_cores
+from .environment import Environment
 from .heat import Heat
 from .homeassistant import HomeAssistant
 from .http import Http
@@ -235,8 +237,10 @@ class Paths(Section):
     """Folder for what must outlive a restart."""
 
 
-class Settings(Section):
+class Settings(BaseSettings):
     """All settings of one node. Made by `load`; equal trees mean equal behaviour."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     node: Node = Field(default_factory=Node)
     mqtt: Mqtt = Mqtt()
@@ -266,3 +270,16 @@ class Settings(Section):
         """Where the daemon listens for orders of this machine; systemd.exec(5) has RUNTIME_DIRECTORY."""
         folder = os.environ.get("RUNTIME_DIRECTORY") or self.paths.state
         return self.admin.socket or Path(folder) / "control.sock"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Our reading of the environment over what `load` read; no other source."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return Environment(settings_cls), init_settings

@@ -20,7 +20,7 @@ ONE_PLACE = {
     "sqlite3": ("adapters/journal/",),
     "iotcore": ("demo/",),
     "jinja2": ("engine/chat.py",),
-    "pydantic": ("settings/",),
+    "pydantic_settings": ("settings/",),
     "typer": ("cli/",),
     "starlette": ("adapters/http/",),
     "uvicorn": ("adapters/http/",),
