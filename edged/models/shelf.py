@@ -65,10 +65,15 @@ class Shelf:
             ModelError: the folder cannot be read.
         """
         try:
-            names = sorted(path.name for path in self.folder.glob("*.gguf") if not path.is_symlink())
+            # Not by glob, which from Python 3.13 on passes over what it may not read.
+            paths = [
+                path for path in self.folder.iterdir() if path.suffix == ".gguf" and not path.is_symlink()
+            ]
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise ModelError(f"{self.folder}: {error.strerror}") from error
-        return [self._model(name) for name in names]
+        return [self._model(path.name) for path in sorted(paths)]
 
     def add(
         self,

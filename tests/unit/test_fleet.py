@@ -94,7 +94,7 @@ def test_nothing_that_a_topic_holds_breaks_the_view(payload: bytes, what: str) -
 
 
 @pytest.mark.parametrize("what", ["info", "health"])
-@pytest.mark.parametrize("odd", [b'"\xff"', b"1e999", b"1" * 5000, b"[" * 2000 + b"]" * 2000])
+@pytest.mark.parametrize("odd", [b'"\xff"', b"1e999", b"1" * 5000, b"[" * 40_000 + b"]" * 40_000])
 def test_what_no_shape_names_breaks_no_view(what: str, odd: bytes) -> None:
     """A field that is not known here and cannot be read ended `edged nodes` and `edged top` for the whole fleet."""
     latest = said("a", status=b"online", info=INFO, health={"level": "warm"})
