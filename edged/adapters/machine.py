@@ -1,4 +1,4 @@
-"""The machine around the node, for `edged doctor`: clock, disk, certificates' files, systemd's view of the service.
+"""The machine around the node, for `edged doctor`: clock, disk, systemd's view of the service.
 
 Looks only, but for a file of one byte in the state folder. Nothing raises: what cannot be told is absent.
 """
@@ -9,14 +9,10 @@ import ctypes
 import os
 import re
 import shutil
-import ssl
 import subprocess
 import tempfile
 from pathlib import Path
 
-from edged import small_file
-from edged.core import certificate
-from edged.core.checks.broker import Certificate
 from edged.core.checks.node import Folder, Unit
 
 SERVICE = "edged.service"
@@ -28,7 +24,6 @@ _PROPERTIES = (
     "LoadState,ActiveState,SubState,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths,MainPID"
     ",PrivateDevices,UnitFileState"
 )
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _MEMORY = {"tmpfs", "ramfs"}
 _EXPOSURE = re.compile(r"exposure level for \S+: ([0-9.]+)")
 
@@ -87,28 +82,6 @@ def _mounted(path: Path, mounts: str) -> tuple[str, str]:
     above = [one for one in found if path.is_relative_to(one[0].encode().decode("unicode_escape"))]
     _, kind, options = max(reversed(above), key=lambda one: len(one[0]), default=("", "", ""))
     return kind, options
-
-
-def certificates(path: Path, *, authorities: bool = False) -> list[Certificate]:
-    """What counts of the certificates in a PEM file.
-
-    Of a chain, which holds no longer than its weakest, that is the one that ends first; of authorities the one that
-    ends last: some of those in a system's bundle have always ended, and so has the old one after a change.
-    """
-    try:
-        text = small_file.read(path, small_file.PEM_BYTES_MAX).decode("ascii", "replace")
-    except OSError as error:
-        return [Certificate(str(path), reason=error.strerror or "cannot be read")]
-    found = []
-    for pem in _PEM.findall(text):
-        try:
-            begins_s, ends_s = certificate.validity(ssl.PEM_cert_to_DER_cert(pem))
-        except ValueError as error:
-            return [Certificate(str(path), reason=str(error))]
-        found.append(Certificate(str(path), begins_s, ends_s))
-    if not found:
-        return [Certificate(str(path), reason="no certificate in it (PEM)")]
-    return [(max if authorities else min)(found, key=lambda one: one.ends_s)]
 
 
 def journal_holder(state: Path) -> tuple[int | None, bool]:

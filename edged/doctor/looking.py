@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.adapters import machine, model_file
+from edged.adapters.certificate_files import certificates
 from edged.adapters.model_file import ModelFile
 from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.probe import Asked, probe
@@ -258,7 +259,7 @@ def _network(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[
     else:
         yield from _broker(settings, may_log_in=may_log_in, missed=missed)
     if face.enabled and face.tls is not None and not hidden(face.tls.cert):
-        for one in machine.certificates(face.tls.cert):
+        for one in certificates(face.tls.cert):
             yield broker_checks.certificate(one, time.time())
 
 
@@ -288,8 +289,8 @@ def _broker(settings: Settings, *, may_log_in: bool, missed: bool) -> Iterator[V
     if mqtt.tls is None:
         yield broker_checks.plain(mqtt.host, local=is_loopback(mqtt.host))
     else:
-        found = machine.certificates(mqtt.tls.ca, authorities=True)
-        found += [] if mqtt.tls.cert is None else machine.certificates(mqtt.tls.cert)
+        found = certificates(mqtt.tls.ca, authorities=True)
+        found += [] if mqtt.tls.cert is None else certificates(mqtt.tls.cert)
         found = [one for one in found if not one.reason or one.name not in answer.reason]
         for one in [*([] if answer.server is None else [answer.server]), *found]:
             yield broker_checks.certificate(one, time.time())

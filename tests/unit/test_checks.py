@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.adapters import machine
+from edged.adapters.certificate_files import certificates
 from edged.adapters.vitals import Caps, VitalsReader
 from edged.core import calibration, certificate
 from edged.core.board import Board
@@ -549,20 +550,20 @@ def test_dates_of_a_real_certificate(tmp_path: Path) -> None:
     """The dates in our own certificate's file are the ones openssl wrote; other files are told as what they are."""
     authority = Authority(tmp_path)
     files = authority.server()
-    [one] = machine.certificates(files.cert)
+    [one] = certificates(files.cert)
     assert not one.reason
     assert one.begins_s < one.ends_s
-    [signs] = machine.certificates(authority.pem)
+    [signs] = certificates(authority.pem)
     assert signs.ends_s > one.ends_s
     both = tmp_path / "both.pem"
     for parts in ((files.cert, authority.pem), (authority.pem, files.cert)):
         both.write_text("".join(part.read_text() for part in parts))
-        assert machine.certificates(both)[0].ends_s == one.ends_s, "a chain is as long as its weakest part"
-        assert machine.certificates(both, authorities=True)[0].ends_s == signs.ends_s
+        assert certificates(both)[0].ends_s == one.ends_s, "a chain is as long as its weakest part"
+        assert certificates(both, authorities=True)[0].ends_s == signs.ends_s
     for content in ("", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "nonsense"):
         (tmp_path / "bad.pem").write_text(content)
-        assert machine.certificates(tmp_path / "bad.pem")[0].reason
-    assert machine.certificates(tmp_path / "no.pem")[0].reason
+        assert certificates(tmp_path / "bad.pem")[0].reason
+    assert certificates(tmp_path / "no.pem")[0].reason
 
 
 @given(st.binary(max_size=200))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from desk_rig import TOPICS, Line
 
-from edged.adapters import machine
+from edged.adapters.certificate_files import certificates
 from edged.adapters.http import Listening, Node, Server
 from edged.adapters.mqtt import Tls
 from edged.adapters.mqtt.link import tls_context
@@ -111,5 +111,5 @@ def test_of_the_larger_server(pipe: Path) -> None:
 
 def test_that_the_doctor_reads(pipe: Path) -> None:
     """It does not wait either."""
-    (found,) = machine.certificates(pipe)
+    (found,) = certificates(pipe)
     assert found.reason == "no regular file"
