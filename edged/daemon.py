@@ -166,7 +166,8 @@ def run(  # noqa: C901, PLR0915 - one line a part
     def node_load(client_jobs: int) -> Load:
         return node.load(client_jobs)  # the node that is made just below
 
-    meter = Meter(None if settings.metrics.textfile is None else Textfile(settings.metrics.textfile))
+    textfile = settings.metrics.textfile
+    meter = Meter(None if textfile is None else Textfile(textfile), parts.certificates(settings))
     face = parts.face(
         settings,
         key,

@@ -9,11 +9,13 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from edged import __version__, tuning
+from edged.adapters import certificate_files
 from edged.adapters.mqtt import Link, Mqtt, Tls
 from edged.adapters.note import Note
 from edged.adapters.vitals import Caps, VitalsReader
@@ -53,6 +55,23 @@ RECEIVE_SLACK = 32
 """Deliveries beyond the queue's places, so that control messages come through when it is full."""
 
 log = structlog.get_logger()
+
+
+def certificates(settings: Settings) -> dict[str, float]:
+    """When the certificates that are read at the start end, in seconds since 1970, by the setting of their file."""
+    broker, http = settings.mqtt.tls, settings.http
+    files: list[tuple[str, Path | None, bool]] = []
+    if broker is not None:
+        files += [("mqtt.tls.ca", broker.ca, True), ("mqtt.tls.cert", broker.cert, False)]
+    if http.enabled and http.tls is not None:
+        files.append(("http.tls.cert", http.tls.cert, False))
+    return {
+        setting: one.ends_s
+        for setting, path, authorities in files
+        if path is not None
+        for one in certificate_files.certificates(path, authorities=authorities)
+        if not one.reason
+    }
 
 
 def face(  # noqa: PLR0917 - the parts that it touches

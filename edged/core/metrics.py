@@ -8,8 +8,9 @@ label names a client or a question. A value that is not known has no sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import get_args
 
 from edged.core.exposition import Family, Histogram, Kind, Sample, text
@@ -22,6 +23,7 @@ from edged.errors import CODES
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """From the first token of a warm small model to the deadline of questions that bring none (600 s)."""
 BREAKER = ("closed", "open", "probing")
+NO_CERTIFICATES: Mapping[str, float] = MappingProxyType({})
 ZONES_MAX = 64
 """RK3588 has seven thermal zones; a kernel with more than this many is not ours to number."""
 
@@ -46,17 +48,40 @@ class Latencies:
         self.answer.observe(duration_s)
 
 
-def exposition(info: Info, health: Health, latencies: Latencies, *, online: bool, interval_s: float) -> str:
-    """The node's metrics in Prometheus' text format; they are made anew every `interval_s`."""
-    return text(families(info, health, latencies, online=online, interval_s=interval_s))
+def exposition(
+    info: Info,
+    health: Health,
+    latencies: Latencies,
+    *,
+    online: bool,
+    interval_s: float,
+    certificates: Mapping[str, float] = NO_CERTIFICATES,
+) -> str:
+    """The node's metrics in Prometheus' text format; they are made anew every `interval_s`.
+
+    Of `certificates` it is told when they end, in seconds since 1970, by the setting that names their file.
+    """
+    told = families(info, health, latencies, online=online, interval_s=interval_s, certificates=certificates)
+    return text(told)
 
 
 def families(
-    info: Info, health: Health, latencies: Latencies, *, online: bool, interval_s: float
+    info: Info,
+    health: Health,
+    latencies: Latencies,
+    *,
+    online: bool,
+    interval_s: float,
+    certificates: Mapping[str, float] = NO_CERTIFICATES,
 ) -> list[Family]:
     """All that the node can tell, also those without a sample."""
     return [
         *_node(info, health, online=online),
+        _gauge(
+            "edged_certificate_expiry_timestamp_seconds",
+            "When the certificates of a file, as they were read at the start, end: Unix time.",
+            (Sample(ends_s, {"setting": setting}) for setting, ends_s in certificates.items()),
+        ),
         _one("edged_health_interval_seconds", "Time between two updates of these numbers.", interval_s),
         *_questions(health),
         *_latencies(latencies),

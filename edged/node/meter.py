@@ -6,13 +6,14 @@ asks, the dispatcher has nothing to do with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 
 from edged.core import metrics, news
-from edged.core.metrics import Latencies
+from edged.core.metrics import NO_CERTIFICATES, Latencies
 
 log = structlog.get_logger()
 
@@ -32,11 +33,13 @@ class Meter:
 
     Args:
         sink: where each text goes as well.
+        certificates: when those that were read at the start end, by setting, in seconds since 1970.
     """
 
-    def __init__(self, sink: Sink | None = None) -> None:
+    def __init__(self, sink: Sink | None = None, certificates: Mapping[str, float] = NO_CERTIFICATES) -> None:
         self._text = ""
         self._sink = sink
+        self._certificates = certificates
 
     def read(self) -> str:
         """The newest text; empty before the first health. Any thread."""
@@ -57,7 +60,9 @@ class Meter:
         except msgspec.ValidationError as error:  # a defect, but none that should cost an answer
             log.error("metrics_failed", reason=str(error))  # noqa: TRY400 - the reason says it all
             return
-        self._text = metrics.exposition(*told, latencies, online=online, interval_s=interval_s)
+        self._text = metrics.exposition(
+            *told, latencies, online=online, interval_s=interval_s, certificates=self._certificates
+        )
         if self._sink is not None:
             self._sink.write(self._text)
 

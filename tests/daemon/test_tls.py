@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,13 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+from broker import free_port
 from certificates import Authority
 from daemon_process import MakeDaemon
 from secured import PASSWORDS, SHIPPED, Account, ShippedBroker
 
+from edged.adapters.certificate_files import certificates
+
 Sections = dict[str, dict[str, Any]]
+KEY = "a-key-for-tests-0123456789"
 RETRY_MAX_S = 4.0
 TRIES_S = 120.0
 
@@ -48,10 +54,17 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., ShippedBroker]]:
 # good ------------------------------------------------------------------------------------------------------
 
 
-def test_mutual_tls(make_broker: Callable[..., ShippedBroker], daemon: MakeDaemon) -> None:
-    """Node and device have certificates and no passwords: a question is answered under their names."""
+def test_mutual_tls(make_broker: Callable[..., ShippedBroker], daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Node and device have certificates and no passwords: a question is answered under their names.
+
+    And it is known for how long: of the node's own, of the broker's authority, and of the HTTP face's.
+    """
     broker = make_broker(revoked=("d3",))
-    node = daemon(broker, broker.mqtt_section("n1", by_certificate=True), scripted=True).launch()
+    pair, own, port = broker.authority.server(), broker.mqtt_section("n1", by_certificate=True), free_port()
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    face = {"enabled": True, "port": port, "key_file": str(tmp_path / "key")}
+    secured = {"cert": str(pair.cert), "key": str(pair.key)}
+    node = daemon(broker, {**own, "http": face, "http.tls": secured}, scripted=True).launch()
     node.wait_log("mqtt_connected")
     asking = Account(broker, "d1", by_certificate=True, extra_topics=("edged/v1/node/n1/info",))
     try:
@@ -64,6 +77,19 @@ def test_mutual_tls(make_broker: Callable[..., ShippedBroker], daemon: MakeDaemo
     finally:
         asking.stop()
     assert "u'n1'" in broker.log()
+    told = httpx.get(
+        f"https://localhost:{port}/metrics",
+        headers={"authorization": f"Bearer {KEY}"},
+        verify=ssl.create_default_context(cafile=str(broker.authority.pem)),
+    ).text
+    files = {"mqtt.tls.ca": broker.authority.pem, "mqtt.tls.cert": broker.clients["n1"].cert}
+    for setting, file in {**files, "http.tls.cert": pair.cert}.items():
+        [certificate] = certificates(file)
+        line = re.search(
+            rf'^edged_certificate_expiry_timestamp_seconds{{setting="{setting}"}} (.+)$', told, re.MULTILINE
+        )
+        assert line is not None, told
+        assert float(line[1]) == certificate.ends_s
 
 
 def test_a_question_from_the_command_line(
