@@ -83,8 +83,10 @@ class _Rules:
         """What a value of this part of the schema is, within a rule."""
         if one is False:
             raise ValueError("no value fits it")
-        if not isinstance(one, dict):
+        if one is True:
             return self._json({})
+        if not isinstance(one, dict):
+            raise ValueError("a part of it is no schema: neither an object nor true or false")  # noqa: TRY004 - as for all schemas
         said, kind = one.keys() - REMARKS, one.get("type")
         if said == {"$ref"} and (target := led_to(self._root, one)) is not None:
             return self._target(target)

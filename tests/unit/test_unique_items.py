@@ -296,6 +296,14 @@ def test_whatever_is_drawn_fits(schema: dict[str, Any], rng: random.Random) -> N
     jsonschema.validate(drawn(compiled(whole), rng), whole)
 
 
+@pytest.mark.parametrize("part", [5, "string", None, [{"type": "string"}]])
+def test_a_part_that_is_no_schema(part: object) -> None:
+    """It is refused, as without such a list beside it; any value passed for it."""
+    for beside in ({}, {"a": unique(["x"])}):
+        with pytest.raises(Refusal, match="the schema of response_format cannot be used"):
+            compiled({"type": "object", "properties": {**beside, "b": part}})
+
+
 def test_zod_s_references() -> None:
     """It writes what it used before as the place where that stands."""
     schema = {"type": "object", "properties": {"a": unique(["x", "y"]), "b": {"$ref": "#/properties/a"}}}
