@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import get_args
 
-from edged.core.exposition import Family, Histogram, Kind, Sample, text
+from edged.core.exposition import Family, Histogram, Kind, Sample
 from edged.core.news import Board, Drafts, Health, Heat, Info, Membership, Phase, PrefixStore, Upstream
 from edged.core.reply import Timings
 from edged.core.topology import format_cores
@@ -48,23 +48,6 @@ class Latencies:
         self.answer.observe(duration_s)
 
 
-def exposition(
-    info: Info,
-    health: Health,
-    latencies: Latencies,
-    *,
-    online: bool,
-    interval_s: float,
-    certificates: Mapping[str, float] = NO_CERTIFICATES,
-) -> str:
-    """The node's metrics in Prometheus' text format; they are made anew every `interval_s`.
-
-    Of `certificates` it is told when they end, in seconds since 1970, by the setting that names their file.
-    """
-    told = families(info, health, latencies, online=online, interval_s=interval_s, certificates=certificates)
-    return text(told)
-
-
 def families(
     info: Info,
     health: Health,
@@ -74,7 +57,10 @@ def families(
     interval_s: float,
     certificates: Mapping[str, float] = NO_CERTIFICATES,
 ) -> list[Family]:
-    """All that the node can tell, also those without a sample."""
+    """All that the node can tell, also those without a sample; made anew every `interval_s`.
+
+    Of `certificates` it is told when they end, in seconds since 1970, by the setting that names their file.
+    """
     return [
         *_node(info, health, online=online),
         _gauge(

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from edged.core import metrics, news
+from edged.core.exposition import text
 from edged.core.metrics import NO_CERTIFICATES, Latencies
 
 log = structlog.get_logger()
@@ -60,9 +61,10 @@ class Meter:
         except msgspec.ValidationError as error:  # a defect, but none that should cost an answer
             log.error("metrics_failed", reason=str(error))  # noqa: TRY400 - the reason says it all
             return
-        self._text = metrics.exposition(
+        made = metrics.families(
             *told, latencies, online=online, interval_s=interval_s, certificates=self._certificates
         )
+        self._text = text(made)
         if self._sink is not None:
             self._sink.write(self._text)
 

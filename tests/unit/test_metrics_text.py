@@ -91,8 +91,10 @@ def latencies() -> Latencies:
 
 def exposition(health: dict[str, Any], kept: Latencies | None = None) -> str:
     """The text of such a node."""
-    return metrics.exposition(
-        news.info(INFO), news.health(health), kept or Latencies(), online=True, interval_s=15.0
+    return text(
+        metrics.families(
+            news.info(INFO), news.health(health), kept or Latencies(), online=True, interval_s=15.0
+        )
     )
 
 
@@ -335,17 +337,10 @@ def test_every_name_is_documented() -> None:
 def test_a_calibrated_node_tells_both_rates() -> None:
     """The calibrated rate and whether the node is slow are there once it is calibrated, and absent before."""
     calibrated = news.Health(decode_tokens_per_s=5.0, calibrated_decode_tokens_per_s=12.4, slow=True)
-    told = metrics.exposition(
-        news.Info(node="n1", version="1", contract=1), calibrated, Latencies(), online=True, interval_s=15.0
-    )
+    info = news.Info(node="n1", version="1", contract=1)
+    told = text(metrics.families(info, calibrated, Latencies(), online=True, interval_s=15.0))
     assert "edged_calibrated_decode_tokens_per_second 12.4" in told
     assert "edged_slow 1" in told
-    told = metrics.exposition(
-        news.Info(node="n1", version="1", contract=1),
-        news.Health(),
-        Latencies(),
-        online=True,
-        interval_s=15.0,
-    )
+    told = text(metrics.families(info, news.Health(), Latencies(), online=True, interval_s=15.0))
     assert "edged_slow" not in told
     assert "edged_calibrated" not in told
