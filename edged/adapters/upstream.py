@@ -12,6 +12,7 @@ import math
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import httpx
 from edged import small_file
 from edged.core.link import ThreadDied
 from edged.core.upstream import Ask, Begun, Broke, Event, Over, Said
-from edged.core.upstream_stream import BadStreamError, QuestionRefusedError, Stream, refusal
+from edged.core.upstream_stream import BadStreamError, QuestionRefusedError, Stream, refusal, seconds_told
 from edged.errors import SettingsError
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
@@ -154,7 +155,8 @@ class Upstream:
                 isinstance(error, QuestionRefusedError) and error.cramped
             )
             blamed = isinstance(error, QuestionRefusedError) and not cramped
-            self._emit(Broke(number, _words(error), ours=blamed, cramped=cramped))
+            wait_s = error.wait_s if isinstance(error, BadStreamError) else None
+            self._emit(Broke(number, _words(error), ours=blamed, cramped=cramped, wait_s=wait_s))
 
     async def _one(self, ask: Ask) -> None:
         stream = Stream(self._link.key)
@@ -230,7 +232,8 @@ async def _check(response: httpx.Response, *, shaped: bool, key: str | None) -> 
             body += data
             if len(body) > COMPLAINT_BYTES_MAX:
                 break
-        raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped, key=key)
+        wait_s = seconds_told(response.headers.get("retry-after"), time.time())
+        raise refusal(response.status_code, body[:COMPLAINT_BYTES_MAX], shaped=shaped, key=key, wait_s=wait_s)
     packed = response.headers.get("content-encoding", PLAIN)
     if packed.lower() != PLAIN:
         raise BadStreamError(f"an answer packed with {packed[:60]}, although it was asked for {PLAIN}")

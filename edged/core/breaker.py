@@ -1,7 +1,8 @@
 """When a server that failed is asked again: a circuit breaker as a value. Pure; the present is passed in.
 
 Closed: all may pass. After `FAILURES` in a row it opens, and nobody passes until the pause is over. Then one may
-try: if it succeeds the breaker closes, if it fails the pause doubles.
+try: once it is being answered the others may follow; if it fails the pause doubles. A server that says itself how
+long it wants to be left alone is left alone at once.
 """
 
 from __future__ import annotations
@@ -54,16 +55,24 @@ class Breaker:
         """It learned nothing of the server, by a cancel or by its own fault."""
         return replace(self, trying=None) if self.trying == number else self
 
+    def begun(self, number: int) -> Self:
+        """The server begins to answer: others wait no longer for the end of that, but one failure opens again."""
+        if self.until is None or self.trying != number:
+            return self
+        return type(self)(FAILURES - 1, pause_s=min(PAUSE_MAX_S, 2 * self.pause_s))
+
     def succeeded(self) -> Self:
         """The server answered."""
         return type(self)()
 
-    def failed(self, number: int, now: float) -> Self:
-        """The server did not answer this question."""
+    def failed(self, number: int, now: float, wait_s: float | None = None) -> Self:
+        """The server did not answer this question, and told to come again in `wait_s` seconds, or told nothing."""
         failures = self.failures + 1
+        if self.until is not None and self.trying != number:  # passed before it opened
+            return self
+        if wait_s is not None:
+            return type(self)(failures, now + min(PAUSE_MAX_S, max(1.0, wait_s)), self.pause_s)
         if self.until is not None:
-            if self.trying != number:  # passed before it opened
-                return self
             pause_s = min(PAUSE_MAX_S, 2 * self.pause_s)
             return type(self)(failures, now + pause_s, pause_s)
         if failures >= FAILURES:

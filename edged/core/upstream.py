@@ -126,12 +126,14 @@ class Broke:
     Attributes:
         ours: the server is well, it did not like the question.
         cramped: the question left no room for an answer, of time or of tokens: nobody is to blame.
+        wait_s: how long the server asks to be left alone; None where it says nothing of that.
     """
 
     number: int
     reason: str
     ours: bool = False
     cramped: bool = False
+    wait_s: float | None = None
 
 
 Event = Begun | Said | Over | Broke

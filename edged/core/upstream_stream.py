@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +19,8 @@ COUNT_MAX = 2**53
 QUESTION_REFUSED = (400, 413, 422)
 """Statuses that blame the question, not the server."""
 OWN_LIMITS = ("max_tokens", "max_completion_tokens", "stop")
+COME_AGAIN = (429, 503)
+"""Statuses whose `Retry-After` tells when there is a place again (RFC 6585, 4; RFC 9110, 15.6.4)."""
 SHAPE_REFUSED = frozenset({500, 501})
 """What some servers answer to a `response_format` that they do not know, with a JSON error as the body."""
 
@@ -40,7 +43,15 @@ class _Chunk(msgspec.Struct):
 
 
 class BadStreamError(ValueError):
-    """The server does not speak as it should."""
+    """The server does not speak as it should, or does not want to.
+
+    Attributes:
+        wait_s: how long it asks to be left alone; None where it says nothing of that.
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
 
 
 class QuestionRefusedError(ValueError):
@@ -124,15 +135,31 @@ class Stream:
 
 
 def refusal(
-    status: int, body: bytes, *, shaped: bool, key: str | None = None
+    status: int, body: bytes, *, shaped: bool, key: str | None = None, wait_s: float | None = None
 ) -> BadStreamError | QuestionRefusedError:
-    """What a status other than 200 means, in a short sentence, and whether the question is to blame for it."""
+    """What a status other than 200 means, in a short sentence, and whether the question is to blame for it.
+
+    `wait_s` is what its `Retry-After` says, see `seconds_told`.
+    """
     error = _error_of(body)
     said = "" if error is None else _message(error, key)
     reason = f"status {status}{': ' if said else ''}{said}"
     if status in QUESTION_REFUSED or (shaped and status in SHAPE_REFUSED and error is not None):
         return QuestionRefusedError(reason, cramped=_is_cramped(error))
-    return BadStreamError(reason)
+    return BadStreamError(reason, wait_s if status in COME_AGAIN else None)
+
+
+def seconds_told(retry_after: str | None, now_unix_s: float) -> float | None:
+    """What a `Retry-After` says (RFC 9110, 10.2.3): seconds, or a date; None for nothing that can be read."""
+    if retry_after is None:
+        return None
+    told = retry_after.strip()
+    if told.isascii() and told.isdigit():
+        return float(told[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - now_unix_s)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _told_in_stream(error: object, key: str | None) -> BadStreamError | QuestionRefusedError:

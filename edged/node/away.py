@@ -188,6 +188,7 @@ class Away:
         match event:
             case Begun(number):
                 run.begun = self.clock()
+                self.breaker = self.breaker.begun(number)
                 return [Started(number)]
             case Said(number, kind, text):
                 return self._said(number, run, kind, text)
@@ -268,7 +269,7 @@ class Away:
         self.failed += 1
         self.reason = event.reason
         own = event.ours or event.cramped
-        self.breaker = self.breaker.left(number) if own else self.breaker.failed(number, now)
+        self.breaker = self.breaker.left(number) if own else self.breaker.failed(number, now, event.wait_s)
         if run.question.schema is not None:
             self.shapes = self.shapes.failed(number, now) if event.ours else self.shapes.left(number)
         log.warning(

@@ -173,6 +173,22 @@ def test_a_server_that_fails(daemon: MakeDaemon, broker: Mosquitto, device: Make
         assert [line["reason"] for line in node.log("upstream_failed")] == ["the answer broke off"] * 3
 
 
+def test_a_server_that_says_when_to_come_again(
+    daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice
+) -> None:
+    """It is not asked before; devices are told when that will be."""
+    full = b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 40\r\n\r\n"
+    with misbehaving(full) as (url, seen):
+        daemon(broker, {**SMALL, "upstream": {"url": url, "model": "big"}}, scripted=True).start()
+        press = device(broker, "press")
+        for _ in range(2):
+            last = press.answer(press.ask(TOO_LONG)).last
+            assert last["code"] == "too_long"
+            assert 30_000 < last["retry_after_ms"] <= 40_000
+        assert press.answer(press.ask("tokens=2", model="large")).text == "w0 w1 "
+        assert len(seen) == 1
+
+
 COMPLAINT = b'{"error": {"message": "no memory"}}'
 SHAPED: dict[str, Any] = {
     "type": "json_schema",

@@ -57,6 +57,20 @@ def test_who_was_sent_before_it_opened_is_not_the_one_that_tries(how: str, shape
     assert away.takes("asked", question)
 
 
+def test_the_first_that_is_answered_again_lets_the_others_in() -> None:
+    """Its answer may take minutes."""
+    clock = Clock()
+    away = Away(Server(), Policy("h", "m", frozenset({"asked"})), clock, Judge())
+    for number in range(FAILURES):
+        away.send(number, ASKED, ASKED.messages, None)
+        away.told(Broke(number, "why"))
+    clock.advance(PAUSE_S)
+    away.send(9, ASKED, ASKED.messages, None)
+    assert not away.takes("asked", ASKED)
+    away.told(Begun(9))
+    assert away.takes("asked", ASKED)
+
+
 THOUGHT = (Begun(1), Said(1, "reasoning", "hm "), Said(1, "reasoning", "so"))
 ANSWERED = (*THOUGHT, Said(1, "text", "it "), Said(1, "text", "is"), Over(1, "stop", Usage()))
 IN_TEXT = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +57,37 @@ def test_those_who_passed_before_it_opened_change_nothing() -> None:
     assert trying.failed(1, PAUSE_S) == trying.left(1) == trying
 
 
-@given(st.lists(st.tuples(st.sampled_from(["fail", "succeed", "leave"]), st.floats(0, 400)), max_size=40))
+def test_the_others_do_not_wait_for_the_end_of_the_first_answer() -> None:
+    """Which may take minutes; a server that breaks in the midst of it is left alone for twice as long."""
+    trying = broken().entered(9)
+    assert trying.begun(8) == trying
+    begun = trying.begun(9)
+    assert (begun.state, begun.allows(PAUSE_S)) == ("closed", True)
+    assert begun.succeeded() == Breaker()
+    again = begun.failed(9, PAUSE_S)
+    assert (again.state, again.retry_after_s(PAUSE_S)) == ("open", 2 * PAUSE_S)
+    assert Breaker().failed(1, 0).begun(1) == Breaker().failed(1, 0)
+
+
+@pytest.mark.parametrize(("told_s", "waits_s"), [(0.0, 1.0), (7.0, 7.0), (86_400.0, PAUSE_MAX_S)])
+def test_a_server_that_says_when(told_s: float, waits_s: float) -> None:
+    """It is left alone for so long, from the first time on and however often it says so."""
+    breaker, now = Breaker(), 0.0
+    for number in range(3):
+        breaker = breaker.entered(number).failed(number, now, told_s)
+        assert breaker.retry_after_s(now) == waits_s
+        assert breaker.failed(99, now, 50.0) == breaker
+        now += waits_s
+        assert breaker.allows(now)
+    assert breaker.entered(9).failed(9, now).pause_s == 2 * PAUSE_S
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["fail", "wait", "begin", "succeed", "leave"]), st.floats(0, 400)),
+        max_size=40,
+    )
+)
 def test_it_never_locks_for_ever(steps: list[tuple[str, float]]) -> None:
     """Whatever happened, after the longest pause somebody may try."""
     breaker, now = Breaker(), 0.0
@@ -67,6 +98,10 @@ def test_it_never_locks_for_ever(steps: list[tuple[str, float]]) -> None:
             match what:
                 case "fail":
                     breaker = breaker.failed(number, now)
+                case "wait":
+                    breaker = breaker.failed(number, now, wait)
+                case "begin":
+                    breaker = breaker.begun(number)
                 case "succeed":
                     breaker = breaker.succeeded()
                 case _:

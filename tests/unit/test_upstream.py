@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -13,7 +14,14 @@ from edged.core.parsing import Bounds, Envelope, Misread, parse
 from edged.core.question import Question
 from edged.core.topics import Topics
 from edged.core.upstream import Policy, request
-from edged.core.upstream_stream import LINE_BYTES_MAX, BadStreamError, QuestionRefusedError, Stream, refusal
+from edged.core.upstream_stream import (
+    LINE_BYTES_MAX,
+    BadStreamError,
+    QuestionRefusedError,
+    Stream,
+    refusal,
+    seconds_told,
+)
 
 POLICY = Policy("gpu:8000", "big-7b", frozenset({"asked", "context", "hot"}))
 
@@ -182,6 +190,34 @@ def test_refusals(status: int, body: bytes, said: str, cramped: bool | None) -> 
     error = refusal(status, body, shaped=False)
     assert str(error) == said
     assert getattr(error, "cramped", None) is cramped
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("20", 20.0),
+        (" 0 ", 0.0),
+        ("9" * 400, 999_999_999.0),
+        ("Tue, 01 Dec 2026 12:00:30 GMT", 30.0),
+        ("Tue, 01 Dec 2026 11:00:00 GMT", 0.0),
+        ("Tue, 01 Dec 99999 12:00:30 GMT", None),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_when_a_server_has_a_place_again(told: str | None, seconds: float | None) -> None:
+    """Seconds or a date; what cannot be read says nothing."""
+    assert seconds_told(told, datetime(2026, 12, 1, 12, tzinfo=UTC).timestamp()) == seconds
+
+
+@pytest.mark.parametrize(("status", "wait_s"), [(429, 20.0), (503, 20.0), (500, None)])
+def test_who_is_asked_to_wait(status: int, wait_s: float | None) -> None:
+    """By the statuses that mean it."""
+    error = refusal(status, b"", shaped=False, wait_s=20.0)
+    assert isinstance(error, BadStreamError)
+    assert error.wait_s == wait_s
 
 
 @pytest.mark.parametrize(
