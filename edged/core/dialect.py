@@ -38,8 +38,9 @@ EXACT = 2**53
 """Whole numbers up to here are floats too."""
 INTEGER_MAX = 2**63 - 1024
 """The largest float of 64 bits; the smallest is one that nothing can be taken from."""
-_ALL_BUT = re.compile(r"(\\.)|\[\^([]-]?)", re.DOTALL)
-"""What is escaped; or how a class of all but some begins, with a character that must be escaped behind NUL."""
+_ALL_BUT = re.compile(r"\\P(\{[^{}]*\}|[A-Za-z])|(\\.)|\[\^([]-]?)", re.DOTALL)
+"""All but a property's characters; or what is escaped; or how a class of all but some begins, with a character that
+must be escaped behind NUL."""
 WITHOUT_NUL = r"[^\x00"
 LOWER, UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
@@ -59,7 +60,8 @@ def adapted(schema: Schema, *, unique: bool = True) -> Schema:
     told: Schema = {}
     for key, value in schema.items():
         if key in NAMED | DEFINITIONS and isinstance(value, dict):
-            told[key] = {name: _part(each, unique=unique) for name, each in value.items()}
+            written = _without_nul if key == "patternProperties" else str
+            told[key] = {written(name): _part(each, unique=unique) for name, each in value.items()}
         elif key in LITERALS:
             if key in {"const", "enum"}:
                 _check_kept(value)
@@ -84,7 +86,13 @@ def _part(value: Any, *, unique: bool) -> Any:  # noqa: ANN401 - JSON
 
 def _without_nul(pattern: str) -> str:
     """A pattern whose classes of all but some characters are without U+0000 as well, so not of all that control."""
-    return _ALL_BUT.sub(lambda found: found[1] or WITHOUT_NUL + (found[2] and "\\" + found[2]), pattern)
+
+    def without(found: re.Match[str]) -> str:
+        if found[1]:
+            return rf"{WITHOUT_NUL}\p{found[1]}]"
+        return found[2] or WITHOUT_NUL + (found[3] and "\\" + found[3])
+
+    return _ALL_BUT.sub(without, pattern)
 
 
 def _check_kept(value: object) -> None:

@@ -9,7 +9,9 @@ schema comes: library and tables are memory that a node without schemas saves.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -21,7 +23,7 @@ from edged.engine.calls import CallForm
 from edged.engine.unique_grammar import answer, asks
 from edged.errors import OutgrownError, Refusal
 
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "whitespace_flexible": False,
     "whitespace_pattern": None,
     "coerce_one_of": False,
@@ -29,6 +31,11 @@ OPTIONS = {
 }
 """One way to write a value: a small model else spends its room on white space, and more tokens are forced. And a
 schema that cannot be kept whole is refused: nothing of it is silently left out."""
+ESCAPES = 'nrbtf\\"'
+"""What may follow a backslash, where nothing else is asked for: each text is written in one way then. llguidance
+compares names as they are written, so that `\\u0061` was another one than `a`. Control characters go with it."""
+CONTROLS = re.compile(r"\\(u00|x)[01]")
+"""In a schema that asks for control characters, as JSON writes them or a pattern."""
 LIMITS = LLParserLimits(
     max_items_in_row=2_000,
     initial_lexer_fuel=200_000,  # 0.6 s at most on x86; of schemas that somebody may want the costliest took 21k
@@ -135,13 +142,13 @@ class Constraints:
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
-        told = json.loads(schema)
+        told, options = json.loads(schema), _options(schema)
         try:
             if unique and asks(told, told):
-                lines = [header(at_once=_spelled(schema)), "start: answer", answer(told, OPTIONS), ""]
+                lines = [header(at_once=_spelled(schema)), "start: answer", answer(told, options), ""]
                 return self._constraint(LLMatcher.grammar_from_lark("\n".join(lines)), where)
             text = LLMatcher.grammar_from_json_schema(
-                json.dumps(adapted(told, unique=unique)), overrides=OPTIONS
+                json.dumps(adapted(told, unique=unique)), overrides=options
             )
             return self._constraint(text if _spelled(schema) else _unspelled(text), where)
         except ValueError as error:
@@ -162,7 +169,7 @@ class Constraints:
         Raises:
             Refusal: `bad_request` with llguidance's reason.
         """
-        parameters = [tool.parameters for tool in tools]
+        schemas = [*(tool.parameters for tool in tools), *([] if schema is None else [schema])]
         try:
             text = grammar(
                 form,
@@ -171,8 +178,8 @@ class Constraints:
                 literal=literal,
                 parallel=parallel,
                 schema=schema,
-                options=OPTIONS,
-                at_once=_spelled(*parameters, *([] if schema is None else [schema])),
+                options=_options(*schemas),
+                at_once=_spelled(*schemas),
             )
             return self._constraint(LLMatcher.grammar_from_lark(text), "response_format or tools")
         except (Refusal, ValueError):
@@ -191,6 +198,11 @@ class Constraints:
         if matcher.is_error():
             raise _refusal(matcher.get_error(), where)
         return Constraint(matcher)
+
+
+def _options(*schemas: str) -> dict[str, Any]:
+    """What llguidance is told for these."""
+    return OPTIONS if any(map(CONTROLS.search, schemas)) else {**OPTIONS, "json_allowed_escapes": ESCAPES}
 
 
 def _spelled(*schemas: str) -> bool:

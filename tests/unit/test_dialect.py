@@ -170,6 +170,48 @@ def test_characters_that_a_pattern_excludes(pattern: str) -> None:
         assert allows(schema, json.dumps(text, ensure_ascii=False)) == bool(re.search(pattern, text)), text
 
 
+NAMES: list[dict[str, Any]] = [
+    {"properties": {"a": {"type": "integer"}, "b\n": {"type": "integer"}}, "additionalProperties": TEXT},
+    {"patternProperties": {"^[ab]": {"type": "integer"}}, "additionalProperties": TEXT},
+    {
+        "properties": {"a": {"type": "integer"}, "b\n": {"type": "null"}},
+        "patternProperties": {'^[^a"]': {"type": "integer"}},
+        "additionalProperties": TEXT,
+    },
+]
+
+
+@pytest.mark.parametrize("schema", NAMES)
+@pytest.mark.parametrize(
+    "name", ["a", r"\u0061", r"b\n", r"b\u000a", r"\u0062\u000A", "c", r"\"", r"\\", r"\/", "é"]
+)
+def test_names_are_what_they_mean(schema: dict[str, Any], name: str) -> None:
+    """However they are written: by an escape a name got round what is asked of it."""
+    for value in (1, "x", None):
+        text = f'{{"{name}":{json.dumps(value)}}}'
+        valid = jsonschema.Draft202012Validator(schema).is_valid(json.loads(text))
+        written = name == json.dumps(json.loads(f'"{name}"'), ensure_ascii=False)[1:-1]
+        assert allows({"type": "object", **schema}, text) == (valid and written)
+
+
+@pytest.mark.parametrize("value", ["a\x01", {"\x1f": "\x02"}])
+def test_control_characters_that_are_asked_for(value: Any) -> None:
+    """They are written with an escape; where nothing asks for them there are none."""
+    text = json.dumps(value, separators=(",", ":"))
+    assert allows({"const": value}, text)
+    assert not allows({}, text)
+    assert allows({"type": "string", "pattern": r"^\x01$"}, json.dumps("\x01"))
+
+
+@pytest.mark.parametrize("pattern", [r"^\P{P}*$", r"^\PP*$", r"^[a\P{P}]*$", r"^[^\P{P}]*$", r"^\\P$"])
+def test_properties_that_a_pattern_excludes(pattern: str) -> None:
+    """Quotation marks and backslashes are punctuation."""
+    schema = {"type": "string", "pattern": pattern}
+    wanted = {r"^[^\P{P}]*$": ('"', ".", "\\", '."'), r"^\\P$": ("\\P",)}.get(pattern, ("a", "é\t", "+"))
+    for text in ("a", 'a"', "a\\", ".", '"', "\\", "é\t", '."', "\\P", "+"):
+        assert allows(schema, json.dumps(text, ensure_ascii=False)) == (text in wanted), text
+
+
 LARGE = """
 from llguidance import LLTokenizer
 from edged.engine.constraint import Constraints
