@@ -184,10 +184,12 @@ def test_rollback_after_an_interrupted_run(board: Going) -> None:
 
 
 def test_neither_answers(board: Going) -> None:
-    """The new settings do not, nor what ran: somebody broke it by hand. Both are said, and no model goes."""
+    """The release before does not, nor the one that ran: broken by hand. Both are said, and no model goes."""
+    board.link(previous="0.2.0")
+    (board.etc / "edged/edged.toml.0.2.0").write_text(board.settings("wrong"))
     (board.home / "releases/0.1.0/bin/edged").write_text("#!/bin/sh\n[ $1 != ask ]\n")
     board.bring("old.gguf")
-    ended = board.go("0.2.0", "wrong")
+    ended = board.go("0.2.0", "wrong", tasks="rollback")
     assert "0.2.0 did not answer: no answer" in ended.text, ended.text
     assert "Nor does the node at 0.1.0, to which it was put back: no answer" in ended.text
     assert "and answers" not in ended.text
@@ -222,6 +224,8 @@ def test_another_home(board: Going) -> None:
     shutil.copytree(board.home / "releases", new / "releases", symlinks=True)
     unit = new / "releases/0.2.0/edged.service"
     unit.write_text(unit.read_text().replace(str(board.home), str(new)))
+    ended = board.go("0.2.0", "wrong", edged_home=str(new))
+    assert "run this play with the edged_home of before" in ended.text, ended.text
     ended = board.go("0.2.0", "good", edged_home=str(new))
     assert ended.code == 0, ended.text
     assert (board.folder / "runs").read_text() == f"{new}/releases/0.2.0/bin/edged\n"
