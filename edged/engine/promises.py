@@ -94,7 +94,7 @@ class Promises:
         alike = [
             common(other.tokens[: other.prompt_tokens], sequence.tokens)
             for other in others[-LOOKED_AT:]
-            if other.order.reuse
+            if other.order.reuse and RANK[other.order.priority] <= RANK[sequence.order.priority]
         ]
         return max([known, *(count for count in alike if count >= COPY_MIN)])
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from edged.core.fairness import RANK
 from edged.core.question import Priority
 from edged.core.rates import Counters
 from edged.engine.drafts import Drafts
@@ -253,8 +254,16 @@ class Scheduler:
             self._line.running[sequence.number] = sequence
 
     def _awaits(self, sequence: Sequence) -> bool:
-        """Whether a running question is just reading the same beginning: it is computed once, then copied."""
-        reading = [s for s in self._line.running.values() if s.past < s.prompt_tokens and s.order.reuse]
+        """Whether a running question is just reading the same beginning: it is computed once, then copied.
+
+        Not one of lower priority, whose prompt may itself have to wait for others.
+        """
+        rank = RANK[sequence.order.priority]
+        reading = [
+            s
+            for s in self._line.running.values()
+            if s.past < s.prompt_tokens and s.order.reuse and RANK[s.order.priority] <= rank
+        ]
         if not reading or not sequence.order.reuse or not self.slots.rewinds:
             return False
         known = sequence.known(self.slots, {other.slot for other in reading})

@@ -281,6 +281,16 @@ def test_a_beginning_in_common_is_read_once(
     assert second.foreseen == saved
 
 
+def test_a_beginning_is_not_waited_for_where_it_is_less_urgent() -> None:
+    """Of that one no more is foreseen than was read."""
+    rig = Rig(ScriptedModel(say("yes"), streams=2, context=512, batch_tokens=64))
+    rig.submit(submit(1, Message("user", "y" * 300), priority="background"))
+    rig.scheduler.step()
+    second = rig.measure(submit(2, Message("user", "y" * 299 + "z"), priority="interactive"))
+    rig.scheduler.promises.estimate(second)
+    assert second.foreseen == 64
+
+
 @pytest.mark.parametrize("priority", ["interactive", "normal", "background"])
 @pytest.mark.parametrize("size", [4, 100, 200])
 def test_told_beside_a_long_prompt_is_what_it_takes(priority: str, size: int) -> None:

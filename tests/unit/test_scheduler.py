@@ -1272,13 +1272,27 @@ def test_nobody_waits_for_a_beginning_that_cannot_be_cut_off() -> None:
 def test_whoever_waits_for_a_beginning_keeps_its_place() -> None:
     """Nobody of lower priority takes the slot meanwhile, and a client's own order stays as it is."""
     one = rig("yes", streams=2, batch_tokens=16)
-    one.ask(1, HALL + "a", client="a")
+    one.ask(1, HALL + "a", client="a", priority="interactive")
     one.scheduler.step()
     one.ask(2, HALL + "b", client="b", priority="interactive")
     one.ask(3, "short", client="b", priority="interactive")
     one.ask(4, "short", client="c", priority="background")
     one.run()
     assert one.started() == [1, 2, 3, 4]
+
+
+def test_an_urgent_question_waits_for_no_beginning_of_lower_priority() -> None:
+    """The report that begins like it is read last, behind as many as come: so long an alarm had no slot."""
+    one = slow_rig("yes", streams=4, batch_tokens=16, context=500)
+    one.ask(1, "n" * 300, client="n")
+    one.scheduler.step()
+    one.ask(2, HALL + "r" * 100, client="r", priority="background")
+    one.scheduler.step()
+    one.ask(3, HALL + "alarm", client="a", priority="interactive")
+    one.run()
+    ends = [report.number for report in one.reports if isinstance(report, Ended)]
+    assert ends == [3, 1, 2]
+    one.check_idle()
 
 
 def test_others_need_not_wait() -> None:
