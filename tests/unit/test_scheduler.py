@@ -555,6 +555,20 @@ def test_a_shared_question_has_the_sooner_turn() -> None:
     assert one.started() == [1, 5, 4, 2, 3]
 
 
+def test_who_joins_a_question_stands_where_a_newcomer_does() -> None:
+    """And goes before nobody who came earlier."""
+    one = rig("a" * 30, streams=1)
+    one.ask(1, client="greedy")
+    one.ask(2, client="greedy")
+    while len(one.started()) < 2:
+        one.scheduler.step()
+    one.ask(3, client="other")
+    one.ask(4, client="greedy")
+    one.scheduler.join(4, "modest", "normal", None)
+    one.run()
+    assert one.started() == [1, 2, 3, 4]
+
+
 def test_who_was_alone_before_is_served_beside_who_comes() -> None:
     """And who comes late, and asks without a pause, keeps nobody waiting until it has had as much."""
     one = rig("x" * 60, streams=1)
