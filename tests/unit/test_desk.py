@@ -427,7 +427,8 @@ def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
     same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
     rig.desk.stored(rig.arrive("q1", **same), 1)
     (run,) = rig.engine.submitted
-    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), Piece(run, "text", "wa", 1, 0)):
+    said = Piece(run, "text", "w", 1, 0), Piece(run, "text", "a", 2, 0)
+    for report in (Prepared(run, 9, 2048, 0, 1.0), Started(run), *said):
         rig.desk.hearing.engine_said(report)
     rig.clock.now += 10
     rig.ask(2, **same)
@@ -435,6 +436,7 @@ def test_an_answer_of_a_head_start_that_is_cut_off_is_not_cached() -> None:
     rig.desk.expire(rig.clock())
     cut = rig.journal.finished[1]
     assert (cut["finish_reason"], cut["text"], "cached" in cut) == ("deadline", "wa", False)
+    assert cut["usage"]["completion_tokens"] == 2
 
 
 def test_half_an_answer_that_has_a_schema_is_an_error() -> None:
