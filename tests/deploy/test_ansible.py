@@ -19,6 +19,10 @@ from certificates import Authority
 from edged.settings import load
 
 PLAYBOOKS = ("site.yml", "update.yml", "rollback.yml", "drain.yml", "broker.yml")
+WITH_TLS: dict[str, Any] = {
+    "edged_settings": {"mqtt": {"host": "tls.lan", "port": 8883, "tls": {"ca": "mqtt_ca"}}},
+    "edged_secrets": {"mqtt_ca": "PEM"},
+}
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override", "--")
 """setpriv(1): takes root's right to write everything from a program."""
 MODEL = {"file": "small.gguf", "sha256": "0" * 64, "url": "http://127.0.0.1:9/small.gguf"}
@@ -128,7 +132,6 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "home": {"edged_home": "opt/edged of mine"},
         "hidden-home": {"edged_home": "/home/pi/edged"},
         "tries": {"edged_gate_tries": 0},
-        "authority": {"edged_settings": {"mqtt": {"tls": {"ca": "/etc/ssl/certs/site.pem"}}}},
         "half-a-pair": {"edged_gate": {"cert": "/etc/ssl/certs/operator.pem"}},
         "no-account": {"edged_gate": {"password": "the-password"}},
         "shares": {"edged_serial": [1, "a quarter"]},
@@ -145,7 +148,6 @@ def test_wrong_values_of_the_inventory(tmp_path: Path) -> None:
         "home": "give a whole path such as /opt/edged",
         "hidden-home": "and neither in /home nor in /root, which the service does not see",
         "tries": "edged_gate_tries is 0 .*give 1 or more",
-        "authority": "give the authority's file on the board",
         "half-a-pair": "give both, or neither",
         "no-account": "give the account that it belongs to",
         "shares": r"give how many boards go over together, such as \[1, '25%'\]",
@@ -297,9 +299,10 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "full": {"edged_disk_min_mb": 999_999_999},
         "wrong-clock": {"edged_clock_max_s": -1},
         "hot": {"edged_sys": str(tmp_path / "hot")},
-        "bare": {"edged_must_be_there": True},
+        "bare": {"edged_must_be_there": True} | WITH_TLS,
         "secret": {"edged_settings": {"mqtt": {"username": "press-7", "password_file": "mqtt_password"}}},
         "no-authority": {"edged_gate": {"cafile": str(tmp_path / "none.pem")}},
+        "own-authority": {"edged_settings": {"mqtt": {"tls": {"ca": str(tmp_path / "own.pem")}}}},
     }
     said = {
         "other-kind": "runs a 64-bit .* system; install a 64-bit one",
@@ -310,9 +313,12 @@ def test_boards_that_do_not_do(tmp_path: Path) -> None:
         "hot": "too hot: soc-thermal at 68.0 C, it brakes at 75 C; let it cool down",
         "bare": "site.yml installs it",
         "no-authority": "has no .*none.pem, which the play's own question needs",
+        "own-authority": "has no .*own.pem, which the play's own question needs",
         "secret": "name mqtt_password, .*; add mqtt_password to edged_secrets",
     }
-    refused(play(tmp_path, hosts), tmp_path, said)
+    ended = play(tmp_path, hosts)
+    refused(ended, tmp_path, said)
+    assert "bare: has no" not in ended.text  # the authority comes with the secrets
 
 
 def test_a_card_that_has_all_of_it(tmp_path: Path) -> None:
@@ -463,19 +469,22 @@ def test_whom_the_play_asks(tmp_path: Path) -> None:
         "mute": {},
         "new-name": renamed,
         "own-place": own_place,
+        "with-tls": WITH_TLS,
     }
     files = inventory(tmp_path, hosts, edged_home=str(tmp_path / "opt"), edged_model=MODEL)
     in_use = str(tmp_path / "{{ inventory_hostname }}.toml")
     more = json.dumps({"edged_gate_tries": 2, "edged_files": {"settings": in_use}})
     ended = run(tmp_path, "ansible-playbook", "-f", "1", "-i", str(files), str(playbook), "-e", more)
     assert ended.code != 0
-    assert ended.text.count('"msg": "no answer to the question (edged ask: no answer within 900 s') == 3, (
+    assert ended.text.count('"msg": "no answer to the question (edged ask: no answer within 900 s') == 4, (
         ended.text
     )
-    mute, back, own = calls.read_text().splitlines()
+    mute, back, own, with_tls = calls.read_text().splitlines()
     assert "--timeout 900 " in mute
     assert mute.startswith("ask --node mute --host 127.0.0.1 --port 1883 --prefix edged ")
     assert "--cafile" not in mute
     assert back.startswith("ask --node old-name --host old.lan --port 8883 --prefix hall ")
     assert "--cafile /etc/credstore/edged.mqtt_ca " in back
     assert own.startswith("ask --node old-name --host old.lan --port 1883 --prefix hall ")
+    assert with_tls.startswith("ask --node with-tls --host tls.lan --port 8883 ")
+    assert "--cafile /etc/credstore/edged.mqtt_ca " in with_tls
