@@ -119,19 +119,19 @@ def password(file: Path | None) -> str | None:
 def choose(client: Client, node: str | None) -> str:
     """The node to ask: the one that is named and not offline, or the only one online.
 
-    Where none has ever been online, one that loads its first model is asked: questions wait for that.
+    Where none is online, one that loads its model is asked: questions wait for that.
 
     Raises:
         ClientError: there is no such node, or a choice to make.
     """
     if node is not None:
-        if client.status(node, timeout_s=0.5) == "offline":
+        if client.status(node, timeout_s=0.5) == "offline" and node not in _starting(client):
             raise UnreachableError(f"{node} is offline; ask another node, or again later")
         return node
     known = client.nodes()
     online = [name for name, word in known.items() if word == "online"]
-    if not known:
-        online = [view.name for view in client.fleet() if view.info is not None]
+    if not online:
+        online = _starting(client)
     if len(online) == 1:
         return online[0]
     if online:
@@ -139,6 +139,10 @@ def choose(client: Client, node: str | None) -> str:
     if known:
         raise UnreachableError(f"no node is online; offline: {', '.join(known)}")
     raise UnreachableError("no node has ever been at this broker; start one with edged run")
+
+
+def _starting(client: Client) -> list[str]:
+    return [view.name for view in client.fleet() if view.starting]
 
 
 def own_name() -> str:

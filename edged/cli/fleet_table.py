@@ -126,14 +126,14 @@ def standing(view: NodeView) -> Text:
     """Whether it answers, in one word: its status, or why it takes no questions although it is there."""
     if view.status == "online" and view.health is not None and view.health.draining:
         return Text("draining", "yellow")
-    if view.status == "unknown" and view.info is not None:
-        return Text("starting", "yellow")  # who it is it says first, `online` once its model is loaded
+    if view.starting:
+        return Text("starting", "yellow")
     return _cut(view.status, STATUS_WIDTH, "" if view.status == "online" else "red")
 
 
 def _model(view: NodeView) -> Text:
     info = view.info
-    if info is not None and info.model is None and view.status != "offline":
+    if info is not None and info.model is None and (view.status != "offline" or view.starting):
         return Text(info.engine, "yellow")
     name = "" if info is None or info.model is None else info.model.name
     return Text(one_line(name), no_wrap=True, overflow="ellipsis")

@@ -13,6 +13,9 @@ from edged.errors import DECODE_ERRORS
 
 _Shape = TypeVar("_Shape", Info, Health)
 
+FRESH_S = 60.0
+"""A node that is `offline` and said longer ago how it is does not live; the broker drops old health too."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
@@ -32,6 +35,19 @@ class NodeView:
     health: Health | None = None
     health_age_s: float | None = None
     as_told: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def starting(self) -> bool:
+        """It is there and loads its model: `online` it says once that is done, and takes questions before."""
+        if self.status == "unknown":
+            return self.info is not None
+        fresh = self.health_age_s is not None and self.health_age_s < FRESH_S
+        return (
+            self.status == "offline"
+            and fresh
+            and self.health is not None
+            and self.health.engine == "starting"
+        )
 
     @property
     def hottest(self) -> tuple[str, float, float | None] | None:

@@ -124,6 +124,29 @@ def test_a_node_is_there_while_it_loads_its_model_for_the_first_time(
         one.wait_health(lambda health: health["queue"] == 1)
         loads.unlink()
         assert (asked.result().returncode, asked.result().stdout.split()) == (0, ["w0", "w1"])
+    one.terminate()
+    stopped = edged(broker, "ask", "tokens=2")
+    assert (stopped.returncode, stopped.stderr) == (75, "edged ask: no node is online; offline: attic\n")
+
+
+@pytest.mark.parametrize("named", [(), ("--node", "attic")])
+def test_a_node_is_there_while_it_loads_its_model_again(
+    broker: Mosquitto, daemon: MakeDaemon, tmp_path: Path, named: tuple[str, ...]
+) -> None:
+    """After a restart it is `starting`, not what its life before said last: `edged ask` refused it as offline."""
+    loads = tmp_path / "loads"
+    one = daemon(broker, {"node": {"id": "attic"}}, scripted=True, environment={"SCRIPTED_LOADS": str(loads)})
+    one.start().terminate()
+    loads.touch()
+    since = one.watcher.mark
+    one.launch()
+    one.wait_health(lambda health: health["engine"] == "starting", since=since)
+    assert edged(broker, "nodes").stdout.split()[-4:] == ["attic", "starting", "starting", __version__]
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(edged, broker, "ask", *named, "tokens=2")
+        one.wait_health(lambda health: health["queue"] == 1, since=since)
+        loads.unlink()
+        assert (asked.result().returncode, asked.result().stdout.split()) == (0, ["w0", "w1"])
 
 
 def test_a_port_without_tls_is_told(broker: Mosquitto, tmp_path: Path) -> None:
@@ -257,7 +280,7 @@ def test_an_order_that_was_told_to_have_failed_is_not_carried_out(
         with pytest.raises(AnswerTimeoutError):
             client.admin("drain", timeout_s=1)
         time.sleep(1.5)
-        since = len(one.watcher.heard)
+        since = one.watcher.mark
         one.start()
         one.wait_online()
         assert not one.wait_health(since=since).get("draining")
