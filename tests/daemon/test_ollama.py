@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +89,13 @@ def test_what_it_tells_of_itself(served: Served) -> None:
     assert shown.details is not None
     assert shown.details.format == "gguf"
     assert "completion" in (shown.capabilities or [])
-    assert served.client.ps().models
+    [listed], [running] = served.client.list().models, served.client.ps().models
+    # `ollama list` and `ollama ps` print its first 12, and when the model is unloaded.
+    assert listed.digest == running.digest
+    assert re.fullmatch("[0-9a-f]{64}", listed.digest or "")
+    assert running.expires_at is not None
+    assert running.expires_at > datetime.datetime.now(datetime.UTC)
+    assert running.context_length == 2048  # the scripted engine's
     for call, status, words in (
         (lambda: served.client.chat("llama3", [{"role": "user", "content": "x"}]), 404, "there is scripted"),
         (lambda: served.client.generate("edged", "x", options={"top_k": 3}), 400, "options.top_k"),

@@ -7,6 +7,7 @@ integration use.
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,10 @@ import msgspec
 
 from .errors import HttpError
 from .openai_replies import extras_of, one_line
+
+STAYS = "2300-01-01T00:00:00Z"
+"""When a model is unloaded that never is: `ollama ps` calls what lies more than 20 years ahead "Forever", and
+what is past or missing "Stopping..."."""
 
 
 def now() -> str:
@@ -144,14 +149,23 @@ class OllamaGenerate(OllamaChat):
 def model_card(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
     """A line of `/api/tags`, from the node's `info`."""
     model = info.get("model", {})
+    told = details(info)
+    # Always 64 digits: `ollama list` prints the first 12, and ends with a panic where there are fewer. Ollama's own
+    # is that of a description too, not of the weights.
+    described = msgspec.json.encode([name, model.get("bytes", 0), told])
     return {
         "name": name,
         "model": name,
         "modified_at": now(),
         "size": model.get("bytes", 0),
-        "digest": model.get("sha256") or "",
-        "details": details(info),
+        "digest": model.get("sha256") or hashlib.sha256(described).hexdigest(),
+        "details": told,
     }
+
+
+def running_card(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `/api/ps`: the model stays loaded."""
+    return {**model_card(name, info), "expires_at": STAYS, "context_length": info.get("context_max", 0)}
 
 
 def details(info: Mapping[str, Any]) -> dict[str, Any]:

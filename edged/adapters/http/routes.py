@@ -77,7 +77,7 @@ class Routes:
             ("/v1/models", self._models, openai_replies.error_body),
             ("/v1/models/{name:path}", self._model, openai_replies.error_body),
             ("/api/tags", self._ollama_tags, ollama_replies.error_body),
-            ("/api/ps", self._ollama_tags, ollama_replies.error_body),
+            ("/api/ps", self._ollama_ps, ollama_replies.error_body),
             ("/metrics", self._metrics, openai_replies.error_body),
         ]
         open_to_all = [
@@ -260,6 +260,11 @@ class Routes:
         del request
         info = self._node.info()
         return JSONResponse({"models": [ollama_replies.model_card(name, info) for name in self._names()]})
+
+    async def _ollama_ps(self, request: Request) -> Response:
+        del request
+        info = self._node.info()
+        return JSONResponse({"models": [ollama_replies.running_card(name, info) for name in self._names()]})
 
     async def _ollama_version(self, request: Request) -> Response:
         del request
