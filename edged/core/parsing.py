@@ -180,7 +180,9 @@ def _first_id(envelope: Envelope) -> str:
 def _checked_reply_topic(wanted: str, client: str, topics: Topics) -> str:
     if not topics.may_reply_to(client, wanted):
         own = f"{topics.prefix}/v1/client/{client}/"
-        raise Refusal("bad_request", f"the reply topic {_quote(wanted)} must lie under {own}")
+        # The wildcard of one's own subscription, most likely, which lies there: said alone that would puzzle.
+        bare = " and hold no + or #" if any(c in wanted for c in "+#") else ""
+        raise Refusal("bad_request", f"the reply topic {_quote(wanted)} must lie under {own}{bare}")
     return wanted
 
 
