@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import jinja2
 import jinja2.ext
@@ -100,7 +100,19 @@ class ChatTemplate:
         self.tags = tags_of(source)
         self._text_arguments = False
         self.own_form = self._learn_form()
-        self.takes_system = self._learn_system()
+        asked = self._try([Message("user", _ASKED)], (), answer=True)
+        self._deaf = asked is not None and _ASKED not in asked
+        self.takes_system = asked is None or self._learn_system()
+
+    def hearing(self) -> Self:
+        """Itself, to answer questions by.
+
+        Raises:
+            ModelError: it leaves out what is asked, as one does of which a power cut has left an empty file.
+        """
+        if self._deaf:
+            raise ModelError("the chat template leaves out what is asked")
+        return self
 
     @property
     def form(self) -> CallForm:
@@ -198,12 +210,9 @@ class ChatTemplate:
         return text
 
     def _learn_system(self) -> bool:
-        """See whether a system message comes through; True as well for a template that refuses everything."""
-        asked = Message("user", _ASKED)
-        told = self._try([Message("system", _TOLD), asked], (), answer=True)
-        if told is not None and _TOLD in told:
-            return True
-        return self._try([asked], (), answer=True) is None
+        """See whether a system message comes through."""
+        told = self._try([Message("system", _TOLD), Message("user", _ASKED)], (), answer=True)
+        return told is not None and _TOLD in told
 
     # tools ----------------------------------------------------------------------------------------------
 

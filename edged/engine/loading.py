@@ -173,7 +173,7 @@ def _template(setup: Configure, model: llama.Model) -> ChatTemplate:
     if setup.chat_template is not None:
         return template_file.load(Path(setup.chat_template), bos=bos, eos=eos)
     try:
-        return ChatTemplate(model.chat_template or CHATML, bos=bos, eos=eos)
+        return ChatTemplate(model.chat_template or CHATML, bos=bos, eos=eos).hearing()
     except ModelError as error:
         raise ModelError(
             f"{setup.model_path}: {error}; name a file with another in model.chat_template"

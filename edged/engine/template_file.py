@@ -26,7 +26,7 @@ def load(path: Path, *, bos: str = "", eos: str = "") -> ChatTemplate:
         ModelError: it cannot be read, or is no template; the text names file and setting.
     """
     try:
-        return ChatTemplate(small_file.read(path, TEMPLATE_BYTES_MAX).decode(), bos=bos, eos=eos)
+        return ChatTemplate(small_file.read(path, TEMPLATE_BYTES_MAX).decode(), bos=bos, eos=eos).hearing()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}; correct model.chat_template") from error
     except UnicodeDecodeError as error:

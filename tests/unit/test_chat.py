@@ -290,6 +290,16 @@ def test_unreadable_templates(source: str) -> None:
         ChatTemplate(source)
 
 
+@pytest.mark.parametrize("source", ["", "\0\0", "{% for m in messages %}<|{{ m.role }}|>{% endfor %}"])
+def test_templates_that_leave_the_question_out(source: str) -> None:
+    """Of an empty file, as a power cut leaves it, no token came, which ended the engine; of zeros any text."""
+    with pytest.raises(ModelError, match="leaves out what is asked"):
+        ChatTemplate(source).hearing()
+    assert ChatTemplate(PLAIN).hearing().takes_system
+    refuses = ChatTemplate("{{ raise_exception('no') }}")
+    assert refuses.hearing() is refuses, "says so to each question"
+
+
 def test_loops_and_dates() -> None:
     """What templates of well-known models use is there: break, continue, today's date."""
     template = ChatTemplate(
