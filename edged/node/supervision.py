@@ -1,7 +1,7 @@
 """The engine's keeper: starts it, notices when it dies, hangs or cannot load, and starts it again.
 
-Belongs to the dispatcher thread. A model file that cannot be used is looked at again when it changes; a crash
-is followed by a start with back-off; a process that neither steps nor sends is killed.
+Belongs to the dispatcher thread. A model that cannot be used is tried again when its files change, and now and
+then; a crash is followed by a start with back-off; a process that neither steps nor sends is killed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from edged.engine import exit_code
 from edged.engine.client import EngineGone
 from edged.engine.messages import Configure, LoadFailed, Order, Pulse, Ready, SetLimits
 from edged.errors import DiedError
-from edged.small_file import Mark, mark
 
 LOOK_S = 2.0
-"""How often a model file that cannot be used is looked at again."""
+"""How often the files of a model that cannot be used are looked at."""
+AGAIN_MIN_S, AGAIN_MAX_S = 60.0, 3600.0
+"""A model that could not be used is tried again after so long though its files are the same, and then after twice
+as long: a card that once did not read, or memory that was short, leaves no trace in them."""
 RETRY_MAX_S = 30.0
 """The longest pause before an engine that crashed is started again."""
 SAY_AGAIN = 2048
@@ -42,6 +44,9 @@ AWAY_S = 2.0
 HANG_MIN_S, HANG_PASSES = 10.0, 20
 """A pass may take this many times its measured length, and in any case some seconds, before it counts as hung."""
 CONTEXT_STEP = 256
+
+Trace = tuple[tuple[int, ...], ...] | None
+"""What tells files from others that take their place; None where one cannot be seen."""
 
 log = structlog.get_logger()
 
@@ -113,8 +118,9 @@ class Supervision:
     _started_at: float = 0.0
     _next_start: float | None = None
     _crashes: int = 0
-    _file: Mark = None
-    _seen: Mark = None
+    _failures: int = 0
+    _files: Trace = None
+    _seen: Trace = None
 
     @property
     def ready(self) -> bool:
@@ -137,13 +143,11 @@ class Supervision:
     def start(self) -> None:
         """Start the engine."""
         now = self.clock()
-        self._file = mark(Path(self.setup.model_path))
+        self._files = _trace(self.setup)
         self._next_start = None
         self._heard_at = self._started_at = self._looked_at = now
         self._alive, self._answered = True, False
         self._oom_kills = self.oom_kills()
-        if self.phase != "broken":
-            self.phase = "starting"
         self.process.start(self.setup)
         say = log.debug if self.quiet else log.info
         say("engine_starting", run=self.process.run, model=self.setup.model_path)
@@ -196,7 +200,7 @@ class Supervision:
     def became_ready(self, report: Ready) -> None:
         """The model is loaded and warm."""
         self.phase, self.reason = "ready", ""
-        self._fallback = None
+        self._fallback, self._failures = None, 0
         self.ready_report = report
         if self.limits is not None:
             self.send(self.limits)
@@ -212,12 +216,13 @@ class Supervision:
         )
 
     def load_failed(self, report: LoadFailed) -> None:
-        """The model cannot be used: say so, and look at the file from now on."""
+        """The model cannot be used: say so, and look at its files from now on."""
         if self._revert(report.reason):
             self.replacing = True  # its end follows
             return
         self.phase, self.reason = "failed", report.reason
-        self._seen = self._file
+        self._seen = self._files
+        self._failures += 1
         log.error("model_failed", reason=report.reason)
 
     def gone(self, event: EngineGone) -> None:
@@ -280,7 +285,7 @@ class Supervision:
             return
         if self._next_start is None or now < self._next_start or self.stopping:
             return
-        if self.phase == "failed" and not self._file_changed(now):
+        if self.phase == "failed" and not self._worth_a_try(now):
             return
         if self.updated():
             raise DiedError("edged was updated while it ran; its new version goes on when it is started anew")
@@ -312,13 +317,34 @@ class Supervision:
             log.warning("context_lowered", before=self.setup.context, context=context)
             self.setup = msgspec.structs.replace(self.setup, context=context)
 
-    def _file_changed(self, now: float) -> bool:
-        """True when the file differs from the one that failed, and has been still since the last look.
+    def _worth_a_try(self, now: float) -> bool:
+        """Whether the model that failed may load by now.
+
+        With other files it is `starting`. With the same ones it stays `failed`: nobody shall wait for it.
+        """
+        if self._files_changed(now):
+            self.phase, self._failures = "starting", 0
+            return True
+        doublings = min(self._failures - 1, 8)
+        return now - self._started_at >= min(AGAIN_MAX_S, AGAIN_MIN_S * 2.0**doublings)
+
+    def _files_changed(self, now: float) -> bool:
+        """True when the files differ from those that failed, and have been still since the last look.
 
         A model is copied for minutes: a file that still grows would fail again.
         """
         self._next_start = now + LOOK_S
-        current = mark(Path(self.setup.model_path))
+        current = _trace(self.setup)
         still = current == self._seen
         self._seen = current
-        return still and current is not None and current != self._file
+        return still and current is not None and current != self._files
+
+
+def _trace(setup: Configure) -> Trace:
+    """What model and template are to be read from, and by whom they may be."""
+    paths = (setup.model_path, setup.chat_template)
+    try:
+        found = [Path(path).stat() for path in paths if path is not None]
+    except OSError:
+        return None
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)

@@ -15,6 +15,8 @@ from broker import Mosquitto
 from daemon_process import MakeDaemon, Sections
 from device import MakeDevice
 
+from edged.engine.chat import CHATML
+
 DAMAGE_BYTES = 4096
 WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
 """setpriv(1): takes root's right to read everything from a program."""
@@ -169,6 +171,22 @@ def test_right_file_is_loaded_without_a_restart(  # noqa: PLR0917 - fixtures
     asking = device(broker, "c1")
     assert asking.answer(asking.ask("Say hello.", max_tokens=4)).check().last["type"] == "done"
     assert node.pid == pid
+
+
+def test_an_empty_template(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, small_model: Path, tmp_path: Path
+) -> None:
+    """It is named, and the right one is taken without a restart; each question ended as `poison` before."""
+    path = tmp_path / "chat.jinja"
+    path.touch()
+    node = daemon(broker, {"model": {"path": str(small_model), "chat_template": str(path)}})
+    node.start(engine="failed")
+    assert f"{path}: the chat template leaves out what is asked" in node.wait_log("model_failed")["reason"]
+    since = node.watcher.mark
+    path.write_text(CHATML)
+    node.wait_info(lambda info: info["engine"] == "ready", since=since)
+    asking = device(broker, "c1")
+    assert asking.answer(asking.ask("Say hello.", max_tokens=4)).check().last["type"] == "done"
 
 
 def test_sha256(

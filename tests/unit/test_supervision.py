@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
@@ -10,9 +12,9 @@ from configured import configured
 from kept_engine import READY, KeptEngine
 
 from edged.engine.client import EngineGone
-from edged.engine.messages import Pulse
+from edged.engine.messages import LoadFailed, Pulse
 from edged.errors import DiedError
-from edged.node.supervision import RETRY_MAX_S, SAY_AGAIN, Supervision
+from edged.node.supervision import AGAIN_MAX_S, AGAIN_MIN_S, LOOK_S, RETRY_MAX_S, SAY_AGAIN, Supervision
 
 SIGILL = -signal.SIGILL
 
@@ -80,3 +82,67 @@ def test_an_engine_that_crashes_for_days() -> None:
     with structlog.testing.capture_logs() as lines:
         crash(-signal.SIGSEGV)
     assert [line["log_level"] for line in lines] == ["error", "info"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model and a template, neither of which may be what it should."""
+    for name in ("model", "template"):
+        (tmp_path / name).write_text("nonsense")
+    return tmp_path
+
+
+def failed(folder: Path) -> tuple[Supervision, KeptEngine]:
+    """The keeper of an engine that could not use them, and the engine."""
+    process = KeptEngine()
+    setup = configured(model_path=str(folder / "model"), chat_template=str(folder / "template"))
+    keeper = Supervision(process, setup, 256, 30.0, 60.0, lambda: 0.0)
+    keeper.start()
+    fails(keeper)
+    return keeper, process
+
+
+def fails(keeper: Supervision) -> None:
+    """It says that it cannot, and ends."""
+    keeper.load_failed(LoadFailed("the model cannot be used"))
+    keeper.gone(EngineGone(keeper.run, 0))
+
+
+@pytest.mark.parametrize(
+    "mend",
+    [
+        lambda folder: (folder / "model").chmod(0o640),
+        lambda folder: (folder / "template").write_text("{{ messages[0].content }}"),
+    ],
+    ids=["the right to read it", "its template"],
+)
+def test_a_model_that_is_mended(folder: Path, mend: Callable[[Path], object]) -> None:
+    """What the log asks for is seen: only other bytes of the model were, so the node waited for a restart."""
+    keeper, process = failed(folder)
+    mend(folder)
+    keeper.clock = lambda: 2 * LOOK_S
+    keeper.tick()
+    keeper.clock = lambda: 4 * LOOK_S
+    keeper.tick()
+    assert (process.run, keeper.phase) == (2, "starting")
+
+
+def test_a_model_that_did_not_load_once(folder: Path) -> None:
+    """A card that did not read leaves no trace in the file: ever more seldom, and nobody waits for it meanwhile."""
+    keeper, process = failed(folder)
+    now = 0.0
+    starts: list[float] = []
+    keeper.clock = lambda: now
+    while len(starts) < 9:
+        now += LOOK_S
+        keeper.tick()
+        if process.run > len(starts) + 1:
+            starts.append(now)
+            assert keeper.phase == "failed"
+            fails(keeper)
+    waits = [after - before for before, after in zip([0.0, *starts], starts, strict=False)]
+    assert waits == [AGAIN_MIN_S * 2**n for n in range(6)] + [AGAIN_MAX_S] * 3
+    now += AGAIN_MAX_S
+    keeper.tick()
+    keeper.became_ready(READY)
+    assert keeper.ready
