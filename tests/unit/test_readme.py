@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -21,6 +22,7 @@ from edged.settings import markdown_table
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 SETTINGS = (ROOT / "configs" / "README.md").read_text("utf-8")
+TELLS = {"tell_event", "tell", "_tell", "_say"}
 MEASURED = (ROOT / "tests" / "README.md").read_text("utf-8")
 
 
@@ -67,6 +69,17 @@ def test_every_example_is_listed() -> None:
     assert (
         set(re.findall(r"^\| `([\w./-]+)`", (folder / "README.md").read_text("utf-8"), re.MULTILINE)) == files
     )
+
+
+def test_every_event_is_named() -> None:
+    """What a node publishes on its event topic stands in the README."""
+    told = set()
+    for file in (*(ROOT / "edged" / "node").glob("*.py"), ROOT / "edged" / "tuning.py"):
+        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in TELLS and call.args:
+                told |= {getattr(one, "value", None) for one in ast.walk(call.args[0])}
+    assert {"engine_gone", "level_changed", "throttling_ended", "pools_left", "drained", "reloaded"} <= told
+    assert not {event for event in told if isinstance(event, str) and f"`{event}`" not in README}
 
 
 def test_every_control_is_named() -> None:
