@@ -316,19 +316,16 @@ class Store:
         The first message is the one in JSON. Without it in the outbox the device has it, and lacks the plain text.
         """
         entry = self._sql.execute("SELECT 1 FROM outbox WHERE id = ?", (number * PUBLISHES_MAX,)).fetchone()
-        self._empty(number)
+        self._release(number)
         if entry is not None:
             self._sql.execute("UPDATE jobs SET finished_s = NULL WHERE number = ?", (number,))
 
     def _forget(self, number: int) -> None:
-        self._empty(number)
+        self._release(number)
         self._sql.execute("DELETE FROM jobs WHERE number = ?", (number,))
 
-    def _empty(self, number: int) -> None:
-        """Drop an answer that cannot be read; its row stays, so that its number is not given again."""
-        self._sql.execute(
-            "UPDATE jobs SET finished_s = ?, terminal = NULL WHERE number = ?", (_FORGOTTEN_S, number)
-        )
+    def _release(self, number: int) -> None:
+        """Owe nothing of an answer that cannot be read; its row stays, so that its number is not given again."""
         removed = self._sql.execute("DELETE FROM outbox WHERE id BETWEEN ? AND ?", _outbox_ids(number))
         self._count(outbox=-removed.rowcount)
 
