@@ -17,6 +17,7 @@ from edged.engine.constraint import Constraint
 from edged.engine.messages import Ended, Piece, Refused, SetLimits, Started
 from edged.engine.runner import LONG_PASS_ROWS
 from edged.engine.scheduler import TEMPERATURE, TOP_P
+from edged.engine.slots import Stored
 from edged.errors import EngineError, Refusal
 
 
@@ -466,6 +467,18 @@ def test_stale_interrupt() -> None:
     assert one.scheduler.counters.aborted == 0
 
 
+def test_what_read_alone_once_takes_no_pass_from_others() -> None:
+    """Its prompt was read by a pass that could be aborted; the next one is a stranger's too."""
+    one = rig("abc", streams=2, batch_tokens=64)
+    one.ask(1, "a" * 60)
+    one.scheduler.step()
+    one.model.passes.during = lambda: one.scheduler.interrupt(1)
+    one.ask(2, "b" * 40)
+    one.run()
+    assert one.scheduler.counters.aborted == 0
+    one.check_idle()
+
+
 def test_deadline_in_line() -> None:
     """A question whose deadline passes before its turn is refused as expired."""
     one = rig("a" * 40, streams=1)
@@ -618,6 +631,17 @@ def test_answers_go_on_beside_a_long_prompt() -> None:
         passes += 1
     assert passes >= 4
     assert len(one.pieces(1)) - before == passes
+
+
+def test_a_long_prompt_is_read_beside_a_long_answer() -> None:
+    """It holds that up for two seconds, lets it go on alone for as long, and goes on itself."""
+    one = slow_rig("a" * 100, streams=2, batch_tokens=16)
+    one.ask(1)
+    one.scheduler.step()
+    one.ask(2, "b" * 70)
+    while not one.pieces(2):
+        one.scheduler.step()
+    assert 40 < len(one.pieces(1)) < 60
 
 
 def test_an_urgent_prompt_is_read_before_a_long_one_of_lower_priority() -> None:
@@ -1306,6 +1330,19 @@ def test_an_urgent_question_waits_for_no_beginning_of_lower_priority() -> None:
     one.run()
     ends = [report.number for report in one.reports if isinstance(report, Ended)]
     assert ends == [3, 1, 2]
+    one.check_idle()
+
+
+def test_whoever_begins_is_told_before_the_cache_is_touched() -> None:
+    """Should that crash llama.cpp, it is known for whom; and a state from disk is kept no longer than that."""
+    one = rig("yes")
+    told: list[list[int]] = []
+    sequence = one.measure(submit(1, Message("user", "y" * 100)))
+    sequence.stored = Stored(sequence.tokens[:64], bytearray(b"?"), lambda: told.append(one.started()))
+    one.put_in_line(sequence)
+    one.scheduler.step()
+    assert (told, sequence.stored) == ([[1]], None)
+    one.run()
     one.check_idle()
 
 
