@@ -43,6 +43,7 @@ from edged.node.seldom import say_seldom
 from edged.node.unstored import Unstored
 
 log = structlog.get_logger()
+NO_NAME = "the client's name is not 1 to 64 characters A-Z a-z 0-9 _ . -"
 
 
 class Accepts(Recalls, Protocol):
@@ -108,12 +109,12 @@ class Intake:
             # answered on a topic of its own.
             if event.retained:
                 desk.replies.counts.retained_ignored += 1
+                reason = "it has the retain flag; publish it without"
             else:
                 desk.replies.counts.dropped += 1
+                reason = "no topic of this node" if route is None else NO_NAME
             topic = event.topic[:200]
-            say_seldom(
-                "message_dropped", self.ration, topic, desk.clock(), retained=event.retained, topic=topic
-            )
+            say_seldom("message_dropped", self.ration, topic, desk.clock(), reason=reason, topic=topic)
             desk.replies.line.acknowledge(event.delivery)
             return
         verb, client, pool = route

@@ -131,6 +131,17 @@ def test_pool_question(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
     assert asking.answer("p1").check().last["node"] == node.node
 
 
+def test_a_name_with_colons_is_told_in_the_log(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
+) -> None:
+    """As an ESP32 writes its MAC address: nobody can be answered, so the log names what a name may hold."""
+    node = daemon(broker, scripted=True).start()
+    device(broker, "d30").publish("edged/v1/node/n1/ask/24:0A:C4:00:11:22", b"x")
+    told = node.wait_log("message_dropped")
+    assert told["topic"].endswith("24:0A:C4:00:11:22")
+    assert told["reason"].endswith("characters A-Z a-z 0-9 _ . -")
+
+
 def test_retained_question_is_ignored(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice) -> None:
     """A question that is published retained is counted and not answered, now and at the next start."""
     node = daemon(broker, scripted=True).start()
@@ -138,6 +149,7 @@ def test_retained_question_is_ignored(broker: Mosquitto, daemon: MakeDaemon, dev
     asking.publish(asking.ask_topic, b'{"id": "kept", "prompt": "x"}', retain=True)
     assert asking.answer(asking.ask("x")).check().last["type"] == "done"
     assert node.wait_health(lambda h: h["counts"]["done"])["counts"]["retained_ignored"] == 1
+    assert "retain flag" in node.wait_log("message_dropped")["reason"]
     assert node.terminate() == 0
     node.start()
     assert asking.answer(asking.ask("x")).check().last["type"] == "done"
