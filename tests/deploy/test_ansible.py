@@ -40,6 +40,22 @@ def test_syntax(tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
 
 
+def test_the_example_inventory(tmp_path: Path) -> None:
+    """With the files beside it that its head tells of it holds all: the first thing missing is the release."""
+    shutil.copy(ANSIBLE / "inventory" / "example.yml", tmp_path / "yours.yml")
+    (tmp_path / "ca.pem").write_text("PEM")
+    (tmp_path / "group_vars").mkdir()
+    passwords = dict.fromkeys(("press-7", "line-3", "operator", "esp32-kitchen"), "secret")
+    (tmp_path / "group_vars" / "all.yml").write_text(json.dumps({"vault_passwords": passwords}))
+    nothing = ("-e", f"edged_archive={tmp_path / 'none.tar'}")
+    ended = run(tmp_path, "ansible-playbook", "-i", str(tmp_path / "yours.yml"), "site.yml", *nothing)
+    refused(
+        ended,
+        tmp_path,
+        dict.fromkeys(("press-7", "line-3"), "there is no .*none.tar; run deploy/wheels/build"),
+    )
+
+
 def test_debians_python_runs_the_modules(tmp_path: Path) -> None:
     """Not a newer one that stands on a board as well, of which Ansible would warn at each run."""
     programs = tmp_path / "bin"
