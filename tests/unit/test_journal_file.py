@@ -125,6 +125,23 @@ def test_corrupt_file_is_set_aside(path: Path, spoil: str) -> None:
     assert path.with_name("journal.db.corrupt-1").read_bytes()[:5000] == content[:5000]
 
 
+@pytest.mark.parametrize("left", [b"", None], ids=["empty", "gone"])
+def test_a_log_without_its_file(path: Path, left: bytes | None) -> None:
+    """SQLite deletes it without a word, and what it held; an empty file is what a power cut may leave of one."""
+    path.parent.mkdir()
+    connection = connect(path)
+    log = path.with_name("journal.db-wal")
+    kept = log.read_bytes()
+    connection.close()
+    path.unlink() if left is None else path.write_bytes(left)
+    log.write_bytes(kept)
+    with desk(path) as d:
+        assert d.recovered.set_aside == f"{path}.corrupt-1"
+    assert path.with_name("journal.db.corrupt-1-wal").read_bytes() == kept
+    with desk(path) as d:
+        assert d.recovered.set_aside is None
+
+
 def test_few_damaged_files_are_kept(path: Path) -> None:
     """A card that keeps failing does not fill itself with set-aside files."""
     path.parent.mkdir()

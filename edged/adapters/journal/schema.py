@@ -189,11 +189,16 @@ def connect(path: Path) -> sqlite3.Connection:
         JournalVersionError: a newer edged wrote it.
         sqlite3.Error, OSError: as they come; see `passing`.
     """
-    if not path.exists():
+    new = not path.exists()
+    if new:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         sync_folder(path.parent)
     path.chmod(0o600)
     empty = path.stat().st_size == 0
+    if empty and not (
+        new and _empty(Path(f"{path}-wal"))
+    ):  # SQLite makes a fresh one of it, and deletes the log
+        raise DamagedError("an empty file, or none, in the place of one")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         _pragmas(connection, _BEFORE_READING)
@@ -252,6 +257,10 @@ def set_aside(path: Path) -> Path:
                 path.with_name(f"{stem}{old}{suffix}").unlink(missing_ok=True)
     sync_folder(path.parent)
     return target
+
+
+def _empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
 
 
 def _pragmas(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
