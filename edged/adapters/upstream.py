@@ -8,6 +8,7 @@ redirect of the machine is followed: the key goes to the one server and nowhere 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 import ssl
@@ -80,6 +81,7 @@ class Upstream:
             ) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         key = {} if link.key is None else {"authorization": f"Bearer {link.key}"}
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # at info it writes a line for each question
         self._client = httpx.AsyncClient(
             verify=context,
             headers={"accept-encoding": PLAIN, **key},

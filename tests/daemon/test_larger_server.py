@@ -120,6 +120,8 @@ def test_asked_for(daemon: MakeDaemon, broker: Mosquitto, device: MakeDevice, la
     health = node.wait_health(lambda h: h["upstream"]["active"] == 0)
     assert health["upstream"]["state"] == "closed"
     assert health["upstream"]["failed"] == 0
+    libraries = {line["logger"] for line in node.log("library_message")}
+    assert "httpx" not in libraries, "two lines of each question"
 
 
 def test_asked_twice(
