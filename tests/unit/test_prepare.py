@@ -22,6 +22,7 @@ from scripted import (
     say,
     submit,
 )
+from scripted_constraints import ScriptedConstraints
 
 from edged.core.question import Message
 from edged.core.tools import Tool
@@ -64,6 +65,22 @@ def refused(*messages: Message, **changes: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         prepare(*messages, **changes)
     return caught.value
+
+
+def test_only_what_is_being_measured_counts_as_such() -> None:
+    """The engine ends for one that takes too long: not for one that was measured long ago, or refused."""
+    seen: list[float | None] = []
+
+    def constraints() -> ScriptedConstraints:
+        seen.append(measuring.since)
+        return ScriptedConstraints(b"{}", b"")
+
+    measuring = preparation(ScriptedModel(say("x"), context=100), make_constraints=constraints)
+    measuring.prepare(submit(1, user("hi"), schema="{}"), NOW)
+    assert (seen, measuring.since) == ([NOW], None)
+    with pytest.raises(Refusal):
+        measuring.prepare(submit(2, user("x" * 100)), NOW)
+    assert measuring.since is None
 
 
 def test_measured() -> None:
