@@ -47,7 +47,7 @@ from edged.core.heat.margins import Margins, with_known_trips
 from edged.core.huge_pages import Measured, parse
 from edged.core.model_shape import Shape
 from edged.core.topology import Choice, big_cores
-from edged.core.vitals import Vitals
+from edged.core.vitals import Trip, Vitals, Zone
 from edged.doctor import screen
 
 R1 = Shape(
@@ -153,6 +153,18 @@ def test_silent_sensors(tmp_path: Path) -> None:
     assert (told.state, told.words.split(":")[0]) == ("warning", "bigcore0, gpu are silent or lie")
     for build in (rk3588_mainline, pi5, nothing):
         assert board_checks.sensors(read(build, tmp_path / build.__name__)[1]) is None
+
+
+def test_silent_where_it_matters() -> None:
+    """Heat goes by no zone without a trip: one that tells its temperature stands in for none of the others."""
+    soc = Zone("soc-thermal", None, (Trip("passive", 85.0),))
+    vitals = Vitals(zones=(soc, Zone("gpu-thermal", 41.0)))
+    verdict = board_checks.heat(vitals, Margins())
+    assert (verdict.state, verdict.words) == (
+        "warning",
+        "every sensor that heat could go by is silent or lies",
+    )
+    assert board_checks.sensors(vitals) is None
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,9 @@ def heat(vitals: Vitals, margins: Margins) -> Verdict:
     read = [zone for zone in vitals.zones if plausible_c(zone.temp_c) is not None]
     if not vitals.zones:
         return unknown("heat", "no thermal sensor on this machine")
-    if not read:
-        return warning("heat", "every sensor is silent or lies", "look into dmesg for thermal errors")
+    if not read or (room_c is None and any(nearest_trip(zone) is not None for zone in vitals.zones)):
+        words = "every sensor that heat could go by is silent or lies"
+        return warning("heat", words, "look into dmesg for thermal errors")
     if room_c is None:
         hottest = max(read, key=lambda zone: zone.temp_c or 0.0)
         words = f"{hottest.name} is at {hottest.temp_c:.1f} C; no zone tells a trip point"
@@ -159,7 +160,7 @@ def sensors(vitals: Vitals) -> Verdict | None:
     """Zones that have a trip and tell no temperature, while others do; None where there is none."""
     zones = [zone for zone in vitals.zones if nearest_trip(zone) is not None]
     silent = [_short(zone) for zone in zones if plausible_c(zone.temp_c) is None]
-    if not silent or len(silent) == len(vitals.zones):
+    if not silent or len(silent) == len(zones):
         return None
     words = (
         f"{', '.join(silent)} {'is' if len(silent) == 1 else 'are'} silent or lie{'s' * (len(silent) == 1)}"
