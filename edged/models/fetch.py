@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -24,6 +25,14 @@ TRIES, PAUSE_S = 5, 2.0
 SILENCE_S = 60.0
 SPARE_BYTES = 64 << 20
 """Room that stays free on the disk: a journal that cannot write is worse than a missing model."""
+
+CERTIFICATE = {
+    "has expired": "set this machine's clock if that is wrong (timedatectl)",
+    "not yet valid": "set this machine's clock if that is wrong (timedatectl)",
+    "issuer": "if it is that of your network's proxy, name the file with its authority in SSL_CERT_FILE",
+    "self-signed": "if it is that of your network's proxy, name the file with its authority in SSL_CERT_FILE",
+}
+"""Parts of OpenSSL's words on a server's certificate (X509_verify_cert_error_string) and what helps."""
 
 Progress = Callable[[int, int | None], None]
 """Told the bytes that are there and how many it will be, where that is known."""
@@ -130,10 +139,14 @@ def _download(
         except (ValueError, http.client.InvalidURL) as error:
             raise ModelError(f"{url}: no address: {error}; write it as a browser copies it") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLCertVerificationError):  # it is the same in a minute
+                verdict = reason.verify_message.rstrip(".")
+                mend = next((f"; {mend}" for words, mend in CERTIFICATE.items() if words in verdict), "")
+                raise ModelError(f"{url}: its certificate is not accepted: {verdict}{mend}") from error
             brought = part.stat().st_size if part.exists() else 0
             tries = 1 if brought > before else tries + 1
             if tries >= TRIES:
-                reason = getattr(error, "reason", error)
                 reason = getattr(reason, "strerror", None) or reason
                 raise ModelError(
                     f"{url}: {reason}; {brought} bytes are here, the same command goes on with them"

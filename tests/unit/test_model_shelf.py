@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from certificates import Authority
 
 from edged.errors import ModelError
 from edged.models.fetch import SPARE_BYTES, fetch
@@ -201,6 +203,33 @@ def test_an_address_that_is_none_is_said_at_once(server: Server, shelf: Shelf) -
         with pytest.raises(ModelError, match="no address"):
             shelf.add(address, quiet, name="x.gguf")
     assert server.asked == [None], "the last one alone"
+
+
+@pytest.mark.parametrize(
+    ("expired", "known", "words"),
+    [(True, True, "certificate has expired; set this machine's clock"), (False, False, "SSL_CERT_FILE")],
+    ids=["a clock that is ahead", "a proxy's"],
+)
+def test_a_certificate_that_is_not_accepted(  # noqa: PLR0917 - fixtures
+    server: Server,
+    shelf: Shelf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expired: bool,  # noqa: FBT001 - a table
+    known: bool,  # noqa: FBT001
+    words: str,
+) -> None:
+    """Said at once: it was tried for 20 s, and the same command was to go on, also where the clock was wrong."""
+    (tmp_path / "ca").mkdir()
+    authority = Authority(tmp_path / "ca")
+    pair = authority.server(expired=expired)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    if known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.pem))
+    with pytest.raises(ModelError, match=f"its certificate is not accepted: .*{words}"):
+        shelf.add(server.url.replace("http:", "https:"), quiet)
 
 
 def test_a_link_in_the_folder_leads_to_no_other_file(small_model: Path, shelf: Shelf) -> None:
