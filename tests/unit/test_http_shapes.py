@@ -211,6 +211,20 @@ def test_what_stands_beside_ollamas_options() -> None:
     assert (again.fields["max_tokens"], "tool_choice" in again.fields) == (9, False)
 
 
+def test_a_tool_without_parameters_as_go_writes_it() -> None:
+    """Ollama's Go client has null for properties that are not set, which is no JSON schema."""
+    clock = {"name": "clock", "parameters": {"type": "object", "properties": None}}
+    tools = [{"type": "function", "function": clock}]
+    wish = ollama_requests.chat_wish({**ASK, "tools": tools}, None)
+    assert wish is not None
+    [told] = wish.fields["tools"]
+    assert told["function"] == {"name": "clock", "parameters": {"type": "object"}}
+    for odd in ([1], [{"function": None}], "x", {"a": 1}):  # the contract's to refuse
+        again = ollama_requests.chat_wish({**ASK, "tools": odd}, None)
+        assert again is not None
+        assert again.fields["tools"] == odd
+
+
 def test_a_history_that_home_assistant_has_cut() -> None:
     """A result whose call is gone is left out, an answer of thinking alone is an empty one: both are questions."""
     call = {"role": "assistant", "tool_calls": [{"function": {"name": "lamp", "arguments": {"on": 1}}}]}

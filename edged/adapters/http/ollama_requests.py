@@ -72,7 +72,7 @@ def chat_wish(body: Mapping[str, Any], key: str | None) -> Wish | None:
         raise Refusal("bad_request", "messages must be a list of turns")
     fields["messages"] = _messages(messages)
     if body.get("tools"):
-        fields["tools"] = body["tools"]
+        fields["tools"] = _tools(body["tools"])
         if body.get("tool_choice") is not None:
             fields["tool_choice"] = body["tool_choice"]
     return Wish(fields, None, key)
@@ -133,6 +133,22 @@ def _options(options: object) -> dict[str, Any]:
         elif not (name in OPEN_BELOW_ZERO and isinstance(value, int | float) and value < 0):
             fields[OPTIONS[name]] = value
     return fields
+
+
+def _tools(tools: object) -> object:
+    """The same, with nothing where parameters have null: Ollama's Go client sends that for no `properties`."""
+    if not isinstance(tools, list):
+        return tools
+    told: list[object] = []
+    for tool in tools:
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        parameters = function.get("parameters") if isinstance(function, Mapping) else None
+        if isinstance(function, Mapping) and isinstance(parameters, Mapping):
+            given = {name: value for name, value in parameters.items() if value is not None}
+            told.append({**tool, "function": {**function, "parameters": given}})
+        else:
+            told.append(tool)
+    return told
 
 
 def _messages(messages: list[Any]) -> list[dict[str, Any]]:
