@@ -113,7 +113,7 @@ def use(name: Name, folder: Folder = FOLDER, as_json: broker.AsJson = False) -> 
     _told(
         as_json,
         f"{link} is {name} now; edged loads it at its next start (systemctl restart edged)\n"
-        f'if the settings name the link: [model] path = "{link}"',
+        f'if the settings name the link, under [model]: path = "{link}"',
         {"name": name, "link": str(link)},
     )
 

@@ -606,7 +606,7 @@ ALL = [
         "Radxa ROCK 5B, cores 0-3 Cortex-A55 1.80 GHz, 4-5 Cortex-A76 2.40 GHz, 6-7 Cortex-A76 2.40 GHz",
     ),
     unknown("service", "systemd does not run here"),
-    warning("hash", "model.sha256 is not set", f'[model] sha256 = "{"ab" * 32}"'),
+    warning("hash", "model.sha256 is not set", f'under [model]: sha256 = "{"ab" * 32}"'),
     failure("broker", "b:1883: nothing listens there", "systemctl start mosquitto"),
 ]
 
@@ -735,7 +735,7 @@ def test_what_is_said_of_a_model() -> None:
         ),
         (
             "hash warning: model.sha256 is not set: damaged weights would not be noticed"
-            f' -> [model] sha256 = "{"b" * 64}"'
+            f' -> under [model]: sha256 = "{"b" * 64}"'
         ),
         "hash failure: the file's SHA-256 is bbbbbbbbbbbb..., not the one in model.sha256 -> copy it again",
         "hash ok: SHA-256 aaaaaaaaaaaa... as set",
@@ -977,7 +977,7 @@ def test_what_is_said_of_a_board(tmp_path: Path) -> None:
         "heat ok: bigcore0-thermal is at 48.1 C, 36.9 C below its passive trip of 85.0 C",
         (
             "heat warning: bigcore0-thermal is at 48.1 C; no zone tells a trip point"
-            " -> [heat] trip_c = where this board throttles, by its maker's word"
+            " -> under [heat]: trip_c = where this board throttles, by its maker's word"
         ),
         "heat unknown: no thermal sensor on this machine",
         "supply ok: the voltage holds",

@@ -146,7 +146,9 @@ def heat(vitals: Vitals, margins: Margins) -> Verdict:
     if room_c is None:
         hottest = max(read, key=lambda zone: zone.temp_c or 0.0)
         words = f"{hottest.name} is at {hottest.temp_c:.1f} C; no zone tells a trip point"
-        return warning("heat", words, "[heat] trip_c = where this board throttles, by its maker's word")
+        return warning(
+            "heat", words, "under [heat]: trip_c = where this board throttles, by its maker's word"
+        )
     heat_level, reason = level(
         vitals, warm_c=margins.warm_c, hot_c=margins.hot_c, critical_c=margins.critical_c
     )

@@ -53,7 +53,7 @@ def quantisation(shape: Shape, path: str) -> Verdict:
 def sha256(wanted: str | None, found: str | None) -> Verdict:
     """Damaged weights load without a complaint: only a hash finds them."""
     if wanted is None:
-        mend = f'[model] sha256 = "{found}"' if found else "sha256sum the file, and set model.sha256"
+        mend = f'under [model]: sha256 = "{found}"' if found else "sha256sum the file, and set model.sha256"
         return warning("hash", "model.sha256 is not set: damaged weights would not be noticed", mend)
     if found is None:
         return unknown("hash", "not computed (--quick)")
