@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edged.core.answer_cache import OVERHEAD_BYTES, AnswerCache, Kept, key, may_keep
 from edged.core.question import Message, Question
 from edged.core.reply import Usage
+from edged.core.tools import Offer
 
 
 def question(**changes: Any) -> Question:
@@ -84,6 +85,7 @@ def test_what_is_asked_matters(changes: dict[str, Any]) -> None:
         ({"temperature": None, "seed": 7, "cache": "bypass"}, False),
         ({"session": "s"}, False),
         ({"session": "s", "cache": "use"}, False),
+        ({"tools": Offer(local=("clock",)), "cache": "use"}, False),
     ],
 )
 def test_only_what_leaves_nothing_to_chance(changes: dict[str, Any], shared: bool) -> None:  # noqa: FBT001 - a table
@@ -111,6 +113,12 @@ def test_a_new_field_counts() -> None:
     assert FIELDS >= TOLD
     changed = msgspec.structs.replace(question(), max_tokens=99)
     assert key(changed) != key(question())
+
+
+def test_what_was_thought_takes_room_too() -> None:
+    """It is kept beside the text."""
+    thought = msgspec.structs.replace(kept(), reasoning="é" * 100)
+    assert thought.size_bytes == kept().size_bytes + 200
 
 
 def test_what_may_be_kept() -> None:

@@ -238,6 +238,7 @@ def test_sensor_lost() -> None:
     assert board.hold(4, None).level == "cool", "its last word counts for some seconds"
     verdict = board.read(vitals(None))
     assert (verdict.level, verdict.blind, dict(verdict.failed)) == ("warm", True, {"zone0": "missing"})
+    assert verdict.reason == "no sensor can be believed: zone0 is missing"
     assert verdict.effort <= BLIND_EFFORT
     assert not board.read(vitals(None)).failed
     back = board.read(vitals(50.0))
@@ -428,9 +429,10 @@ def test_garbage(readings: list[list[float | None]]) -> None:
 def test_under_voltage() -> None:
     """A dip of the supply is an edge, makes the board warm and halves the effort for a minute."""
     board = Watched(dwell_s=0.0)
-    board.hold(4, 40.0)
+    before = board.hold(4, 40.0).reason
     verdict = board.read(vitals(40.0, under_voltage=True))
     assert (verdict.under_voltage, verdict.under_voltages, verdict.level) == (True, 1, "warm")
+    assert verdict.reason == f"{before}; the supply's voltage was too low"
     assert verdict.effort <= UNDER_VOLTAGE_EFFORT
     verdict = board.read(vitals(40.0, under_voltage=True))
     assert (verdict.under_voltage, verdict.under_voltages) == (None, 1)
