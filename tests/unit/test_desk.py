@@ -406,6 +406,38 @@ def test_taken_back_while_a_shared_run_ends_too_early(last: Ended | Refused) -> 
     assert (rig.engine.submitted, rig.journal.finished[2]["type"]) == ([], "cancelled")
 
 
+def test_nobody_joins_a_run_that_is_being_cancelled() -> None:
+    """It would end as cancelled for a device that has taken nothing back."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    rig.ask(1, **same)
+    rig.measured(1)
+    rig.desk.cancel(rig.desk.roster.numbered[1])
+    rig.ask(2, **same)
+    rig.desk.hearing.engine_said(ended(1, "", "cancelled"))
+    assert (rig.engine.submitted, set(rig.journal.finished)) == ([1, 2], {1})
+
+
+def test_an_answer_given_again_is_shown_as_the_first_was() -> None:
+    """Its thinking, then its text; nothing between to whoever wants the end only."""
+    rig = Rig()
+    same: dict[str, Any] = {"messages": (Message("user", "x"),), "temperature": 0.0}
+    rig.ask(1, **same, reasoning_mode="separate")
+    rig.measured(1)
+    for report in (Started(1), msgspec.structs.replace(ended(1, "yes"), reasoning="hm")):
+        rig.desk.hearing.engine_said(report)
+    rig.line.published.clear()
+    for number, stream in (2, True), (3, False):
+        rig.ask(number, **same, reasoning_mode="separate", stream=stream)
+    told = [msgspec.json.decode(message.payload) for message in rig.line.published]
+    assert [(each["id"], each["type"], each.get("text")) for each in told] == [
+        ("q2", "accepted", None),
+        ("q2", "reasoning", "hm"),
+        ("q2", "delta", "yes"),
+        ("q3", "accepted", None),
+    ]
+
+
 def test_who_joins_late_is_told_of_what_is_left_of_the_wait() -> None:
     """Not of what the first one had before it; one that begins its answer goes behind nobody."""
     rig = Rig()
