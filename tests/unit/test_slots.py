@@ -213,6 +213,15 @@ def test_a_conversation_is_not_emptied_for_a_part_of_it_that_is_of_no_use() -> N
     streams.check()
 
 
+def test_an_empty_stream_is_taken_before_what_others_may_want() -> None:
+    """Also where it was used last: nothing was to be kept of its question."""
+    streams = Streams()
+    streams.ask(LONG)
+    streams.ask(OTHER, reuse=False)
+    assert streams.ask([250, 251])[0] == 1
+    assert streams.ask(LONG)[1] == len(LONG) - 1
+
+
 def test_no_beginning_is_kept_of_memory_that_cannot_be_cut() -> None:
     """It was saved, emptied and put back twice a second while the engine rested; a whole conversation is kept."""
     streams = Streams(2, cuts=False)
