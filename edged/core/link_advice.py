@@ -108,6 +108,13 @@ def on_refusal(reason: str, username: str | None) -> str:
     )
 
 
+def on_reply(reason: str) -> str:
+    """The broker did not take an answer; `reason` is MQTT's word for it, or ours."""
+    if reason != "Not authorized":
+        return reason
+    return f"{reason}; let this node's account write there in the broker's ACL (configs/mosquitto/edged.acl)"
+
+
 def on_session(connack: object, asked_s: int) -> str:
     """The broker took us in, but may keep our session for less than was asked (MQTT 5, 3.2.2.3.2); else empty.
 

@@ -164,9 +164,7 @@ class Node:
                     self.intake.arrived(event)
             case Delivered():
                 self.bulletin.delivered_one(event)
-                refused = self.outbox.delivered_one(event)
-                if refused is not None:
-                    log.warning("reply_refused_by_broker", reason=refused)
+                self.outbox.delivered_one(event)
             case Undelivered():
                 self.outbox.undelivered_one(event)
             case Connected() | Disconnected() | ConnectFailed() | Subscribed() | Unsubscribed():

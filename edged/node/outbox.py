@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from edged.core import reply
+from edged.core import link_advice, reply
 from edged.core.link import JSON, Delivered, Delivery, Outgoing, Undelivered
 from edged.core.records import Publish
 
@@ -147,8 +147,8 @@ class Outbox:
         self._under_way[outbox_id] = publish
         self._line.publish(replace(_outgoing(publish), token=Owed(outbox_id)))
 
-    def delivered_one(self, event: Delivered) -> str | None:
-        """The broker has answered; returns its reason where it refused a terminal message."""
+    def delivered_one(self, event: Delivered) -> None:
+        """The broker has answered."""
         match event.token:
             case Answered(_, delivery):
                 self._unheard -= is_unbounded(delivery)
@@ -156,20 +156,20 @@ class Outbox:
             case Owed(outbox_id):
                 publish = self._under_way.pop(outbox_id, None)
                 if event.refused is not None and publish is not None:
+                    reason = link_advice.on_reply(event.refused)
+                    log.warning("reply_refused_by_broker", topic=publish.topic, reason=reason)
                     error = _error_for(publish, event.refused)
                     if error is not None:  # its device shall not wait for ever
                         self._hand_over(outbox_id, error)
-                        return event.refused
+                        return
                 elsewhere = self._elsewhere.pop(outbox_id, None)
                 if elsewhere is not None:
                     self._hand_over(outbox_id, elsewhere)
-                    return event.refused
+                    return
                 self._known.pop(outbox_id, None)
                 self._journal.clear(outbox_id)
                 log.debug("answer_delivered", outbox_id=outbox_id)
                 self.send()
-                return event.refused
-        return None
 
     def undelivered_one(self, event: Undelivered) -> None:
         """It was not handed over: try again with the next connection."""

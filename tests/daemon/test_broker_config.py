@@ -152,10 +152,11 @@ def test_an_answer_larger_than_the_broker_takes(tmp_path: Path, daemon: MakeDaem
     try:
         node = start_node(daemon, small)
         asking.start()
-        last = asking.answer(asking.ask("tokens=1000")).last
+        last = asking.answer(job := asking.ask("tokens=1000")).last
         assert (last["type"], last["code"]) == ("error", "too_large")
         assert "3000 bytes" in last["message"]
         line = node.wait_log("reply_refused_by_broker")
+        assert line["topic"] == f"edged/v1/client/d1/answer/{job}"
         assert "3000 bytes" in line["reason"]
         assert asking.answer(asking.ask("x")).last["type"] == "done"
         assert node.log("mqtt_disconnected") == []

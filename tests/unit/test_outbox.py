@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import structlog
 from desk_rig import TOPICS, Journal, Line
 
 from edged.core.link import INSIDE, JSON, Delivered, Delivery, Outgoing, Undelivered
@@ -52,5 +53,17 @@ def test_an_answer_that_is_damaged_and_too_large() -> None:
     outbox = Outbox(line, journal)
     damaged = b'{"id":"1","type":"d\xffne","seq":2}'
     outbox.owe(((8, Publish("edged/v1/client/c1/answer/1", damaged, {"content_type": JSON})),))
-    assert outbox.delivered_one(Delivered(line.published[0].token, "packet too large")) == "packet too large"
+    outbox.delivered_one(Delivered(line.published[0].token, "packet too large"))
     assert (len(line.published), len(outbox)) == (1, 0)
+
+
+def test_an_answer_that_the_broker_forbids() -> None:
+    """After a change of its ACL the log says where the node may not write, and what lets it."""
+    line = Line()
+    outbox = Outbox(line, Journal())
+    outbox.owe(((8, Publish("elsewhere/1", b"Paris", {})),))
+    with structlog.testing.capture_logs() as lines:
+        outbox.delivered_one(Delivered(line.published[0].token, "Not authorized"))
+    told = next(each for each in lines if each["event"] == "reply_refused_by_broker")
+    assert told["topic"] == "elsewhere/1"
+    assert "let this node's account write there in the broker's ACL" in told["reason"]
