@@ -30,6 +30,7 @@ from .terminal import end_in_order, one_line, printable
 
 TEMPORARY = frozenset({"busy", "hot", "loading", "draining", "interrupted", "expired"})
 """Error codes of the contract after which the same question may be answered later."""
+EX_USAGE = 2  # as typer ends on a wrong option
 CANCEL_S = 5.0
 
 
@@ -195,6 +196,8 @@ def complain(who: str, error: Exception) -> int:
             tenths = error.retry_after_ms // 100  # a node may say what no float holds
             text += f" (ask again in {tenths // 10}.{tenths % 10} s)"
     print(f"{who}: {one_line(' '.join(text.split()))}", file=sys.stderr)
+    if isinstance(error, ValueError):  # what was typed fits into no topic, or is no text
+        return EX_USAGE
     return os.EX_TEMPFAIL if temporary else 1
 
 

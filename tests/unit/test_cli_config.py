@@ -326,8 +326,15 @@ def test_standard_input_that_is_no_utf_8_is_told() -> None:
         check=False,
         timeout=60,
     )
-    assert asked.returncode == 1
+    assert asked.returncode == 2
     assert b"standard input is not UTF-8: byte 4 is 0xe9" in asked.stderr
+
+
+@pytest.mark.parametrize("wrong", [("ask", "x", "--name", "a b"), ("events", "--prefix", "/edged")])
+def test_a_name_that_no_topic_takes_is_wrong_usage(wrong: tuple[str, ...]) -> None:
+    """Its exit code was that of a refusal."""
+    ended = edged(*wrong)
+    assert (ended.returncode, wrong[-1] in ended.stderr) == (2, True), ended.stderr
 
 
 @pytest.mark.parametrize(
