@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from scripted import Clock
@@ -175,6 +175,6 @@ class Rig:
         self.desk.engine_ready("m")
 
 
-def ended(number: int, text: str, outcome: FinishReason = "stop") -> Ended:
+def ended(number: int, text: str, outcome: FinishReason | Literal["cancelled"] = "stop") -> Ended:
     """The engine's last word on a question."""
     return Ended(number, outcome, text, "", Usage(9, 0, 3), Timings())

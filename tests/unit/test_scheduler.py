@@ -1341,7 +1341,7 @@ def test_whoever_begins_is_told_before_the_cache_is_touched() -> None:
     sequence.stored = Stored(sequence.tokens[:64], bytearray(b"?"), lambda: told.append(one.started()))
     one.put_in_line(sequence)
     one.scheduler.step()
-    assert (told, sequence.stored) == ([[1]], None)
+    assert [told, sequence.stored] == [[[1]], None]
     one.run()
     one.check_idle()
 
