@@ -190,6 +190,7 @@ def run(  # noqa: C901, PLR0915 - one line a part
         read_instant,
         settings.limits.deadline_default_s,
         settings.engine.slots,
+        settings.limits.answer_tokens,
         membership.dealt,
     )
     tunes = tuning.Tuning(settings, settings, load, intake, desk, membership, bulletin, vitals, about)

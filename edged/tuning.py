@@ -120,6 +120,7 @@ class Tuning:
         limits = wanted.limits
         self.intake.bounds, self.intake.bound = bounds(limits, self.intake.bounds.models), bound(limits)
         self.intake.deadline_default_s = limits.deadline_default_s
+        self.intake.answer_tokens = limits.answer_tokens
         self.desk.blame.attempts_max = limits.attempts
         cache = wanted.cache
         self.desk.sharing.answers.bound(cache.answers, cache.max_bytes, cache.keep_s)

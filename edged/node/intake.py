@@ -61,6 +61,7 @@ class Intake:
         load: the node's load as admission sees it, for a client that has this many jobs.
         now: the present moment, for deadlines that survive a restart.
         deadline_default_s: for questions that name none.
+        answer_tokens: likewise; None for no bound.
         slots: questions that run at once.
         dealt: told the pool by which a question came.
         ordered: takes an operator's order, with its operation.
@@ -79,6 +80,7 @@ class Intake:
     now: Callable[[], Instant]
     deadline_default_s: float
     slots: int
+    answer_tokens: int | None = None
     dealt: Callable[[str], None] = lambda _pool: None
     ordered: Callable[[str, Arrived], None] = lambda _op, _event: None
     closed: bool = False
@@ -165,6 +167,7 @@ class Intake:
         if refusal is not None:
             self.refusing.unless_answered(Unfit(client, _address(question), event.delivery, digest, refusal))
             return
+        question = _bounded(question, self.answer_tokens)
         deadline_s = self.deadline_default_s if question.deadline_ms is None else question.deadline_ms / 1000
         now = desk.clock()
         # A question that meets a free slot runs at once: its run is counted in the same commit.
@@ -336,6 +339,13 @@ def _job(ticket: object) -> Job:
     if not isinstance(ticket, Job):
         raise TypeError("the journal answers with the ticket it was given")
     return ticket
+
+
+def _bounded(question: Question, answer_tokens: int | None) -> Question:
+    """The question with the operator's bound, where it brings none."""
+    if answer_tokens is None or question.max_tokens is not None:
+        return question
+    return msgspec.structs.replace(question, max_tokens=answer_tokens)
 
 
 def _address(question: Question) -> Address:

@@ -155,6 +155,9 @@ class Limits(Section):
     """Messages in one question."""
     stop_sequences: Annotated[int, Field(strict=True, ge=0, le=64)] = 8
     """Stop sequences in one question."""
+    answer_tokens: Annotated[int, Field(strict=True, ge=1, le=131072)] | None = None
+    """Tokens, thinking included, of answers to questions that bring no `max_tokens`, as plain text never does; what
+    the context has left without it."""
     deadline_max_s: Seconds = 86_400
     """Longest deadline a question may ask for."""
     deadline_default_s: Annotated[Seconds, at_most("limits.deadline_max_s")] = 600

@@ -389,6 +389,29 @@ def test_a_reload_lets_larger_questions_in(broker: Mosquitto, daemon: MakeDaemon
     assert asking.answer(question).check().last["type"] == "done"
 
 
+def test_answers_are_no_longer_than_the_operator_wants(
+    broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice
+) -> None:
+    """Plain text brings no bound of its own, and a small model may write on to the end of the context.
+
+    What a question is does not hang on it: the same one again, after a reload, gets the answer of before.
+    """
+    node = daemon(broker, {"limits": {"answer_tokens": 3}}, scripted=True).start()
+    asking = device(broker, "long")
+    asking.ask_text("tokens=9")
+    assert asking.wait(asking.texts) == ["w0 w1 w2 "]
+    first = asking.answer(asking.ask("tokens=9", id="again")).check()
+    assert (first.text, first.last["finish_reason"]) == ("w0 w1 w2 ", "length")
+    assert asking.answer(asking.ask("tokens=9", max_tokens=5)).text == "w0 w1 w2 w3 w4 "
+    node.config.write_text(node.config.read_text().replace("answer_tokens = 3", ""))
+    os.kill(node.pid, signal.SIGHUP)
+    assert node.wait_log("reloaded")["changed"] == {"limits.answer_tokens": None}
+    assert asking.answer(asking.ask("tokens=9 x")).text == "".join(f"w{number} " for number in range(9))
+    since = asking.mark
+    asking.ask("tokens=9", id="again")
+    assert asking.wait_for("/again", since=since).json["text"] == first.text
+
+
 def test_reload(broker: Mosquitto, daemon: MakeDaemon, device: MakeDevice, tmp_path: Path) -> None:
     """SIGHUP: what can change does, what needs a restart is named, a wrong file changes nothing."""
     systemd = Systemd(tmp_path / "notify")
