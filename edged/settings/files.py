@@ -1,7 +1,7 @@
 """Files that settings name and the daemon reads once, at its start: which of them are others by now.
 
-A password that was changed, a certificate that was renewed: the running daemon goes on with the old one, and at a
-reload its operator should hear so. What systemd handed over as a credential stays as it was until the next start.
+A password that was changed: the running daemon goes on with the old one, and at a reload its operator should hear
+so. What systemd handed over as a credential stays as it was until the next start.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from .changes import values
 from .source import SECRETS
 from .tree import Settings
 
-READ_ONCE = (*sorted(SECRETS), "upstream.ca", "model.chat_template")
-"""Their keys. Not the model: one that could not be loaded is tried again when its file has changed."""
+READ_ONCE = (*sorted(key for key in SECRETS if ".tls." not in key), "upstream.ca", "model.chat_template")
+"""Their keys. Not the model: one that could not be loaded is tried again when its file has changed. Nor the
+certificates for MQTT and HTTP, see `edged.renewal`."""
 
 Marks = Mapping[str, Mark]
 """By key."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -90,6 +91,55 @@ def test_mutual_tls(make_broker: Callable[..., ShippedBroker], daemon: MakeDaemo
         )
         assert line is not None, told
         assert float(line[1]) == certificate.ends_s
+
+
+def test_certificates_are_renewed_in_their_place(
+    make_broker: Callable[..., ShippedBroker], daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    """Those of node, broker and HTTP face, all by another authority: no restart, whichever comes first."""
+    broker, port = make_broker(), free_port()
+    own, pair = broker.mqtt_section("n1", by_certificate=True), broker.authority.server()
+    files = {name: tmp_path / name for name in ("ca", "cert", "key", "face.cert", "face.key")}
+    now = (
+        broker.authority.pem,
+        Path(own["mqtt.tls"]["cert"]),
+        Path(own["mqtt.tls"]["key"]),
+        pair.cert,
+        pair.key,
+    )
+    for file, content in zip(files.values(), now, strict=True):
+        shutil.copy(content, file)
+    own["mqtt.tls"] = {name: str(files[name]) for name in ("ca", "cert", "key")}
+    secured = {"cert": str(files["face.cert"]), "key": str(files["face.key"])}
+    sections = {**own, "http": {"enabled": True, "port": port}, "http.tls": secured}
+    node = daemon(broker, sections, scripted=True).launch()
+    node.wait_log("mqtt_connected")
+
+    def answers(host: str, authority: Authority) -> bool:
+        context = ssl.create_default_context(cafile=str(authority.pem))
+        try:
+            return httpx.get(f"https://{host}:{port}/health", verify=context).status_code in {200, 503}
+        except httpx.ConnectError:
+            return False
+
+    assert answers("localhost", broker.authority)
+    (tmp_path / "other").mkdir()
+    before, other = broker.authority, Authority(tmp_path / "other")
+    broker.kill()
+    client, pair = other.client("n1"), other.server()
+    for name, content in {"key": client.key, "face.key": pair.key}.items():
+        shutil.copy(content, files[name])
+    node.wait_log("certificate_kept", lambda line: str(files["key"]) in line["files"])
+    assert answers("localhost", before)
+    for name, content in {"ca": other.pem, "cert": client.cert, "face.cert": pair.cert}.items():
+        shutil.copy(content, files[name])
+    broker.authority = other
+    broker.new_server_certificate()
+    broker.start()
+    node.wait_log("mqtt_connected", lambda _: len(node.log("mqtt_connected")) > 1)
+    assert answers("localhost", other)
+    assert answers("127.0.0.1", other)
+    assert not answers("localhost", before)
 
 
 def test_a_question_from_the_command_line(

@@ -45,6 +45,7 @@ EVERYTHING = (
 MAY_IMPORT = {
     "errors.py": (),
     "small_file.py": (),
+    "renewal.py": ("errors", "small_file"),
     "whole_file.py": (),
     "child.py": (),
     "mqtt5.py": (),
@@ -62,8 +63,8 @@ MAY_IMPORT = {
         "engine.trial_messages",
     ),
     "engine/": ("core", "errors", "small_file", "whole_file", "child", "engine"),
-    "adapters/mqtt/": ("core", "errors", "small_file", "mqtt5", "adapters.mqtt"),
-    "adapters/http/": ("core", "errors", "small_file", "adapters.http"),
+    "adapters/mqtt/": ("core", "errors", "small_file", "mqtt5", "renewal", "adapters.mqtt"),
+    "adapters/http/": ("core", "errors", "small_file", "renewal", "adapters.http"),
     "adapters/upstream.py": ("core", "errors", "small_file"),
     "adapters/program.py": ("small_file",),
     "adapters/systemd.py": ("core", "errors"),

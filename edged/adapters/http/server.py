@@ -22,6 +22,7 @@ import uvicorn
 from edged import small_file
 from edged.core.link import ThreadDied
 from edged.errors import NotNowError, SettingsError
+from edged.renewal import Renewal
 
 from .asking import Node
 from .patience import HEAD_BYTES_MAX, HEAD_S, Connection, Door, Loop
@@ -107,6 +108,19 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def _renewed_tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """The same, with what these files hold when somebody connects."""
+    renewal = Renewal(cert, key, read=lambda: tls_context(cert, key))
+
+    def show(sock: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        renewal.follow()
+        sock.context = renewal.context
+
+    first = renewal.context
+    first.sni_callback = show  # called for each handshake, also of a client that names no host
+    return first
+
+
 class Server:
     """Serves until told to end.
 
@@ -146,7 +160,7 @@ class Server:
         )
         config.load()
         if listening.cert is not None and listening.key is not None:
-            config.ssl = tls_context(listening.cert, listening.key)
+            config.ssl = _renewed_tls(listening.cert, listening.key)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._stopping = threading.Event()

@@ -15,6 +15,7 @@ Belongs to the MQTT thread.
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,6 +67,10 @@ class Client(mqtt5.Client):
         self._on_bare = on_bare
         # Where somebody else watches the socket, paho leaves packets in their line until `loop_write`.
         self.on_socket_register_write = lambda _client, _userdata, _socket: None
+
+    def renew_tls(self, context: ssl.SSLContext) -> None:
+        """Connect with another context from the next connection on; paho's own way takes one only once."""
+        self._ssl_context = context
 
     def loop_write(self) -> MQTTErrorCode:
         """Write what waits, in as few pieces as may be."""

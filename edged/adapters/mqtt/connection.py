@@ -91,6 +91,7 @@ class Mqtt:
         self._stopping = threading.Event()
         self._stop_by = float("inf")
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._renewal = None if link.tls is None else opening.make_renewal(link.tls)
         self._client = self._make_client()
         self._sending = Sending(self._client, emit, gathers=link.tls is not None)
         self.connected = False
@@ -140,7 +141,7 @@ class Mqtt:
     # MQTT thread ----------------------------------------------------------------------------------------
 
     def _make_client(self) -> Client:
-        client = opening.make_client(self._link, self._receiving.on_bare)
+        client = opening.make_client(self._link, self._renewal, self._receiving.on_bare)
         client.enable_logger(self._log.logger)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -176,7 +177,7 @@ class Mqtt:
         self._tries.begin()
         self.beat = time.monotonic()
         self._connack_due = self.beat + CONNACK_TIMEOUT_S
-        reason = opening.connect(self._client, self._link)
+        reason = opening.connect(self._client, self._link, self._renewal)
         if reason:
             self._tries.failed(reason)
         return not reason

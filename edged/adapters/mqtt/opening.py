@@ -14,19 +14,26 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
 
+from edged.renewal import Renewal
+
 from .client import Bare, Client
-from .link import Link, tls_context, words
+from .link import Link, Tls, tls_context, words
 
 TIMEOUT_S = 5.0
 """For TCP, for each address that the broker's name has."""
 
 
-def make_client(link: Link, on_bare: Callable[[Bare, str], None]) -> Client:
-    """A client that is not connected yet, without callbacks but this one.
+def make_renewal(tls: Tls) -> Renewal:
+    """What is demanded of the broker and shown to it, as the files say it now.
 
     Raises:
-        SettingsError: a file for TLS is missing or is not what it should be.
+        SettingsError: a file is missing or is not what it should be.
     """
+    return Renewal(tls.ca, tls.cert, tls.key, read=lambda: tls_context(tls))
+
+
+def make_client(link: Link, renewal: Renewal | None, on_bare: Callable[[Bare, str], None]) -> Client:
+    """A client that is not connected yet, without callbacks but this one; `renewal` for TLS."""
     client = Client(
         on_bare,
         CallbackAPIVersion.VERSION2,
@@ -38,14 +45,16 @@ def make_client(link: Link, on_bare: Callable[[Bare, str], None]) -> Client:
     client.will_set(link.will_topic, link.will, qos=1, retain=True)
     if link.username is not None:
         client.username_pw_set(link.username, link.password)
-    if link.tls is not None:
-        client.tls_set_context(tls_context(link.tls))
+    if renewal is not None:
+        client.tls_set_context(renewal.context)
     client.on_socket_open = lambda _client, _userdata, sock: _tune(sock, link.keepalive_s)
     return client
 
 
-def connect(client: Client, link: Link) -> str:
+def connect(client: Client, link: Link, renewal: Renewal | None) -> str:
     """Reach the broker and send CONNECT; why that came to nothing, with what to change, else empty."""
+    if renewal is not None and renewal.follow():
+        client.renew_tls(renewal.context)
     properties = PahoProperties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = link.session_expiry_s
     properties.ReceiveMaximum = link.receive_max
