@@ -148,6 +148,8 @@ class Supervision:
         self._heard_at = self._started_at = self._looked_at = now
         self._alive, self._answered = True, False
         self._oom_kills = self.oom_kills()
+        if self.phase == "ready":
+            self.phase = "starting"
         self.process.start(self.setup)
         say = log.debug if self.quiet else log.info
         say("engine_starting", run=self.process.run, model=self.setup.model_path)

@@ -66,7 +66,8 @@ def test_broker_killed_in_mid_answer(
         ends = {(end["type"], end["text"]) for end in each.answers()[job].terminals}
         assert ends == {("done", "".join(f"w{n} " for n in range(60)))}
     node.wait_online(since=0)
-    assert len(node.log("job_finished")) == 3
+    node.wait_log("job_finished", lambda _: len(node.log("job_finished")) >= len(jobs))
+    assert len(node.log("job_finished")) == len(jobs)
 
 
 def test_broker_that_has_forgotten_everything(daemon: MakeDaemon, device: MakeDevice, tmp_path: Path) -> None:
