@@ -195,9 +195,8 @@ def connect(path: Path) -> sqlite3.Connection:
         sync_folder(path.parent)
     path.chmod(0o600)
     empty = path.stat().st_size == 0
-    if empty and not (
-        new and _empty(Path(f"{path}-wal"))
-    ):  # SQLite makes a fresh one of it, and deletes the log
+    fresh = new and _empty(Path(f"{path}-wal"))
+    if empty and not fresh:  # SQLite would make a new one of it, and delete the log
         raise DamagedError("an empty file, or none, in the place of one")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
